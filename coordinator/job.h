@@ -1,0 +1,97 @@
+/* A job: what a user asks for. Parsed once from JSON (docs/job.md holds the schema), validated, then immutable.
+ * Unknown keys, wrong types and values out of range are LT_BAD_INPUT with a JSON pointer ("/window/overlap: …"). */
+#pragma once
+
+#include "common/arena.h"
+#include "common/digest.h"
+#include "common/status.h"
+
+enum { JOB_LIST_MAX = 1000, JOB_FRAMES_MAX = 100000 };
+
+enum window_schedule {
+    WINDOW_STATIC_STANDARD,
+    WINDOW_STATIC_BALANCED,
+    WINDOW_UNIFORM_STANDARD,
+    WINDOW_UNIFORM_LOOPED,
+    WINDOW_UNIFORM_STANDARD_COMFY, /* ComfyUI's variant, pipeline.md 1.3 */
+    WINDOW_UNIFORM_LOOPED_OPEN,    /* ComfyUI's closed_loop off */
+    WINDOW_BATCHED,
+    WINDOW_BATCHED_SHIFTED,
+};
+
+enum window_fuse {
+    WINDOW_FUSE_LINEAR,
+    WINDOW_FUSE_PYRAMID,
+    WINDOW_FUSE_PYRAMID_COMFY,
+    WINDOW_FUSE_FLAT,
+    WINDOW_FUSE_OVERLAP_LINEAR,
+    WINDOW_FUSE_RELATIVE,
+    WINDOW_FUSE_HANN,
+    WINDOW_FUSE_GAUSSIAN,
+};
+
+enum sampler_kind {
+    SAMPLER_EULER,
+    SAMPLER_UNIPC,
+    SAMPLER_DPMPP,
+    SAMPLER_DPMPP_SDE,
+    SAMPLER_LCM,
+    SAMPLER_FLOWMATCH_DISTILL,
+};
+
+enum noise_kind { NOISE_TORCH, NOISE_PHILOX }; /* "torch" | "counter" */
+
+struct job_model {
+    const char *name;             /* file name, or a path as given */
+    struct lt_digest fingerprint; /* zero: pinned when the first worker reports the file */
+};
+
+struct job {
+    const char *name; /* for people; default: the output's stem */
+    int64_t width, height; /* floored to a multiple of 16 */
+    int64_t frame_count;   /* as asked; `frame_count_padded` is the 4k+1 at or above it that is rendered */
+    int64_t frame_count_padded;
+    double fps;
+    uint64_t seed;
+    enum noise_kind noise;
+
+    struct job_model transformer;     /* the only expert, or the high-noise one */
+    struct job_model transformer_low; /* name NULL: one expert */
+    double boundary;                  /* high expert while timestep >= 1000 * boundary */
+    struct job_model vae;
+    int64_t latent_channels;          /* 16 */
+    int64_t text_len;                 /* 512 */
+    bool precision_bf16;
+
+    const char *text;          /* safetensors file with `text` [n, text_dim], or "sha256:<hex>" once uploaded */
+    const char *text_negative; /* NULL when every guidance is 1 */
+
+    enum sampler_kind sampler;
+    bool beta_schedule;       /* "unipc/beta" … */
+    bool official_sigmas;     /* constructor shift 1 (pipeline.md 3.2) */
+    int64_t step_count;
+    double shift;
+    const double *sigma;      /* own list, NULL: from sampler and shift; `sigma_count` without the final 0 */
+    size_t sigma_count;
+    int64_t start_step, end_step; /* end_step -1: all */
+    const double *guidance;   /* one value, or one per step (extended by its last) */
+    size_t guidance_count;
+
+    enum window_schedule schedule;
+    enum window_fuse fuse;
+    int64_t window_frames, window_overlap, window_stride; /* latent frames: n, o, d */
+    bool freenoise;
+    bool barrier; /* every step waits for all windows: for comparison */
+
+    int64_t decode_segment, decode_warmup; /* latent frames; segment 0: the whole take in one task */
+};
+
+void job_defaults(struct job *job);
+/* `text` need not be terminated. Everything lives in `arena`. `origin` names the file in messages. Relative paths
+ * are kept as written: the client resolves them. */
+lt_status job_parse(const char *text, size_t bytes, const char *origin, struct lt_arena *arena,
+                    struct job *job_out, struct lt_error *error);
+/* The canonical JSON of a job: equal jobs give equal text; job_parse(job_format(j)) = j. In `arena`. */
+lt_status job_format(const struct job *job, struct lt_arena *arena, char **text_out, struct lt_error *error);
+/* SHA-256 of the canonical JSON. */
+lt_status job_digest(const struct job *job, struct lt_digest *digest_out, struct lt_error *error);

@@ -1,0 +1,263 @@
+/* What the coordinator and a worker say to each other, as plain structs. message.c turns them into protobuf bodies
+ * and back; nobody else includes a protobuf header. docs/wire.md tells who may say what, when. */
+#pragma once
+
+#include "common/arena.h"
+#include "common/digest.h"
+#include "common/status.h"
+
+enum {
+    LT_WIRE_MAJOR = 1,
+    LT_WIRE_MINOR = 0,
+    LT_BODY_BYTES_MAX = 64 * 1024,
+    LT_CHUNK_BYTES_MAX = 256 * 1024,
+    LT_REPEAT_MAX = 256,    /* entries of any repeated field */
+    LT_TEXT_BYTES_MAX = 4096, /* bytes of any string */
+    LT_CREDIT_BYTES_DEFAULT = 2 * 1024 * 1024,
+};
+
+enum lt_channel { LT_CHANNEL_CONTROL, LT_CHANNEL_BULK };
+
+/*   name, channel, from worker, from coordinator */
+#define LT_MESSAGE_LIST(X)                                                                         \
+    X(HELLO, hello, CONTROL, 1, 0)                                                                 \
+    X(WELCOME, welcome, CONTROL, 0, 1)                                                             \
+    X(REJECT, reject, CONTROL, 0, 1)                                                               \
+    X(ASSIGN, assign, CONTROL, 0, 1)                                                               \
+    X(DECLINE, decline, CONTROL, 1, 0)                                                             \
+    X(BEAT, beat, CONTROL, 1, 0)                                                                   \
+    X(BEAT_ACK, beat_ack, CONTROL, 0, 1)                                                           \
+    X(FAIL, fail, CONTROL, 1, 0)                                                                   \
+    X(CANCEL, cancel, CONTROL, 0, 1)                                                               \
+    X(RELEASE, release, CONTROL, 1, 0)                                                             \
+    X(DRAIN, drain, CONTROL, 0, 1)                                                                 \
+    X(BYE, bye, CONTROL, 1, 1)                                                                     \
+    X(COMMITTED, committed, CONTROL, 0, 1)                                                         \
+    X(OFFER, offer, BULK, 1, 0)                                                                    \
+    X(WANT, want, BULK, 0, 1)                                                                      \
+    X(FETCH, fetch, BULK, 1, 0)                                                                    \
+    X(CHUNK, chunk, BULK, 1, 1)                                                                    \
+    X(CREDIT, credit, BULK, 1, 1)                                                                  \
+    X(ABORT, abort, BULK, 1, 1)
+
+enum lt_message_kind {
+    LT_MESSAGE_NONE,
+#define LT_MESSAGE_ENUM(name, member, channel, worker, coordinator) LT_MESSAGE_##name,
+    LT_MESSAGE_LIST(LT_MESSAGE_ENUM)
+#undef LT_MESSAGE_ENUM
+        LT_MESSAGE_COUNT
+};
+
+struct lt_model_file {
+    const char *name;
+    struct lt_digest fingerprint;
+    uint64_t bytes;
+};
+
+struct lt_task_ref {
+    uint64_t task, epoch;
+};
+
+struct lt_held {
+    uint64_t task, epoch;
+    bool finished;
+};
+
+struct lt_hello {
+    const char *name;
+    uint64_t boot_nonce;
+    uint32_t version_min, version_max;
+    const char *build, *device, *kernel_class;
+    uint64_t memory_bytes;
+    uint32_t slot_count;
+    struct lt_model_file *model;
+    size_t model_count;
+    struct lt_held *held;
+    size_t held_count;
+};
+
+struct lt_welcome {
+    uint64_t session;
+    uint32_t heartbeat_ms, lease_ms;
+    uint64_t credit_bytes;
+    struct lt_task_ref *keep;
+    size_t keep_count;
+    bool draining;
+};
+
+struct lt_reject {
+    uint32_t status; /* lt_status */
+    const char *text;
+    uint32_t retry_after_ms, version_min, version_max;
+};
+
+enum lt_task_kind { LT_TASK_PREDICT = 1, LT_TASK_VAE_DECODE = 2, LT_TASK_VAE_ENCODE = 3 };
+
+enum lt_blob_role {
+    LT_BLOB_LATENTS = 1,       /* f32, shape of the spec: the slice to work on */
+    LT_BLOB_TEXT = 2,          /* f32 [n, text_dim], positive prompt */
+    LT_BLOB_TEXT_NEGATIVE = 3, /* needed when guidance != 1 */
+    LT_BLOB_PIXELS = 4,        /* vae-encode: f32 [3, F, H, W] in [-1,1] */
+};
+
+struct lt_blob_ref {
+    enum lt_blob_role role;
+    struct lt_digest digest;
+    uint64_t bytes;
+};
+
+enum { LT_SPEC_BLOBS_MAX = 8 };
+
+/* Everything a worker needs to compute a task: with equal specs any worker of one kernel class gives equal bytes. */
+struct lt_task_spec {
+    enum lt_task_kind kind;
+    struct lt_model_file model;
+    struct lt_blob_ref blob[LT_SPEC_BLOBS_MAX];
+    size_t blob_count;
+    uint32_t shape[4]; /* predict: C F h w; vae-decode: z T h w; vae-encode: 3 F H W */
+    double timestep;   /* 0..1000, as the model takes it */
+    double guidance;   /* 1: one prediction; else u + g (c - u), on the worker */
+    uint32_t precision; /* enum lt_precision */
+    uint32_t drop_frames;
+    uint32_t text_len;
+    uint64_t result_bytes; /* predict: f32 [C,F,h,w]; vae-decode: u8 [frames, 8h, 8w, 3] */
+};
+
+struct lt_assign {
+    uint64_t task, epoch;
+    uint32_t lease_ms;
+    struct lt_task_spec spec;
+};
+
+struct lt_decline {
+    uint64_t task, epoch;
+    uint32_t status;
+    const char *text;
+};
+
+enum lt_phase { LT_PHASE_WAITING = 1, LT_PHASE_FETCHING, LT_PHASE_LOADING, LT_PHASE_RUNNING, LT_PHASE_SENDING };
+
+struct lt_progress {
+    uint64_t task, epoch;
+    uint32_t phase; /* enum lt_phase */
+    uint32_t done, total; /* transformer blocks (times predictions), or latent frames decoded */
+};
+
+struct lt_beat {
+    uint32_t sequence;
+    struct lt_progress *lease;
+    size_t lease_count;
+    uint64_t rss_bytes;
+};
+
+struct lt_beat_ack {
+    uint32_t sequence;
+    struct lt_task_ref *revoked;
+    size_t revoked_count;
+};
+
+struct lt_task_fail {
+    uint64_t task, epoch;
+    uint32_t status;
+    const char *text;
+};
+
+struct lt_cancel {
+    uint64_t task, epoch;
+};
+
+struct lt_release {
+    uint64_t task, epoch;
+    uint32_t reason; /* lt_status: LT_CANCELLED, LT_BUSY (draining) … */
+};
+
+struct lt_drain {
+    uint32_t deadline_ms;
+};
+
+struct lt_bye {
+    const char *text;
+};
+
+struct lt_offer {
+    uint64_t stream, task, epoch;
+    struct lt_digest digest;
+    uint64_t bytes;
+};
+
+enum lt_verdict {
+    LT_VERDICT_WANT = 1,  /* send from `offset` */
+    LT_VERDICT_HAVE = 2,  /* already there: treat as committed */
+    LT_VERDICT_STALE = 3, /* the lease moved on: drop the result */
+    LT_VERDICT_LATER = 4, /* no room now: offer again later */
+};
+
+struct lt_want {
+    uint64_t stream;
+    uint32_t verdict; /* enum lt_verdict */
+    uint64_t offset, credit, epoch;
+};
+
+struct lt_fetch {
+    uint64_t stream;
+    struct lt_digest digest;
+    uint64_t offset, credit;
+};
+
+struct lt_chunk {
+    uint64_t stream, offset;
+    uint32_t crc32c;
+};
+
+struct lt_credit {
+    uint64_t stream, credit, offset;
+};
+
+struct lt_abort {
+    uint64_t stream;
+    uint32_t status;
+    const char *text;
+};
+
+struct lt_committed {
+    uint64_t task, epoch;
+    uint32_t verdict; /* HAVE: it is durable, drop the spool; STALE: drop it too; WANT: send it again */
+};
+
+struct lt_message {
+    enum lt_message_kind kind;
+    union {
+        struct lt_hello hello;
+        struct lt_welcome welcome;
+        struct lt_reject reject;
+        struct lt_assign assign;
+        struct lt_decline decline;
+        struct lt_beat beat;
+        struct lt_beat_ack beat_ack;
+        struct lt_task_fail fail;
+        struct lt_cancel cancel;
+        struct lt_release release;
+        struct lt_drain drain;
+        struct lt_bye bye;
+        struct lt_committed committed;
+        struct lt_offer offer;
+        struct lt_want want;
+        struct lt_fetch fetch;
+        struct lt_chunk chunk;
+        struct lt_credit credit;
+        struct lt_abort abort;
+    };
+};
+
+const char *lt_message_name(enum lt_message_kind kind);
+enum lt_channel lt_message_channel(enum lt_message_kind kind);
+bool lt_message_from_worker(enum lt_message_kind kind);
+bool lt_message_from_coordinator(enum lt_message_kind kind);
+
+/* Body bytes in `arena`. LT_BAD_INPUT when a bound above is broken. */
+lt_status lt_message_encode(const struct lt_message *message, struct lt_arena *arena, uint8_t **body_out,
+                            size_t *bytes_out, struct lt_error *error);
+/* Checks every bound before it allocates; strings and arrays of the result live in `arena`. Unknown enum values,
+ * digests that are not 32 bytes and missing required fields are LT_BAD_INPUT naming message and field. */
+lt_status lt_message_decode(enum lt_message_kind kind, const uint8_t *body, size_t bytes,
+                            struct lt_arena *arena, struct lt_message *message_out, struct lt_error *error);

@@ -1,0 +1,9 @@
+/* The commands of longtake-worker. Each returns a process exit code and prints its own errors. */
+#pragma once
+
+/*   name, function, one line of help; in the order --help shows them */
+#define WORKER_COMMAND_LIST(X)
+
+#define WORKER_COMMAND_PROTOTYPE(name, function, summary) int function(int argc, char **argv);
+WORKER_COMMAND_LIST(WORKER_COMMAND_PROTOTYPE)
+#undef WORKER_COMMAND_PROTOTYPE
