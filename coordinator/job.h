@@ -37,6 +37,8 @@ enum sampler_kind {
     SAMPLER_DPMPP_SDE,
     SAMPLER_LCM,
     SAMPLER_FLOWMATCH_DISTILL,
+    SAMPLER_FLOWMATCH_CAUSVID, /* these two: Euler on lists of their own */
+    SAMPLER_MULTITALK,
 };
 
 enum noise_kind { NOISE_TORCH, NOISE_PHILOX }; /* "torch" | "counter" */

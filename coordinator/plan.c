@@ -1,0 +1,172 @@
+/* Windows come from window.c, levels from sigma.c; here they become numbered tasks with their bytes. Static
+ * schedules share one window list over all steps; the uniform ones keep a list per step. */
+#include "coordinator/plan.h"
+
+#include "coordinator/sigma.h"
+#include "coordinator/window.h"
+
+/* Limits of one job, so that a plan and its graph stay within a few hundred MB: slots are (window, frame) pairs
+ * of stored lists, 8 bytes each. */
+enum { TASKS_MAX = 4 << 20, SLOTS_MAX = 32 << 20 };
+
+static lt_status no_memory(struct lt_error *error)
+{
+    return lt_fail(error, LT_NO_MEMORY, "no memory for the plan");
+}
+
+/* Bytes and shapes that follow from the job alone. */
+static lt_status measure(const struct job *job, struct plan *plan, struct lt_error *error)
+{
+    if (job->frame_count < 1 || job->frame_count > JOB_FRAMES_MAX)
+        return lt_fail(error, LT_BAD_INPUT, "%lld frames: expected 1 to %d", (long long)job->frame_count,
+                       JOB_FRAMES_MAX);
+    if (job->width < 16 || job->height < 16 || job->latent_channels < 1)
+        return lt_fail(error, LT_BAD_INPUT, "a video of %lldx%lld with %lld latent channels is empty",
+                       (long long)job->width, (long long)job->height, (long long)job->latent_channels);
+    plan->latent_channels = job->latent_channels;
+    plan->latent_frames = (job->frame_count_padded - 1) / 4 + 1;
+    plan->latent_height = job->height / 16 * 2;
+    plan->latent_width = job->width / 16 * 2;
+    plan->frame_bytes = 4 * (uint64_t)plan->latent_channels * (uint64_t)plan->latent_height *
+                        (uint64_t)plan->latent_width;
+    return LT_OK;
+}
+
+static uint64_t count_slots(const struct window_list *list)
+{
+    uint64_t slots = 0;
+    for (uint32_t w = 0; w < list->count; w++)
+        slots += list->window[w].frame_count;
+    return slots;
+}
+
+static lt_status plan_steps(const struct job *job, struct lt_arena *arena, struct plan *plan,
+                            struct lt_error *error)
+{
+    struct sigma_list levels;
+    LT_TRY(sigma_list_build(job, arena, &levels, error));
+    const struct window_params params = {
+        .schedule = job->schedule,
+        .fuse = job->fuse,
+        .frame_count = (uint32_t)plan->latent_frames,
+        .size = (uint32_t)job->window_frames,
+        .overlap = (uint32_t)job->window_overlap,
+        .stride = (uint32_t)(job->window_stride > 1 ? job->window_stride : 1),
+    };
+    struct plan_step *steps = lt_arena_take_array(arena, levels.count, sizeof *steps);
+    if (!steps)
+        return no_memory(error);
+    struct window_list list = {0};
+    uint64_t task_count = 0, stored_slots = 0;
+    for (uint32_t s = 0; s < levels.count; s++) {
+        if (s == 0 || !window_schedule_is_static(job->schedule)) {
+            LT_TRY(window_list_build(&params, s, arena, &list, error));
+            stored_slots += count_slots(&list);
+        }
+        if (task_count + list.count > TASKS_MAX || stored_slots > SLOTS_MAX)
+            return lt_fail(error, LT_UNSUPPORTED,
+                           "the job would have over %d tasks or %d window slots: raise the hop (window frames "
+                           "less overlap) or use fewer steps",
+                           TASKS_MAX, SLOTS_MAX);
+        const size_t last_guidance = job->guidance_count - 1;
+        steps[s] = (struct plan_step){
+            .window = list.window,
+            .window_count = list.count,
+            .task_first = (uint32_t)task_count,
+            .sigma = levels.sigma[s],
+            .sigma_next = levels.sigma[s + 1],
+            .timestep = levels.timestep[s],
+            .guidance = job->guidance_count ? job->guidance[s < last_guidance ? s : last_guidance] : 1,
+            .low_expert = job->transformer_low.name && sigma_low_expert(levels.timestep[s], job->boundary),
+        };
+        task_count += list.count;
+        const uint64_t bytes = plan->frame_bytes * count_slots(&list);
+        plan->wire_bytes_down += bytes;
+        plan->wire_bytes_up += bytes;
+    }
+    plan->step = steps;
+    plan->step_count = levels.count;
+    plan->predict_count = (uint32_t)task_count;
+    return LT_OK;
+}
+
+/* Latent 0 holds pixel frame 0 and latent k >= 1 holds 4k-3 .. 4k of the take; a run that starts at any latent
+ * gives 1 frame for its first and 4 for each other, so the first latent of a later run is always warm-up. */
+static struct plan_segment make_segment(const struct job *job, uint32_t latent_frames, uint32_t first,
+                                        uint32_t count)
+{
+    const uint32_t warmup = job->decode_warmup < first ? (uint32_t)job->decode_warmup : first;
+    const uint32_t run_first = first - warmup;
+    const uint32_t pixel_first = first ? 4 * first - 3 : 0;
+    uint32_t pixel_end = 4 * (first + count - 1) + 1;
+    if (first + count == latent_frames && pixel_end > job->frame_count)
+        pixel_end = (uint32_t)job->frame_count;
+    return (struct plan_segment){
+        .frame_first = run_first,
+        .frame_count = warmup + count,
+        .drop_frames = warmup ? 4 * warmup - 3 : 0,
+        .pixel_first = pixel_first,
+        .pixel_count = pixel_end - pixel_first,
+    };
+}
+
+static lt_status plan_segments(const struct job *job, struct lt_arena *arena, struct plan *plan,
+                               struct lt_error *error)
+{
+    const uint32_t frames = (uint32_t)plan->latent_frames;
+    const uint32_t size = job->decode_segment > 0 && job->decode_segment < frames
+                              ? (uint32_t)job->decode_segment
+                              : frames;
+    if (size < frames && job->decode_warmup < 1)
+        return lt_fail(error, LT_BAD_INPUT,
+                       "decode warm-up must be at least 1 latent frame: the first latent of a run gives only "
+                       "one of its four frames");
+    const uint32_t count = (frames + size - 1) / size;
+    struct plan_segment *segment = lt_arena_take_array(arena, count, sizeof *segment);
+    if (!segment)
+        return no_memory(error);
+    const uint64_t pixel_bytes = 64 * 3 * (uint64_t)plan->latent_height * (uint64_t)plan->latent_width;
+    for (uint32_t k = 0; k < count; k++) {
+        const uint32_t first = k * size;
+        segment[k] = make_segment(job, frames, first, frames - first < size ? frames - first : size);
+        plan->wire_bytes_down += plan->frame_bytes * segment[k].frame_count;
+        plan->wire_bytes_up += pixel_bytes * segment[k].pixel_count;
+    }
+    plan->segment = segment;
+    plan->segment_count = count;
+    plan->task_count = plan->predict_count + count;
+    return LT_OK;
+}
+
+lt_status plan_build(const struct job *job, struct lt_arena *arena, struct plan *plan_out,
+                     struct lt_error *error)
+{
+    struct plan plan = {0};
+    LT_TRY(measure(job, &plan, error));
+    LT_TRY(plan_steps(job, arena, &plan, error));
+    LT_TRY(plan_segments(job, arena, &plan, error));
+    *plan_out = plan;
+    return LT_OK;
+}
+
+enum plan_task_kind plan_task(const struct plan *plan, uint32_t task, uint32_t *step_or_segment_out,
+                              uint32_t *window_out)
+{
+    lt_assert(task < plan->task_count);
+    if (task >= plan->predict_count) {
+        *step_or_segment_out = task - plan->predict_count;
+        *window_out = 0;
+        return PLAN_DECODE;
+    }
+    uint32_t low = 0, high = plan->step_count; /* the last step whose first task is not beyond it */
+    while (high - low > 1) {
+        const uint32_t middle = low + (high - low) / 2;
+        if (plan->step[middle].task_first <= task)
+            low = middle;
+        else
+            high = middle;
+    }
+    *step_or_segment_out = low;
+    *window_out = task - plan->step[low].task_first;
+    return PLAN_PREDICT;
+}
