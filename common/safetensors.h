@@ -39,7 +39,7 @@ struct lt_named_view {
     struct lt_view view; /* contiguous */
 };
 
-/* Writes under a temporary name, syncs, renames. Data is 64-byte aligned in the file. */
+/* Writes under a temporary name, syncs, renames. */
 lt_status lt_safetensors_write(const char *path, const struct lt_named_view *tensors, size_t count,
                                const char *const *metadata_pairs, size_t metadata_pair_count,
                                struct lt_error *error);
