@@ -5,13 +5,14 @@
 /* Weights that must not be 0 upstream: "overlap-linear" and "hann" start at this instead. */
 static const float weight_floor = 1e-37f;
 
-/* Element i of torch.linspace(first, last, count) in f32: it counts from the nearer end. */
+/* Element i of torch.linspace(first, last, count) in f32, to the bit: it counts from the nearer end, with one
+ * rounding. */
 static float linspace(float first, float last, uint32_t count, uint32_t i)
 {
     if (count == 1)
         return first;
     const float step = (last - first) / (float)(count - 1);
-    return i < count / 2 ? first + step * (float)i : last - step * (float)(count - 1 - i);
+    return i < count / 2 ? fmaf(step, (float)i, first) : fmaf(-step, (float)(count - 1 - i), last);
 }
 
 static float pyramid(uint32_t count, uint32_t i, bool divided)

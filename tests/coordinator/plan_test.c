@@ -1,0 +1,220 @@
+/* The plan is the promise: frames of the take that no segment gives are missing from the mp4, bytes that it does not
+ * count are a bill nobody expected. */
+#include "tests/test.h"
+
+#include "common/arena.h"
+#include "coordinator/plan.h"
+
+static struct job job_of(int64_t frames)
+{
+    struct job job;
+    job_defaults(&job);
+    job.frame_count = frames;
+    job.frame_count_padded = (frames + 2) / 4 * 4 + 1;
+    return job;
+}
+
+static const struct {
+    int64_t frames, segment, warmup;
+    struct plan_segment want[4];
+    uint32_t count;
+} segments[] = {
+    {1, 0, 0, {{0, 1, 0, 0, 1}}, 1},
+    {2, 0, 0, {{0, 2, 0, 0, 2}}, 1},
+    {5, 32, 12, {{0, 2, 0, 0, 5}}, 1},
+    {81, 0, 0, {{0, 21, 0, 0, 81}}, 1},
+    {81, 21, 0, {{0, 21, 0, 0, 81}}, 1},
+    {81, 20, 8, {{0, 20, 0, 0, 77}, {12, 9, 29, 77, 4}}, 2}, /* one latent left: its four frames */
+    {78, 20, 8, {{0, 20, 0, 0, 77}, {12, 9, 29, 77, 1}}, 2}, /* trimmed to 78 */
+    {80, 7, 1, {{0, 7, 0, 0, 25}, {6, 8, 1, 25, 28}, {13, 8, 1, 53, 27}}, 3},
+    {81, 10, 12, {{0, 10, 0, 0, 37}, {0, 20, 37, 37, 40}, {8, 13, 45, 77, 4}}, 3}, /* warm-up from latent 0 */
+};
+
+static void segments_give_the_frames_asked_for(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < LT_COUNT(segments); i++) {
+        struct lt_error error;
+        struct lt_arena arena;
+        lt_arena_init(&arena, 0);
+        struct job job = job_of(segments[i].frames);
+        job.decode_segment = segments[i].segment;
+        job.decode_warmup = segments[i].warmup;
+        struct plan plan;
+        assert_ok(plan_build(&job, &arena, &plan, &error));
+        assert_int_equal(plan.segment_count, segments[i].count);
+        assert_memory_equal(plan.segment, segments[i].want, plan.segment_count * sizeof plan.segment[0]);
+        lt_arena_fini(&arena);
+    }
+}
+
+/* Every frame once, in order, and none that the run of the decoder does not have: all lengths, all segment sizes. */
+static void segments_tile_the_take(void **state)
+{
+    (void)state;
+    struct lt_error error;
+    struct lt_arena arena;
+    lt_arena_init(&arena, 0);
+    for (int64_t frames = 1; frames <= 130; frames++)
+        for (int64_t segment = 0; segment <= 34; segment += segment < 6 ? 1 : 7)
+            for (int64_t warmup = 1; warmup <= 12; warmup += 3) {
+                const struct lt_mark mark = lt_arena_mark(&arena);
+                struct job job = job_of(frames);
+                job.decode_segment = segment;
+                job.decode_warmup = warmup;
+                job.step_count = 1;
+                struct plan plan;
+                assert_ok(plan_build(&job, &arena, &plan, &error));
+                uint32_t next = 0;
+                for (uint32_t k = 0; k < plan.segment_count; k++) {
+                    const struct plan_segment *s = &plan.segment[k];
+                    assert_int_equal(s->pixel_first, next);
+                    assert_true(s->pixel_count > 0);
+                    assert_true(s->frame_first + s->frame_count <= plan.latent_frames);
+                    assert_true(s->drop_frames + s->pixel_count <= 4 * s->frame_count - 3);
+                    /* the run's first frame is frame 4 first - 3 + 3 of the take (its latent's last) */
+                    const uint32_t run_first = s->frame_first ? 4 * s->frame_first : 0;
+                    assert_int_equal(run_first + s->drop_frames, s->pixel_first);
+                    next += s->pixel_count;
+                }
+                assert_int_equal(next, frames);
+                lt_arena_rewind(&arena, mark);
+            }
+    lt_arena_fini(&arena);
+}
+
+/* pipeline.md 2.2: a window-step of 21 latents at 480x832 is 8,386,560 bytes each way. */
+static void bytes_are_the_published_ones(void **state)
+{
+    (void)state;
+    struct lt_error error;
+    struct lt_arena arena;
+    lt_arena_init(&arena, 0);
+    struct job job = job_of(961);
+    job.schedule = WINDOW_STATIC_STANDARD;
+    job.step_count = 6;
+    struct plan plan;
+    assert_ok(plan_build(&job, &arena, &plan, &error));
+    assert_int_equal(plan.latent_frames, 241);
+    assert_int_equal(plan.latent_height, 60);
+    assert_int_equal(plan.latent_width, 104);
+    assert_int_equal(plan.frame_bytes * 21, 8386560);
+    assert_int_equal(plan.step[0].window_count, 14);
+    assert_int_equal(plan.predict_count, 84);
+    assert_int_equal(plan.segment_count, 8);
+    assert_int_equal(plan.task_count, 92);
+    uint64_t decoded = 0;
+    for (uint32_t k = 0; k < plan.segment_count; k++)
+        decoded += plan.segment[k].frame_count;
+    assert_int_equal(decoded, 241 + 7 * 12);
+    assert_int_equal(plan.wire_bytes_down, 84 * UINT64_C(8386560) + decoded * 399360);
+    assert_int_equal(plan.wire_bytes_up, 84 * UINT64_C(8386560) + UINT64_C(961) * 832 * 480 * 3);
+    lt_arena_fini(&arena);
+}
+
+static void tasks_are_numbered_by_step_and_window(void **state)
+{
+    (void)state;
+    struct lt_error error;
+    struct lt_arena arena;
+    lt_arena_init(&arena, 0);
+    struct job job = job_of(241);
+    job.schedule = WINDOW_UNIFORM_STANDARD; /* 4, 5, 5, 5 windows */
+    job.step_count = 4;
+    struct plan plan;
+    assert_ok(plan_build(&job, &arena, &plan, &error));
+    assert_int_equal(plan.predict_count, 19);
+    uint32_t task = 0;
+    for (uint32_t s = 0; s < plan.step_count; s++) {
+        assert_int_equal(plan.step[s].task_first, task);
+        for (uint32_t w = 0; w < plan.step[s].window_count; w++, task++) {
+            uint32_t step, window;
+            assert_int_equal(plan_task(&plan, task, &step, &window), PLAN_PREDICT);
+            assert_int_equal(step, s);
+            assert_int_equal(window, w);
+        }
+    }
+    uint32_t segment, window;
+    assert_int_equal(plan_task(&plan, 20, &segment, &window), PLAN_DECODE);
+    assert_int_equal(segment, 1);
+    lt_arena_fini(&arena);
+}
+
+static void steps_carry_guidance_and_expert(void **state)
+{
+    (void)state;
+    struct lt_error error;
+    struct lt_arena arena;
+    lt_arena_init(&arena, 0);
+    static const double guidance[] = {4, 3};
+    struct job job = job_of(81);
+    job.step_count = 4; /* 999 937 833 624 */
+    job.guidance = guidance;
+    job.guidance_count = 2;
+    struct plan plan;
+    assert_ok(plan_build(&job, &arena, &plan, &error));
+    assert_false(plan.step[3].low_expert); /* only one expert */
+    job.transformer_low.name = "low.gguf";
+    assert_ok(plan_build(&job, &arena, &plan, &error));
+    static const bool low[] = {false, false, true, true};
+    static const double want[] = {4, 3, 3, 3};
+    for (uint32_t s = 0; s < 4; s++) {
+        assert_int_equal(plan.step[s].low_expert, low[s]);
+        assert_true(plan.step[s].guidance == want[s]);
+        assert_true(s == 0 || plan.step[s].sigma == plan.step[s - 1].sigma_next);
+        assert_ptr_equal(plan.step[s].window, plan.step[0].window); /* one list for all */
+    }
+    lt_arena_fini(&arena);
+}
+
+/* 100,000 frames, the most: 25,001 latents. Uniform lists differ per step and are all kept. */
+static void the_longest_job_fits(void **state)
+{
+    (void)state;
+    struct lt_error error;
+    struct lt_arena arena;
+    lt_arena_init(&arena, 64 << 20);
+    struct job job = job_of(100000);
+    job.schedule = WINDOW_UNIFORM_STANDARD;
+    job.step_count = 30;
+    struct plan plan;
+    assert_ok(plan_build(&job, &arena, &plan, &error));
+    assert_int_equal(plan.latent_frames, 25001);
+    assert_int_equal(plan.predict_count / 30, 1471);
+    lt_arena_fini(&arena);
+    lt_arena_init(&arena, 0);
+    job.window_overlap = 20;
+    job.step_count = 1000;
+    assert_fails(plan_build(&job, &arena, &plan, &error), LT_UNSUPPORTED, "raise the hop");
+    job.frame_count = 100001;
+    assert_fails(plan_build(&job, &arena, &plan, &error), LT_BAD_INPUT, "100001 frames");
+    lt_arena_fini(&arena);
+}
+
+static void a_cold_decoder_is_refused(void **state)
+{
+    (void)state;
+    struct lt_error error;
+    struct lt_arena arena;
+    lt_arena_init(&arena, 0);
+    struct job job = job_of(81);
+    job.decode_segment = 7;
+    job.decode_warmup = 0;
+    struct plan plan;
+    assert_fails(plan_build(&job, &arena, &plan, &error), LT_BAD_INPUT, "warm-up");
+    lt_arena_fini(&arena);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(segments_give_the_frames_asked_for),
+        cmocka_unit_test(segments_tile_the_take),
+        cmocka_unit_test(bytes_are_the_published_ones),
+        cmocka_unit_test(tasks_are_numbered_by_step_and_window),
+        cmocka_unit_test(steps_carry_guidance_and_expert),
+        cmocka_unit_test(the_longest_job_fits),
+        cmocka_unit_test(a_cold_decoder_is_refused),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
