@@ -40,6 +40,23 @@ static uint64_t count_slots(const struct window_list *list)
     return slots;
 }
 
+static lt_status too_large(struct lt_error *error)
+{
+    return lt_fail(error, LT_UNSUPPORTED,
+                   "the job would have over %d tasks or %d window slots: raise the hop (window frames less "
+                   "overlap) or use fewer steps",
+                   TASKS_MAX, SLOTS_MAX);
+}
+
+/* A bound before anything is built: the windows of stride 1 are the many ones. */
+static bool list_is_too_large(const struct window_params *params)
+{
+    if (params->overlap >= params->size || params->size >= params->frame_count)
+        return false;
+    const uint64_t windows = params->frame_count / (params->size - params->overlap) + 2;
+    return windows * params->size > SLOTS_MAX;
+}
+
 static lt_status plan_steps(const struct job *job, struct lt_arena *arena, struct plan *plan,
                             struct lt_error *error)
 {
@@ -56,6 +73,8 @@ static lt_status plan_steps(const struct job *job, struct lt_arena *arena, struc
     struct plan_step *steps = lt_arena_take_array(arena, levels.count, sizeof *steps);
     if (!steps)
         return no_memory(error);
+    if (list_is_too_large(&params))
+        return too_large(error);
     struct window_list list = {0};
     uint64_t task_count = 0, stored_slots = 0;
     for (uint32_t s = 0; s < levels.count; s++) {
@@ -64,10 +83,7 @@ static lt_status plan_steps(const struct job *job, struct lt_arena *arena, struc
             stored_slots += count_slots(&list);
         }
         if (task_count + list.count > TASKS_MAX || stored_slots > SLOTS_MAX)
-            return lt_fail(error, LT_UNSUPPORTED,
-                           "the job would have over %d tasks or %d window slots: raise the hop (window frames "
-                           "less overlap) or use fewer steps",
-                           TASKS_MAX, SLOTS_MAX);
+            return too_large(error);
         const size_t last_guidance = job->guidance_count - 1;
         steps[s] = (struct plan_step){
             .window = list.window,

@@ -183,6 +183,12 @@ static void the_longest_job_fits(void **state)
     assert_int_equal(plan.predict_count / 30, 1471);
     lt_arena_fini(&arena);
     lt_arena_init(&arena, 0);
+    job.window_frames = 12000; /* 13,002 windows of 12,000 frames: refused before they are made */
+    job.window_overlap = 11999;
+    assert_fails(plan_build(&job, &arena, &plan, &error), LT_UNSUPPORTED, "raise the hop");
+    assert_true(arena.peak_bytes < 1 << 20);
+    job.schedule = WINDOW_STATIC_STANDARD;
+    job.window_frames = 21;
     job.window_overlap = 20;
     job.step_count = 1000;
     assert_fails(plan_build(&job, &arena, &plan, &error), LT_UNSUPPORTED, "raise the hop");
