@@ -163,10 +163,11 @@ static const struct lt_option *find(const struct lt_command *command, const char
     return NULL;
 }
 
-static size_t edit_distance(const char *a, size_t a_length, const char *b)
+size_t lt_edit_distance(const char *a, size_t a_length, const char *b)
 {
     size_t row[NAME_MAX_BYTES + 1];
     const size_t b_length = strlen(b);
+    lt_assert(b_length <= NAME_MAX_BYTES);
     for (size_t j = 0; j <= b_length; j++)
         row[j] = j;
     for (size_t i = 1; i <= a_length; i++) {
@@ -191,7 +192,7 @@ static lt_status unknown_option(const struct lt_command *command, const char *na
     for (size_t i = 0; i < command->option_count && length < NAME_MAX_BYTES; i++) {
         char shown[NAME_MAX_BYTES];
         shown_name(&command->options[i], shown);
-        const size_t distance = edit_distance(name, length, shown);
+        const size_t distance = lt_edit_distance(name, length, shown);
         if (distance < best) {
             best = distance;
             snprintf(nearest, sizeof nearest, "%s", shown);

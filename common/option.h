@@ -74,3 +74,6 @@ void lt_options_markdown(const struct lt_command *command, FILE *to);
 bool lt_size_parse(const char *text, uint64_t *bytes_out);
 /* "1.5 GiB" in a buffer. */
 const char *lt_size_format(uint64_t bytes, char buffer[32]);
+
+/* Insertions, deletions and replacements from `a` to a known name `b` of at most 64 bytes: "did you mean". */
+size_t lt_edit_distance(const char *a, size_t a_length, const char *b);

@@ -1,0 +1,136 @@
+#include "coordinator/job_schema.h"
+
+#include "common/option.h"
+
+#include <string.h>
+
+static const char *const noise_words[] = {[NOISE_TORCH] = "torch", [NOISE_PHILOX] = "counter", NULL};
+
+static const char *const sampler_words[] = {
+    [SAMPLER_EULER] = "euler",
+    [SAMPLER_UNIPC] = "unipc",
+    [SAMPLER_DPMPP] = "dpm++",
+    [SAMPLER_DPMPP_SDE] = "dpm++_sde",
+    [SAMPLER_LCM] = "lcm",
+    [SAMPLER_FLOWMATCH_DISTILL] = "flowmatch_distill",
+    [SAMPLER_FLOWMATCH_CAUSVID] = "flowmatch_causvid",
+    [SAMPLER_MULTITALK] = "multitalk",
+    NULL,
+};
+
+static const char *const schedule_words[] = {
+    [WINDOW_STATIC_STANDARD] = "static_standard",
+    [WINDOW_STATIC_BALANCED] = "static_balanced",
+    [WINDOW_UNIFORM_STANDARD] = "uniform_standard",
+    [WINDOW_UNIFORM_LOOPED] = "uniform_looped",
+    [WINDOW_UNIFORM_STANDARD_COMFY] = "uniform_standard_comfy",
+    [WINDOW_UNIFORM_LOOPED_OPEN] = "uniform_looped_open",
+    [WINDOW_BATCHED] = "batched",
+    [WINDOW_BATCHED_SHIFTED] = "batched_shifted",
+    NULL,
+};
+
+static const char *const fuse_words[] = {
+    [WINDOW_FUSE_LINEAR] = "linear",
+    [WINDOW_FUSE_PYRAMID] = "pyramid",
+    [WINDOW_FUSE_PYRAMID_COMFY] = "pyramid_comfy",
+    [WINDOW_FUSE_FLAT] = "flat",
+    [WINDOW_FUSE_OVERLAP_LINEAR] = "overlap_linear",
+    [WINDOW_FUSE_RELATIVE] = "relative",
+    [WINDOW_FUSE_HANN] = "hann",
+    [WINDOW_FUSE_GAUSSIAN] = "gaussian",
+    NULL,
+};
+
+enum { LATENTS_MAX = (JOB_FRAMES_MAX - 1) / 4 + 2 };
+
+#define INT(section, key, field, min, max)                                                         \
+    {section, key, JOB_FIELD_INT, offsetof(struct job, field), min, max, NULL, false}
+#define REAL(section, key, field, min, max)                                                        \
+    {section, key, JOB_FIELD_REAL, offsetof(struct job, field), min, max, NULL, false}
+#define BOOL(section, key, field) {section, key, JOB_FIELD_BOOL, offsetof(struct job, field), 0, 0, NULL, false}
+#define TEXT(section, key, field, required)                                                        \
+    {section, key, JOB_FIELD_TEXT, offsetof(struct job, field), 0, 0, NULL, required}
+#define CHOICE(section, key, field, words)                                                         \
+    {section, key, JOB_FIELD_CHOICE, offsetof(struct job, field), 0, 0, words, false}
+#define MODEL(section, key, field, required)                                                       \
+    {section, key, JOB_FIELD_MODEL, offsetof(struct job, field), 0, 0, NULL, required}
+#define OWN(section, key) {section, key, JOB_FIELD_OWN, 0, 0, 0, NULL, false}
+
+const struct job_field job_fields[] = {
+    OWN("", "kind"),
+    TEXT("", "name", name, false),
+    OWN("", "size"),
+    INT("", "frames", frame_count, 1, JOB_FRAMES_MAX),
+    REAL("", "fps", fps, 0.1, 1000),
+    INT("", "seed", seed, 0, 9223372036854775807.0),
+    CHOICE("", "noise", noise, noise_words),
+    OWN("", "guidance"),
+    MODEL("model", "transformer", transformer, true),
+    MODEL("model", "transformer_low", transformer_low, false),
+    REAL("model", "boundary", boundary, 0, 1),
+    MODEL("model", "vae", vae, true),
+    INT("model", "latent_channels", latent_channels, 1, 64),
+    INT("model", "text_len", text_len, 1, 4096),
+    OWN("model", "precision"),
+    TEXT("text", "positive", text, true),
+    TEXT("text", "negative", text_negative, false),
+    CHOICE("sampler", "name", sampler, sampler_words),
+    BOOL("sampler", "beta", beta_schedule),
+    BOOL("sampler", "official", official_sigmas),
+    INT("sampler", "steps", step_count, 1, JOB_LIST_MAX),
+    REAL("sampler", "shift", shift, 0.01, 1000),
+    OWN("sampler", "sigmas"),
+    INT("sampler", "start_step", start_step, 0, JOB_LIST_MAX - 1),
+    INT("sampler", "end_step", end_step, -1, JOB_LIST_MAX),
+    CHOICE("window", "schedule", schedule, schedule_words),
+    INT("window", "latent_frames", window_frames, 1, LATENTS_MAX),
+    INT("window", "overlap", window_overlap, 0, LATENTS_MAX),
+    INT("window", "stride", window_stride, 0, 64),
+    CHOICE("window", "fuse", fuse, fuse_words),
+    BOOL("window", "freenoise", freenoise),
+    BOOL("window", "barrier", barrier),
+    INT("decode", "segment", decode_segment, 0, LATENTS_MAX),
+    INT("decode", "warmup", decode_warmup, 0, LATENTS_MAX),
+};
+const size_t job_field_count = LT_COUNT(job_fields);
+
+const struct job_field *job_schema_find(const char *section, const char *key)
+{
+    for (size_t i = 0; i < job_field_count; i++)
+        if (strcmp(job_fields[i].section, section) == 0 && strcmp(job_fields[i].key, key) == 0)
+            return &job_fields[i];
+    return NULL;
+}
+
+bool job_schema_is_section(const char *key)
+{
+    for (size_t i = 0; i < job_field_count; i++)
+        if (*key && strcmp(job_fields[i].section, key) == 0)
+            return true;
+    return false;
+}
+
+static void consider(const char *known, const char *key, size_t *best, const char **nearest)
+{
+    const size_t distance = lt_edit_distance(key, strlen(key), known);
+    if (distance < *best) {
+        *best = distance;
+        *nearest = known;
+    }
+}
+
+const char *job_schema_nearest(const char *section, const char *key)
+{
+    const char *nearest = NULL;
+    size_t best = 4; /* further away is another word */
+    if (strlen(key) > 64)
+        return NULL;
+    for (size_t i = 0; i < job_field_count; i++) {
+        if (strcmp(job_fields[i].section, section) == 0)
+            consider(job_fields[i].key, key, &best, &nearest);
+        else if (*section == 0)
+            consider(job_fields[i].section, key, &best, &nearest);
+    }
+    return nearest;
+}

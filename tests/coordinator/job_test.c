@@ -1,0 +1,299 @@
+/* A job that is read wrongly renders for a night and gives something else; one that crashes the coordinator takes
+ * everybody's jobs with it. */
+#include "tests/test.h"
+
+#include "common/arena.h"
+#include "coordinator/job.h"
+#include "coordinator/plan.h"
+
+#include <stdlib.h>
+
+#define REST "\"guidance\":1,\"model\":{\"transformer\":\"t.gguf\",\"vae\":\"v.safetensors\"},"                     \
+             "\"text\":{\"positive\":\"p.safetensors\"}"
+
+static lt_status parse(const char *text, struct lt_arena *arena, struct job *job, struct lt_error *error)
+{
+    return job_parse(text, strlen(text), "job.json", arena, job, error);
+}
+
+static void check_round_trip(const struct job *job)
+{
+    struct lt_error error;
+    struct lt_arena arena;
+    lt_arena_init(&arena, 0);
+    char *first, *second;
+    struct job again;
+    struct lt_digest a, b;
+    assert_ok(job_format(job, &arena, &first, &error));
+    assert_ok(parse(first, &arena, &again, &error));
+    assert_ok(job_format(&again, &arena, &second, &error));
+    assert_string_equal(first, second);
+    assert_ok(job_digest(job, &a, &error));
+    assert_ok(job_digest(&again, &b, &error));
+    assert_true(lt_digest_equal(&a, &b));
+    lt_arena_fini(&arena);
+}
+
+static void the_shortest_job_has_the_defaults(void **state)
+{
+    (void)state;
+    struct lt_error error;
+    struct lt_arena arena;
+    lt_arena_init(&arena, 0);
+    struct job job;
+    assert_ok(parse("{" REST "}", &arena, &job, &error));
+    assert_string_equal(job.transformer.name, "t.gguf");
+    assert_string_equal(job.text, "p.safetensors");
+    assert_null(job.text_negative);
+    assert_null(job.transformer_low.name);
+    assert_int_equal(job.width, 832);
+    assert_int_equal(job.frame_count_padded, 81);
+    assert_int_equal(job.sampler, SAMPLER_UNIPC);
+    assert_int_equal(job.schedule, WINDOW_STATIC_BALANCED);
+    assert_int_equal(job.window_frames, 21);
+    assert_int_equal(job.window_overlap, 4);
+    assert_true(job.freenoise && job.precision_bf16 && !job.barrier);
+    check_round_trip(&job);
+    lt_arena_fini(&arena);
+}
+
+/* Everything in docs/job.md: its first example is this fixture. */
+static void the_documented_example_is_read(void **state)
+{
+    (void)state;
+    struct lt_error error;
+    struct lt_arena arena;
+    lt_arena_init(&arena, 0);
+    FILE *file = fopen(LT_SOURCE_DIR "/docs/job.md", "r");
+    assert_non_null(file);
+    static char text[65536];
+    const size_t bytes = fread(text, 1, sizeof text - 1, file);
+    fclose(file);
+    text[bytes] = 0;
+    int count = 0;
+    struct job job;
+    for (char *begin = strstr(text, "```json\n"); begin; begin = strstr(begin, "```json\n")) {
+        begin += 8;
+        char *end = strstr(begin, "```");
+        assert_ok(job_parse(begin, (size_t)(end - begin), "docs/job.md", &arena, &job, &error));
+        check_round_trip(&job);
+        if (count++ == 0) {
+            assert_int_equal(job.frame_count, 241);
+            assert_int_equal(job.seed, 42);
+            assert_int_equal(job.guidance_count, 20);
+            assert_true(job.guidance[0] == 5 && job.guidance[10] == 1 && job.guidance[19] == 1);
+            assert_string_equal(job.transformer_low.name, "wan2.2_t2v_low_noise_14B_Q5_K_M.gguf");
+        }
+        begin = end;
+    }
+    assert_int_equal(count, 2);
+    lt_arena_fini(&arena);
+}
+
+static void values_are_converted_as_documented(void **state)
+{
+    (void)state;
+    struct lt_error error;
+    struct lt_arena arena;
+    lt_arena_init(&arena, 0);
+    struct job job;
+    assert_ok(parse("{\"size\":[847,481.0],\"frames\":76,\"window\":{\"stride\":0},"
+                    "\"sampler\":{\"name\":\"dpm++_sde\",\"sigmas\":[1,0.5,0]},\"seed\":9223372036854775807," REST "}",
+                    &arena, &job, &error));
+    assert_int_equal(job.width, 832);
+    assert_int_equal(job.height, 480);
+    assert_int_equal(job.frame_count, 76);
+    assert_int_equal(job.frame_count_padded, 77);
+    assert_int_equal(job.window_stride, 1);
+    assert_int_equal(job.step_count, 2);
+    assert_int_equal(job.sigma_count, 2);
+    assert_true(job.seed == INT64_MAX);
+    check_round_trip(&job);
+    static const struct {
+        int64_t frames, padded;
+    } lengths[] = {{1, 1}, {2, 5}, {4, 5}, {5, 5}, {6, 9}, {81, 81}, {82, 85}, {100000, 100001}};
+    for (size_t i = 0; i < LT_COUNT(lengths); i++) {
+        char text[512];
+        snprintf(text, sizeof text, "{\"frames\":%lld," REST "}", (long long)lengths[i].frames);
+        assert_ok(parse(text, &arena, &job, &error));
+        assert_int_equal(job.frame_count_padded, lengths[i].padded);
+    }
+    assert_ok(parse("{\"guidance\":[4,3,1],\"model\":{\"transformer\":{\"file\":\"t\",\"fingerprint\":"
+                    "\"00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff\"},\"vae\":\"v\"},"
+                    "\"text\":{\"positive\":\"p \\u00fc\",\"negative\":"
+                    "\"sha256:00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff\"}}",
+                    &arena, &job, &error));
+    assert_int_equal(job.transformer.fingerprint.byte[1], 0x11);
+    assert_int_equal(job.guidance_count, 3);
+    check_round_trip(&job);
+    lt_arena_fini(&arena);
+}
+
+static const struct {
+    const char *text, *part;
+    lt_status status;
+} refused[] = {
+    {"", "job.json:1:", LT_BAD_INPUT},
+    {"[]", "expected an object, found a list", LT_BAD_INPUT},
+    {"{}", "/model/transformer: missing", LT_BAD_INPUT},
+    {"{\"model\":{\"transformer\":\"t\"},\"text\":{}}", "/model/vae: missing", LT_BAD_INPUT},
+    {"{\"model\":{\"transformer\":\"t\",\"vae\":\"v\"}}", "/text/positive: missing", LT_BAD_INPUT},
+    {"{\"model\":{\"transformer\":\"t\",\"vae\":\"v\"},\"text\":{\"positive\":\"p\"}}",
+     "/text/negative: needed, because guidance is 5", LT_BAD_INPUT},
+    {"{" REST "} x", "end of file expected", LT_BAD_INPUT},
+    {"{" REST ",\"seed\":1,\"seed\":2}", "duplicate", LT_BAD_INPUT},
+    {"{" REST ",\"frame\":2}", "/frame: unknown key; did you mean 'frames'?", LT_BAD_INPUT},
+    {"{" REST ",\"windows\":{}}", "/windows: unknown key; did you mean 'window'?", LT_BAD_INPUT},
+    {"{" REST ",\"sampler\":{\"stpes\":2}}", "/sampler/stpes: unknown key; did you mean 'steps'?", LT_BAD_INPUT},
+    {"{" REST ",\"completely_else\":1}", "/completely_else: unknown key", LT_BAD_INPUT},
+    {"{" REST ",\"a\\u001b[2Jb\":1}", "/a?[2Jb: unknown key", LT_BAD_INPUT},
+    {"{" REST ",\"window\":[1]}", "/window: expected an object, found a list", LT_BAD_INPUT},
+    {"{" REST ",\"kind\":\"animate\"}", "/kind: animate jobs are not supported yet", LT_UNSUPPORTED},
+    {"{\"kind\":\"talk\"}", "/kind: talk jobs are not supported yet", LT_UNSUPPORTED},
+    {"{" REST ",\"kind\":\"tv\"}", "expected text-to-video, found 'tv'", LT_BAD_INPUT},
+    {"{" REST ",\"kind\":1}", "/kind: expected a word, found a number", LT_BAD_INPUT},
+    {"{" REST ",\"name\":\"\"}", "/name: expected 1 to 4096 bytes of text, found 0", LT_BAD_INPUT},
+    {"{" REST ",\"name\":\"a\\nb\"}", "control character at byte 1", LT_BAD_INPUT},
+    {"{" REST ",\"name\":\"a\\u0000b\"}", "\\u0000", LT_BAD_INPUT},
+    {"{" REST ",\"name\":\"\xff\"}", "unable to decode byte 0xff", LT_BAD_INPUT},
+    {"{" REST ",\x1b[2J}", "near '?'", LT_BAD_INPUT}, /* a terminal must not obey */
+    {"{" REST ",\"frames\":0}", "/frames: expected 1 to 100000, found 0", LT_BAD_INPUT},
+    {"{" REST ",\"frames\":100001}", "found 100001", LT_BAD_INPUT},
+    {"{" REST ",\"frames\":81.0}", "/frames: expected a whole number, found a fraction", LT_BAD_INPUT},
+    {"{" REST ",\"frames\":\"81\"}", "expected a whole number, found a text", LT_BAD_INPUT},
+    {"{" REST ",\"frames\":null}", "expected a whole number, found null", LT_BAD_INPUT},
+    {"{" REST ",\"seed\":-1}", "/seed: expected 0 to", LT_BAD_INPUT},
+    {"{" REST ",\"seed\":9223372036854775808}", "too big integer", LT_BAD_INPUT},
+    {"{" REST ",\"fps\":1e999}", "real number overflow", LT_BAD_INPUT},
+    {"{" REST ",\"fps\":NaN}", "job.json:1:", LT_BAD_INPUT},
+    {"{" REST ",\"fps\":0}", "/fps: expected 0.1 to 1000, found 0", LT_BAD_INPUT},
+    {"{" REST ",\"noise\":\"white\"}", "/noise: expected one of torch, counter; found 'white'", LT_BAD_INPUT},
+    {"{" REST ",\"size\":832}", "/size: expected [width, height]", LT_BAD_INPUT},
+    {"{" REST ",\"size\":[832]}", "/size: expected [width, height]", LT_BAD_INPUT},
+    {"{" REST ",\"size\":[832,15]}", "/size/1: expected 16 to 8192, found 15", LT_BAD_INPUT},
+    {"{" REST ",\"size\":[832.5,480]}", "whole pixels", LT_BAD_INPUT},
+    {"{" REST ",\"window\":{\"overlap\":21}}", "/window/overlap: 21 is not below latent_frames 21", LT_BAD_INPUT},
+    {"{" REST ",\"window\":{\"fuse\":7}}", "/window/fuse: expected a word, found a number", LT_BAD_INPUT},
+    {"{" REST ",\"window\":{\"freenoise\":1}}", "/window/freenoise: expected true or false", LT_BAD_INPUT},
+    {"{" REST ",\"decode\":{\"warmup\":0}}", "/decode/warmup: at least 1", LT_BAD_INPUT},
+    {"{" REST ",\"sampler\":{\"name\":\"unipc/beta\"}}", "/sampler/name: expected one of euler", LT_BAD_INPUT},
+    {"{" REST ",\"sampler\":{\"steps\":3,\"sigmas\":[0.9]}}", "/sampler/steps: 3 steps, but sigmas has 1", LT_BAD_INPUT},
+    {"{" REST ",\"sampler\":{\"sigmas\":[]}}", "/sampler/sigmas: expected 1 to 1000 numbers, found 0", LT_BAD_INPUT},
+    {"{" REST ",\"sampler\":{\"sigmas\":[0.5,0.9]}}", "/sampler: sigma 1 is 0.9", LT_BAD_INPUT},
+    {"{" REST ",\"sampler\":{\"sigmas\":[0.5,true]}}", "/sampler/sigmas/1: expected a number, found true", LT_BAD_INPUT},
+    {"{" REST ",\"sampler\":{\"start_step\":30}}", "/sampler: steps 30 to 30 of 30", LT_BAD_INPUT},
+    {"{" REST ",\"sampler\":{\"name\":\"flowmatch_distill\"}}", "exactly 4 steps, not 30", LT_BAD_INPUT},
+    {"{" REST ",\"sampler\":{\"name\":\"euler\",\"official\":true}}", "/sampler/official: only for", LT_BAD_INPUT},
+    {"{\"guidance\":{\"from\":3},\"model\":{\"transformer\":\"t\",\"vae\":\"v\"},\"text\":{\"positive\":\"p\"}}",
+     "/guidance: a schedule needs 'from' and 'to'", LT_BAD_INPUT},
+    {"{\"guidance\":{\"form\":3},\"model\":{\"transformer\":\"t\",\"vae\":\"v\"},\"text\":{\"positive\":\"p\"}}",
+     "/guidance/form: unknown key", LT_BAD_INPUT},
+    {"{\"guidance\":[1,-1],\"model\":{\"transformer\":\"t\",\"vae\":\"v\"},\"text\":{\"positive\":\"p\"}}",
+     "/guidance/1: expected 0 to 100, found -1", LT_BAD_INPUT},
+    {"{\"guidance\":1,\"model\":{\"transformer\":{\"file\":\"t\",\"sha\":1},\"vae\":\"v\"}}",
+     "/model/transformer: unknown key 'sha'", LT_BAD_INPUT},
+    {"{\"guidance\":1,\"model\":{\"transformer\":{\"file\":\"t\",\"fingerprint\":\"00\"},\"vae\":\"v\"}}",
+     "64 hexadecimal digits", LT_BAD_INPUT},
+    {"{\"guidance\":1,\"model\":{\"transformer\":{},\"vae\":\"v\"}}", "'file' is missing", LT_BAD_INPUT},
+    {"{\"guidance\":1,\"model\":{\"transformer\":\"t\",\"vae\":\"v\",\"latent_channels\":48},"
+     "\"text\":{\"positive\":\"p\"}}",
+     "/model/latent_channels: the VAE with 48 channels", LT_UNSUPPORTED},
+    {"{\"guidance\":1,\"model\":{\"transformer\":\"t\",\"vae\":\"v\"},\"text\":{\"positive\":\"sha256:12\"}}",
+     "/text/positive: sha256:", LT_BAD_INPUT},
+};
+
+static void what_is_wrong_is_named(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < LT_COUNT(refused); i++) {
+        struct lt_error error = {0};
+        struct lt_arena arena;
+        lt_arena_init(&arena, 0);
+        struct job job = {.frame_count = -77};
+        const lt_status status = parse(refused[i].text, &arena, &job, &error);
+        if (status != refused[i].status || !strstr(error.text, refused[i].part))
+            fail_msg("%s\n  gave %s: %s\n  expected: %s", refused[i].text, lt_status_name(status), error.text,
+                     refused[i].part);
+        assert_int_equal(job.frame_count, -77); /* untouched */
+        lt_arena_fini(&arena);
+    }
+}
+
+static void size_and_depth_are_bounded(void **state)
+{
+    (void)state;
+    struct lt_error error;
+    struct lt_arena arena;
+    lt_arena_init(&arena, 0);
+    struct job job;
+    const size_t bytes = (1 << 20) + 1;
+    char *text = malloc(bytes);
+    assert_non_null(text);
+    memset(text, ' ', bytes);
+    assert_fails(job_parse(text, bytes, "job.json", &arena, &job, &error), LT_BAD_INPUT, "at most 1048576");
+    memset(text, '[', bytes);
+    assert_fails(job_parse(text, bytes - 1, "job.json", &arena, &job, &error), LT_BAD_INPUT, "32 deep");
+    memcpy(text, "{\"name\":\"", 9); /* brackets in a text have no depth: refused for its length */
+    memcpy(text + 5009, "\"}", 2);
+    assert_fails(job_parse(text, 5011, "job.json", &arena, &job, &error), LT_BAD_INPUT, "found 5000");
+    free(text);
+    lt_arena_fini(&arena);
+}
+
+/* Every prefix of a good job is refused, none crashes; bytes flipped one by one do not crash either. */
+static void damaged_jobs_are_refused(void **state)
+{
+    (void)state;
+    struct lt_error error;
+    struct lt_arena arena;
+    lt_arena_init(&arena, 0);
+    struct job job;
+    const char *good = "{\"size\":[64,64],\"sampler\":{\"sigmas\":[0.9,0.5]},\"window\":{\"overlap\":2}," REST "}";
+    const size_t bytes = strlen(good);
+    assert_ok(job_parse(good, bytes, "job.json", &arena, &job, &error));
+    for (size_t length = 0; length < bytes; length++)
+        assert_int_equal(job_parse(good, length, "job.json", &arena, &job, &error), LT_BAD_INPUT);
+    char *text = malloc(bytes);
+    assert_non_null(text);
+    for (size_t i = 0; i < bytes * 8; i++) {
+        memcpy(text, good, bytes);
+        text[i / 8] = (char)(text[i / 8] ^ 1 << i % 8);
+        if (job_parse(text, bytes, "job.json", &arena, &job, &error) == LT_OK)
+            check_round_trip(&job);
+    }
+    free(text);
+    lt_arena_fini(&arena);
+}
+
+static void equal_jobs_have_equal_digests(void **state)
+{
+    (void)state;
+    struct lt_error error;
+    struct lt_arena arena;
+    lt_arena_init(&arena, 0);
+    struct job a, b;
+    struct lt_digest digest_a, digest_b;
+    assert_ok(parse("{" REST ",\"seed\":7,\"frames\":81}", &arena, &a, &error));
+    assert_ok(parse("{\"frames\":81, \"seed\":7, " REST "}", &arena, &b, &error));
+    assert_ok(job_digest(&a, &digest_a, &error));
+    assert_ok(job_digest(&b, &digest_b, &error));
+    assert_true(lt_digest_equal(&digest_a, &digest_b));
+    b.seed = 8;
+    assert_ok(job_digest(&b, &digest_b, &error));
+    assert_false(lt_digest_equal(&digest_a, &digest_b));
+    lt_arena_fini(&arena);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(the_shortest_job_has_the_defaults),
+        cmocka_unit_test(the_documented_example_is_read),
+        cmocka_unit_test(values_are_converted_as_documented),
+        cmocka_unit_test(what_is_wrong_is_named),
+        cmocka_unit_test(size_and_depth_are_bounded),
+        cmocka_unit_test(damaged_jobs_are_refused),
+        cmocka_unit_test(equal_jobs_have_equal_digests),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
