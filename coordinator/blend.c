@@ -5,8 +5,8 @@
 /* Weights that must not be 0 upstream: "overlap-linear" and "hann" start at this instead. */
 static const float weight_floor = 1e-37f;
 
-/* Element i of torch.linspace(first, last, count) in f32, to the bit: it counts from the nearer end, with one
- * rounding. */
+/* Element i of torch.linspace(first, last, count) in f32, to the bit: it counts from the nearer
+ * end, with one rounding. */
 static float linspace(float first, float last, uint32_t count, uint32_t i)
 {
     if (count == 1)
@@ -22,7 +22,8 @@ static float pyramid(uint32_t count, uint32_t i, bool divided)
     return divided ? (float)height / (float)peak : (float)height;
 }
 
-/* f against the middle of the window's ends, as upstream also for windows that wrap (weights above 1). */
+/* f against the middle of the window's ends, as upstream also for windows that wrap (weights above
+ * 1). */
 static float relative(const uint32_t *frame, uint32_t count, uint32_t i)
 {
     const double first = frame[0], last = frame[count - 1];
@@ -56,7 +57,8 @@ struct ends {
     bool left, right;
 };
 
-static struct ends find_ends(const struct window_params *params, const uint32_t *frame, uint32_t count)
+static struct ends find_ends(const struct window_params *params, const uint32_t *frame,
+                             uint32_t count)
 {
     uint32_t min = frame[0], max = frame[0];
     for (uint32_t i = 1; i < count; i++) {
@@ -64,13 +66,14 @@ static struct ends find_ends(const struct window_params *params, const uint32_t 
         max = frame[i] > max ? frame[i] : max;
     }
     const uint32_t last = params->frame_count - 1;
-    const bool looped = window_schedule_is_looped(params->schedule) &&
-                        params->fuse != WINDOW_FUSE_OVERLAP_LINEAR;
+    const bool looped =
+        window_schedule_is_looped(params->schedule) && params->fuse != WINDOW_FUSE_OVERLAP_LINEAR;
     return (struct ends){.left = min > 0 || (looped && max == last),
                          .right = max < last || (looped && min == 0)};
 }
 
-/* Ramps over the nominal overlap at the ends that have a neighbour; where they meet, the right one wins. */
+/* Ramps over the nominal overlap at the ends that have a neighbour; where they meet, the right one
+ * wins. */
 static void ramp_weights(const struct window_params *params, const uint32_t *frame, uint32_t count,
                          float *weight)
 {
@@ -90,7 +93,8 @@ static void ramp_weights(const struct window_params *params, const uint32_t *fra
     for (uint32_t j = 0; j < overlap && ends.right; j++) {
         float *to = &weight[count - overlap + j];
         switch (params->fuse) {
-        case WINDOW_FUSE_HANN: /* the mirror of one that rises from 0: a lone frame keeps its weight */
+        case WINDOW_FUSE_HANN: /* the mirror of one that rises from 0: a lone frame keeps its weight
+                                */
             *to = overlap == 1 ? 1 : hann(overlap, overlap - 1 - j);
             break;
         case WINDOW_FUSE_OVERLAP_LINEAR:
@@ -103,8 +107,8 @@ static void ramp_weights(const struct window_params *params, const uint32_t *fra
 }
 
 /* The wrapper lifts the outer ends of the first and the last window, which have no neighbour. */
-static void pyramid_weights(const struct window_params *params, const uint32_t *frame, uint32_t count,
-                            float *weight)
+static void pyramid_weights(const struct window_params *params, const uint32_t *frame,
+                            uint32_t count, float *weight)
 {
     for (uint32_t i = 0; i < count; i++)
         weight[i] = pyramid(count, i, true);
@@ -172,10 +176,11 @@ lt_status blend_frame(const struct blend_source *source, size_t source_count, si
         total += source[k].weight;
         for (size_t c = 0; c < channel_count; c++) {
             size_t index;
-            if (!blend_is_finite(source[k].first + c * source[k].channel_stride, plane_values, &index))
+            if (!blend_is_finite(source[k].first + c * source[k].channel_stride, plane_values,
+                                 &index))
                 return lt_fail(error, LT_BAD_INPUT,
-                               "prediction %zu: channel %zu, element %zu is not a finite number", k, c,
-                               index);
+                               "prediction %zu: channel %zu, element %zu is not a finite number", k,
+                               c, index);
         }
     }
     if (!(total > 0))

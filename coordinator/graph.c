@@ -1,12 +1,14 @@
-/* A step and the decode segments look the same from here: groups ("windows") of frames that must stand at a level.
- * A cover is such a list turned round: for every frame the windows that hold it. Steps that share a list share its
- * cover. Counters count slots, not frames, so a frame that stands twice in a window counts twice on both sides.
+/* A step and the decode segments look the same from here: groups ("windows") of frames that must
+ * stand at a level. A cover is such a list turned round: for every frame the windows that hold it.
+ * Steps that share a list share its cover. Counters count slots, not frames, so a frame that stands
+ * twice in a window counts twice on both sides.
  *
  *   pending[task]  slots of its window whose frame does not stand at the task's step yet
  *   left[frame]    slots of the frame's present step that are not committed yet
  *
- * The ready tasks are bits in a tree of 64-bit words (a set bit: something is set below), so the lowest one, an
- * insertion and a removal cost one word per level: at most four levels for 2^24 tasks. */
+ * The ready tasks are bits in a tree of 64-bit words (a set bit: something is set below), so the
+ * lowest one, an insertion and a removal cost one word per level: at most four levels for 2^24
+ * tasks. */
 #include "coordinator/graph.h"
 
 #include <stdlib.h>
@@ -15,8 +17,9 @@
 enum { LEVELS_MAX = 6 };
 
 struct cover {
-    uint32_t *first;  /* [T + 1] into window */
-    uint32_t *window; /* the windows of frame f: window[first[f]] to window[first[f + 1]], exclusive */
+    uint32_t *first; /* [T + 1] into window */
+    uint32_t
+        *window; /* the windows of frame f: window[first[f]] to window[first[f + 1]], exclusive */
 };
 
 struct ready_set {
@@ -29,12 +32,13 @@ struct graph {
     bool barrier;
     uint32_t frame_count;
     struct lt_arena arena;
-    struct cover *cover; /* [step_count + 1]; steps may share arrays; the last is of the decode segments */
-    uint8_t *state;      /* [task_count], enum task_state */
-    uint32_t *pending;   /* [task_count] */
-    uint32_t *step;      /* [T] */
-    uint32_t *left;      /* [T] */
-    uint32_t *reached;   /* [step_count + 1]: frames that stand at this step or beyond */
+    struct cover
+        *cover; /* [step_count + 1]; steps may share arrays; the last is of the decode segments */
+    uint8_t *state;    /* [task_count], enum task_state */
+    uint32_t *pending; /* [task_count] */
+    uint32_t *step;    /* [T] */
+    uint32_t *left;    /* [T] */
+    uint32_t *reached; /* [step_count + 1]: frames that stand at this step or beyond */
     struct ready_set ready;
     uint32_t committed_count;
 };
@@ -103,7 +107,8 @@ static uint32_t slot_frame(const struct plan *plan, uint32_t step, uint32_t wind
 }
 
 /* Counts, sums up, fills: the usual three passes. */
-static bool cover_build(const struct plan *plan, uint32_t step, struct lt_arena *arena, struct cover *cover)
+static bool cover_build(const struct plan *plan, uint32_t step, struct lt_arena *arena,
+                        struct cover *cover)
 {
     const uint32_t frames = (uint32_t)plan->latent_frames, windows = window_count(plan, step);
     uint32_t *first = lt_arena_take_zeroed(arena, (frames + 2) * sizeof *first);
@@ -128,7 +133,8 @@ static bool build_covers(struct graph *graph)
 {
     const struct plan *plan = graph->plan;
     for (uint32_t s = 0; s <= plan->step_count; s++) {
-        const bool shared = s > 0 && s < plan->step_count && plan->step[s].window == plan->step[s - 1].window;
+        const bool shared =
+            s > 0 && s < plan->step_count && plan->step[s].window == plan->step[s - 1].window;
         if (shared)
             graph->cover[s] = graph->cover[s - 1];
         else if (!cover_build(plan, s, &graph->arena, &graph->cover[s]))
@@ -164,7 +170,8 @@ static void arrive(struct graph *graph, uint32_t frame)
             make_ready(graph, task_of(plan, step, w));
 }
 
-lt_status graph_create(const struct plan *plan, bool barrier, struct graph **graph_out, struct lt_error *error)
+lt_status graph_create(const struct plan *plan, bool barrier, struct graph **graph_out,
+                       struct lt_error *error)
 {
     struct graph *graph = calloc(1, sizeof *graph);
     if (!graph)
@@ -180,8 +187,9 @@ lt_status graph_create(const struct plan *plan, bool barrier, struct graph **gra
     graph->pending = lt_arena_take_array(&graph->arena, plan->task_count, sizeof *graph->pending);
     graph->step = lt_arena_take_zeroed(&graph->arena, graph->frame_count * sizeof *graph->step);
     graph->left = lt_arena_take_zeroed(&graph->arena, graph->frame_count * sizeof *graph->left);
-    if (!graph->cover || !graph->reached || !graph->state || !graph->pending || !graph->step || !graph->left ||
-        !ready_init(&graph->ready, plan->task_count, &graph->arena) || !build_covers(graph)) {
+    if (!graph->cover || !graph->reached || !graph->state || !graph->pending || !graph->step ||
+        !graph->left || !ready_init(&graph->ready, plan->task_count, &graph->arena) ||
+        !build_covers(graph)) {
         graph_destroy(&graph);
         return lt_fail(error, LT_NO_MEMORY, "no memory for a graph of %u tasks", plan->task_count);
     }
@@ -230,11 +238,12 @@ void graph_return(struct graph *graph, uint32_t task)
     ready_add(&graph->ready, task);
 }
 
-lt_status graph_commit(struct graph *graph, uint32_t task, uint32_t *frames_out, uint32_t *frame_count_out,
-                       struct lt_error *error)
+lt_status graph_commit(struct graph *graph, uint32_t task, uint32_t *frames_out,
+                       uint32_t *frame_count_out, struct lt_error *error)
 {
     if (task >= graph->plan->task_count)
-        return lt_fail(error, LT_BAD_INPUT, "task %u: the job has %u tasks", task, graph->plan->task_count);
+        return lt_fail(error, LT_BAD_INPUT, "task %u: the job has %u tasks", task,
+                       graph->plan->task_count);
     if (graph->state[task] == TASK_COMMITTED || graph->state[task] == TASK_BLOCKED)
         return lt_fail(error, LT_CONFLICT, "task %u is %s", task,
                        graph->state[task] == TASK_BLOCKED ? "not ready yet" : "committed already");

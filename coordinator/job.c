@@ -1,5 +1,5 @@
-/* jansson makes the tree; the table of job_schema.c says what may stand in it; what several keys decide together
- * is checked at the end. Nothing of the tree outlives job_parse. */
+/* jansson makes the tree; the table of job_schema.c says what may stand in it; what several keys
+ * decide together is checked at the end. Nothing of the tree outlives job_parse. */
 #include "coordinator/job.h"
 
 #include "coordinator/job_schema.h"
@@ -13,8 +13,6 @@
 
 enum { SIDE_MAX = 8192 };
 
-static const double guidance_default[] = {5.0};
-
 /* One parse. */
 struct reader {
     const char *origin;
@@ -22,38 +20,6 @@ struct reader {
     struct job *job;
     struct lt_error *error;
 };
-
-void job_defaults(struct job *job)
-{
-    *job = (struct job){
-        .name = "take",
-        .width = 832,
-        .height = 480,
-        .frame_count = 81,
-        .frame_count_padded = 81,
-        .fps = 16,
-        .seed = 0,
-        .noise = NOISE_PHILOX,
-        .boundary = 0.875,
-        .latent_channels = 16,
-        .text_len = 512,
-        .precision_bf16 = true,
-        .sampler = SAMPLER_UNIPC,
-        .step_count = 30,
-        .shift = 5,
-        .end_step = -1,
-        .guidance = guidance_default,
-        .guidance_count = LT_COUNT(guidance_default),
-        .schedule = WINDOW_STATIC_BALANCED,
-        .fuse = WINDOW_FUSE_LINEAR,
-        .window_frames = 21,
-        .window_overlap = 4,
-        .window_stride = 1,
-        .freenoise = true,
-        .decode_segment = 32,
-        .decode_warmup = 12,
-    };
-}
 
 /* What comes from the file and goes to a terminal has no control characters. */
 static void make_printable(char *text)
@@ -64,11 +30,12 @@ static void make_printable(char *text)
 }
 
 /* "job.json: /window/overlap: …" */
-static lt_status fail_at(const struct reader *reader, const char *section, const char *key, lt_status status,
-                         const char *format, ...) __attribute__((format(printf, 5, 6)));
+static lt_status fail_at(const struct reader *reader, const char *section, const char *key,
+                         lt_status status, const char *format, ...)
+    __attribute__((format(printf, 5, 6)));
 
-static lt_status fail_at(const struct reader *reader, const char *section, const char *key, lt_status status,
-                         const char *format, ...)
+static lt_status fail_at(const struct reader *reader, const char *section, const char *key,
+                         lt_status status, const char *format, ...)
 {
     char text[512], pointer[160];
     va_list args;
@@ -84,25 +51,27 @@ static lt_status fail_at(const struct reader *reader, const char *section, const
 static const char *type_name(const json_t *value)
 {
     static const char *const names[] = {
-        [JSON_OBJECT] = "an object", [JSON_ARRAY] = "a list",    [JSON_STRING] = "a text",
-        [JSON_INTEGER] = "a number", [JSON_REAL] = "a number",   [JSON_TRUE] = "true",
+        [JSON_OBJECT] = "an object", [JSON_ARRAY] = "a list",  [JSON_STRING] = "a text",
+        [JSON_INTEGER] = "a number", [JSON_REAL] = "a number", [JSON_TRUE] = "true",
         [JSON_FALSE] = "false",      [JSON_NULL] = "null",
     };
     return names[json_typeof(value)];
 }
 
-static lt_status read_int(const struct reader *reader, const struct job_field *field, const json_t *value,
-                          int64_t *to)
+static lt_status read_int(const struct reader *reader, const struct job_field *field,
+                          const json_t *value, int64_t *to)
 {
     if (!json_is_integer(value))
-        return fail_at(reader, field->section, field->key, LT_BAD_INPUT, "expected a whole number, found %s",
+        return fail_at(reader, field->section, field->key, LT_BAD_INPUT,
+                       "expected a whole number, found %s",
                        json_is_real(value) ? "a fraction" : type_name(value));
     const int64_t number = json_integer_value(value);
     /* 2^63 - 1 is no double: at that limit every int64 is allowed */
     const bool below = field->max >= 9e18 || number <= (int64_t)field->max;
     if (number < (int64_t)field->min || !below)
-        return fail_at(reader, field->section, field->key, LT_BAD_INPUT, "expected %.0f to %.0f, found %lld",
-                       field->min, field->max, (long long)number);
+        return fail_at(reader, field->section, field->key, LT_BAD_INPUT,
+                       "expected %.0f to %.0f, found %lld", field->min, field->max,
+                       (long long)number);
     *to = number;
     return LT_OK;
 }
@@ -111,10 +80,12 @@ static lt_status check_real(const struct reader *reader, const char *section, co
                             const json_t *value, double min, double max, double *to)
 {
     if (!json_is_number(value))
-        return fail_at(reader, section, key, LT_BAD_INPUT, "expected a number, found %s", type_name(value));
+        return fail_at(reader, section, key, LT_BAD_INPUT, "expected a number, found %s",
+                       type_name(value));
     const double number = json_number_value(value);
     if (!(number >= min && number <= max))
-        return fail_at(reader, section, key, LT_BAD_INPUT, "expected %g to %g, found %g", min, max, number);
+        return fail_at(reader, section, key, LT_BAD_INPUT, "expected %g to %g, found %g", min, max,
+                       number);
     *to = number;
     return LT_OK;
 }
@@ -123,25 +94,27 @@ static lt_status check_text(const struct reader *reader, const char *section, co
                             const json_t *value, const char **to)
 {
     if (!json_is_string(value))
-        return fail_at(reader, section, key, LT_BAD_INPUT, "expected a text, found %s", type_name(value));
+        return fail_at(reader, section, key, LT_BAD_INPUT, "expected a text, found %s",
+                       type_name(value));
     const char *text = json_string_value(value);
     const size_t bytes = json_string_length(value);
     if (bytes == 0 || bytes > JOB_TEXT_MAX)
-        return fail_at(reader, section, key, LT_BAD_INPUT, "expected 1 to %d bytes of text, found %zu",
-                       JOB_TEXT_MAX, bytes);
+        return fail_at(reader, section, key, LT_BAD_INPUT,
+                       "expected 1 to %d bytes of text, found %zu", JOB_TEXT_MAX, bytes);
     for (size_t i = 0; i < bytes; i++)
         if ((unsigned char)text[i] < 0x20 || text[i] == 0x7f)
             return fail_at(reader, section, key, LT_BAD_INPUT, "control character at byte %zu", i);
     *to = lt_arena_text(reader->arena, text);
-    return *to ? LT_OK : lt_fail(reader->error, LT_NO_MEMORY, "%s: no memory for the job", reader->origin);
+    return *to ? LT_OK
+               : lt_fail(reader->error, LT_NO_MEMORY, "%s: no memory for the job", reader->origin);
 }
 
-static lt_status read_choice(const struct reader *reader, const struct job_field *field, const json_t *value,
-                             unsigned *to)
+static lt_status read_choice(const struct reader *reader, const struct job_field *field,
+                             const json_t *value, unsigned *to)
 {
     if (!json_is_string(value))
-        return fail_at(reader, field->section, field->key, LT_BAD_INPUT, "expected a word, found %s",
-                       type_name(value));
+        return fail_at(reader, field->section, field->key, LT_BAD_INPUT,
+                       "expected a word, found %s", type_name(value));
     char words[256];
     size_t used = 0;
     words[0] = 0;
@@ -151,25 +124,28 @@ static lt_status read_choice(const struct reader *reader, const struct job_field
             return LT_OK;
         }
         if (used < sizeof words)
-            used += (size_t)snprintf(words + used, sizeof words - used, "%s%s", i ? ", " : "", field->choice[i]);
+            used += (size_t)snprintf(words + used, sizeof words - used, "%s%s", i ? ", " : "",
+                                     field->choice[i]);
     }
-    return fail_at(reader, field->section, field->key, LT_BAD_INPUT, "expected one of %s; found '%.64s'", words,
-                   json_string_value(value));
+    return fail_at(reader, field->section, field->key, LT_BAD_INPUT,
+                   "expected one of %s; found '%.64s'", words, json_string_value(value));
 }
 
 /* "file.gguf", or with its fingerprint once known. */
-static lt_status read_model(const struct reader *reader, const struct job_field *field, const json_t *value,
-                            struct job_model *to)
+static lt_status read_model(const struct reader *reader, const struct job_field *field,
+                            const json_t *value, struct job_model *to)
 {
     struct job_model model = {0};
     const json_t *file = value;
     if (json_is_object(value)) {
         const char *key;
         json_t *item;
-        json_object_foreach((json_t *)value, key, item)
-            if (strcmp(key, "file") != 0 && strcmp(key, "fingerprint") != 0)
-                return fail_at(reader, field->section, field->key, LT_BAD_INPUT,
-                               "unknown key '%.64s'; expected file, fingerprint", key);
+        json_object_foreach(
+            (json_t *)value, key,
+            item) if (strcmp(key, "file") != 0 &&
+                      strcmp(key, "fingerprint") !=
+                          0) return fail_at(reader, field->section, field->key, LT_BAD_INPUT,
+                                            "unknown key '%.64s'; expected file, fingerprint", key);
         const json_t *fingerprint = json_object_get(value, "fingerprint");
         const char *hex = fingerprint ? json_string_value(fingerprint) : NULL;
         if (fingerprint && (!hex || !lt_digest_parse(hex, &model.fingerprint)))
@@ -184,7 +160,8 @@ static lt_status read_model(const struct reader *reader, const struct job_field 
     return LT_OK;
 }
 
-static lt_status read_field(const struct reader *reader, const struct job_field *field, const json_t *value)
+static lt_status read_field(const struct reader *reader, const struct job_field *field,
+                            const json_t *value)
 {
     void *to = (char *)reader->job + field->offset;
     switch (field->kind) {
@@ -194,8 +171,8 @@ static lt_status read_field(const struct reader *reader, const struct job_field 
         return check_real(reader, field->section, field->key, value, field->min, field->max, to);
     case JOB_FIELD_BOOL:
         if (!json_is_boolean(value))
-            return fail_at(reader, field->section, field->key, LT_BAD_INPUT, "expected true or false, found %s",
-                           type_name(value));
+            return fail_at(reader, field->section, field->key, LT_BAD_INPUT,
+                           "expected true or false, found %s", type_name(value));
         *(bool *)to = json_is_true(value);
         return LT_OK;
     case JOB_FIELD_TEXT:
@@ -210,13 +187,14 @@ static lt_status read_field(const struct reader *reader, const struct job_field 
     return LT_OK;
 }
 
-static lt_status read_list(const struct reader *reader, const char *section, const char *key, const json_t *value,
-                           double min, double max, const double **list_out, size_t *count_out)
+static lt_status read_list(const struct reader *reader, const char *section, const char *key,
+                           const json_t *value, double min, double max, const double **list_out,
+                           size_t *count_out)
 {
     const size_t count = json_is_array(value) ? json_array_size(value) : 1;
     if (count < 1 || count > JOB_LIST_MAX)
-        return fail_at(reader, section, key, LT_BAD_INPUT, "expected 1 to %d numbers, found %zu", JOB_LIST_MAX,
-                       count);
+        return fail_at(reader, section, key, LT_BAD_INPUT, "expected 1 to %d numbers, found %zu",
+                       JOB_LIST_MAX, count);
     double *list = lt_arena_take_array(reader->arena, count, sizeof *list);
     if (!list)
         return lt_fail(reader->error, LT_NO_MEMORY, "%s: no memory for the job", reader->origin);
@@ -224,8 +202,8 @@ static lt_status read_list(const struct reader *reader, const char *section, con
         char pointer[64];
         snprintf(pointer, sizeof pointer, "%s/%zu", key, i);
         const bool array = json_is_array(value);
-        LT_TRY(check_real(reader, section, array ? pointer : key, array ? json_array_get(value, i) : value, min,
-                          max, &list[i]));
+        LT_TRY(check_real(reader, section, array ? pointer : key,
+                          array ? json_array_get(value, i) : value, min, max, &list[i]));
     }
     *list_out = list;
     *count_out = count;
@@ -237,12 +215,15 @@ static lt_status read_kind(const struct reader *reader, const json_t *value)
     static const char *const later[] = {"image-to-video", "animate", "talk"};
     const char *kind = json_string_value(value);
     if (!kind)
-        return fail_at(reader, "", "kind", LT_BAD_INPUT, "expected a word, found %s", type_name(value));
+        return fail_at(reader, "", "kind", LT_BAD_INPUT, "expected a word, found %s",
+                       type_name(value));
     for (size_t i = 0; i < LT_COUNT(later); i++)
         if (strcmp(kind, later[i]) == 0)
-            return fail_at(reader, "", "kind", LT_UNSUPPORTED, "%s jobs are not supported yet", kind);
+            return fail_at(reader, "", "kind", LT_UNSUPPORTED, "%s jobs are not supported yet",
+                           kind);
     if (strcmp(kind, "text-to-video") != 0)
-        return fail_at(reader, "", "kind", LT_BAD_INPUT, "expected text-to-video, found '%.64s'", kind);
+        return fail_at(reader, "", "kind", LT_BAD_INPUT, "expected text-to-video, found '%.64s'",
+                       kind);
     return LT_OK;
 }
 
@@ -256,7 +237,8 @@ static lt_status read_size(const struct reader *reader, const json_t *value)
         return fail_at(reader, "", "size", LT_BAD_INPUT, "expected [width, height]");
     for (size_t i = 0; i < 2; i++)
         if (side[i] != floor(side[i]))
-            return fail_at(reader, "", "size", LT_BAD_INPUT, "expected whole pixels, found %g", side[i]);
+            return fail_at(reader, "", "size", LT_BAD_INPUT, "expected whole pixels, found %g",
+                           side[i]);
     reader->job->width = (int64_t)side[0] / 16 * 16;
     reader->job->height = (int64_t)side[1] / 16 * 16;
     return LT_OK;
@@ -280,8 +262,9 @@ static lt_status read_sigmas(const struct reader *reader, const json_t *value, b
     if (job->sigma_count > 1 && !(job->sigma[job->sigma_count - 1] > 0))
         job->sigma_count--;
     if (has_steps && job->step_count != (int64_t)job->sigma_count)
-        return fail_at(reader, "sampler", "steps", LT_BAD_INPUT, "%lld steps, but sigmas has %zu above 0",
-                       (long long)job->step_count, job->sigma_count);
+        return fail_at(reader, "sampler", "steps", LT_BAD_INPUT,
+                       "%lld steps, but sigmas has %zu above 0", (long long)job->step_count,
+                       job->sigma_count);
     job->step_count = (int64_t)job->sigma_count;
     return LT_OK;
 }
@@ -312,12 +295,14 @@ static lt_status read_guidance_schedule(const struct reader *reader, const json_
     if (!json_object_get(value, "from") || !json_object_get(value, "to"))
         return fail_at(reader, "", "guidance", LT_BAD_INPUT, "a schedule needs 'from' and 'to'");
     struct job *job = reader->job;
-    const int64_t end = job->end_step < 0 || job->end_step > job->step_count ? job->step_count : job->end_step;
+    const int64_t end =
+        job->end_step < 0 || job->end_step > job->step_count ? job->step_count : job->end_step;
     const uint32_t count = end > job->start_step ? (uint32_t)(end - job->start_step) : 1;
     double *list = lt_arena_take_array(reader->arena, count, sizeof *list);
     if (!list)
         return lt_fail(reader->error, LT_NO_MEMORY, "%s: no memory for the job", reader->origin);
-    sigma_guidance_schedule(number[0], number[1], number[2], number[3], (enum guidance_ease)ease, count, list);
+    sigma_guidance_schedule(number[0], number[1], number[2], number[3], (enum guidance_ease)ease,
+                            count, list);
     job->guidance = list;
     job->guidance_count = count;
     return LT_OK;
@@ -327,8 +312,10 @@ static lt_status read_own(const struct reader *reader, const json_t *root)
 {
     const json_t *kind = json_object_get(root, "kind"), *size = json_object_get(root, "size"),
                  *guidance = json_object_get(root, "guidance");
-    const json_t *model = json_object_get(root, "model"), *sampler = json_object_get(root, "sampler");
-    const json_t *precision = json_object_get(model, "precision"), *sigmas = json_object_get(sampler, "sigmas");
+    const json_t *model = json_object_get(root, "model"),
+                 *sampler = json_object_get(root, "sampler");
+    const json_t *precision = json_object_get(model, "precision"),
+                 *sigmas = json_object_get(sampler, "sigmas");
     if (kind)
         LT_TRY(read_kind(reader, kind));
     if (size)
@@ -353,12 +340,13 @@ static lt_status check_keys(const struct reader *reader, const char *section, co
     {
         if (*section == 0 && job_schema_is_section(key)) {
             if (!json_is_object(value))
-                return fail_at(reader, "", key, LT_BAD_INPUT, "expected an object, found %s", type_name(value));
+                return fail_at(reader, "", key, LT_BAD_INPUT, "expected an object, found %s",
+                               type_name(value));
             LT_TRY(check_keys(reader, key, value));
         } else if (!job_schema_find(section, key)) {
             const char *nearest = job_schema_nearest(section, key);
-            return fail_at(reader, section, key, LT_BAD_INPUT, nearest ? "unknown key; did you mean '%s'?"
-                                                                       : "unknown key%s",
+            return fail_at(reader, section, key, LT_BAD_INPUT,
+                           nearest ? "unknown key; did you mean '%s'?" : "unknown key%s",
                            nearest ? nearest : "");
         }
     }
@@ -369,7 +357,8 @@ static lt_status check_conditioning(const struct reader *reader, const char *key
 {
     struct lt_digest digest;
     if (text && strncmp(text, "sha256:", 7) == 0 && !lt_digest_parse(text + 7, &digest))
-        return fail_at(reader, "text", key, LT_BAD_INPUT, "sha256: must be followed by 64 hexadecimal digits");
+        return fail_at(reader, "text", key, LT_BAD_INPUT,
+                       "sha256: must be followed by 64 hexadecimal digits");
     return LT_OK;
 }
 
@@ -387,17 +376,20 @@ static lt_status check_job(const struct reader *reader)
                        "%lld is not below latent_frames %lld: the windows would not advance",
                        (long long)job->window_overlap, (long long)job->window_frames);
     if (job->decode_segment > 0 && job->decode_warmup < 1)
-        return fail_at(reader, "decode", "warmup", LT_BAD_INPUT,
-                       "at least 1: the first latent frame of a run gives one of its four frames only");
+        return fail_at(
+            reader, "decode", "warmup", LT_BAD_INPUT,
+            "at least 1: the first latent frame of a run gives one of its four frames only");
     if (job->official_sigmas && job->sampler != SAMPLER_UNIPC && job->sampler != SAMPLER_DPMPP &&
         job->sampler != SAMPLER_DPMPP_SDE)
-        return fail_at(reader, "sampler", "official", LT_BAD_INPUT, "only for unipc, dpm++ and dpm++_sde");
+        return fail_at(reader, "sampler", "official", LT_BAD_INPUT,
+                       "only for unipc, dpm++ and dpm++_sde");
     LT_TRY(check_conditioning(reader, "positive", job->text));
     LT_TRY(check_conditioning(reader, "negative", job->text_negative));
     for (size_t i = 0; i < job->guidance_count && !job->text_negative; i++)
         if (fabs(job->guidance[i] - 1) > 1e-9)
             return fail_at(reader, "text", "negative", LT_BAD_INPUT,
-                           "needed, because guidance is %g; or set guidance to 1", job->guidance[i]);
+                           "needed, because guidance is %g; or set guidance to 1",
+                           job->guidance[i]);
     struct sigma_list list;
     const struct lt_mark mark = lt_arena_mark(reader->arena);
     const lt_status status = sigma_list_build(job, reader->arena, &list, reader->error);
@@ -405,7 +397,8 @@ static lt_status check_job(const struct reader *reader)
     return status == LT_OK ? LT_OK : lt_error_prefix(reader->error, "%s: /sampler", reader->origin);
 }
 
-/* Depth before jansson sees it: its own limit is 2,048. Strings do not count; wrong text is jansson's to refuse. */
+/* Depth before jansson sees it: its own limit is 2,048. Strings do not count; wrong text is
+ * jansson's to refuse. */
 static bool depth_is_bounded(const char *text, size_t bytes)
 {
     int depth = 0;
@@ -431,8 +424,8 @@ static bool depth_is_bounded(const char *text, size_t bytes)
 static lt_status read_tree(const struct reader *reader, const json_t *root)
 {
     if (!json_is_object(root))
-        return lt_fail(reader->error, LT_BAD_INPUT, "%s: expected an object, found %s", reader->origin,
-                       type_name(root));
+        return lt_fail(reader->error, LT_BAD_INPUT, "%s: expected an object, found %s",
+                       reader->origin, type_name(root));
     LT_TRY(check_keys(reader, "", root));
     for (size_t i = 0; i < job_field_count; i++) {
         const struct job_field *field = &job_fields[i];
@@ -454,14 +447,16 @@ lt_status job_parse(const char *text, size_t bytes, const char *origin, struct l
                     struct job *job_out, struct lt_error *error)
 {
     if (bytes > JOB_BYTES_MAX)
-        return lt_fail(error, LT_BAD_INPUT, "%s: %zu bytes: a job has at most %d", origin, bytes, JOB_BYTES_MAX);
+        return lt_fail(error, LT_BAD_INPUT, "%s: %zu bytes: a job has at most %d", origin, bytes,
+                       JOB_BYTES_MAX);
     if (!depth_is_bounded(text, bytes))
         return lt_fail(error, LT_BAD_INPUT, "%s: nested more than %d deep", origin, JOB_DEPTH_MAX);
     json_error_t problem;
     json_t *root = json_loadb(text, bytes, JSON_REJECT_DUPLICATES, &problem);
     if (!root) {
         make_printable(problem.text);
-        return lt_fail(error, LT_BAD_INPUT, "%s:%d:%d: %s", origin, problem.line, problem.column, problem.text);
+        return lt_fail(error, LT_BAD_INPUT, "%s:%d:%d: %s", origin, problem.line, problem.column,
+                       problem.text);
     }
     struct job job;
     job_defaults(&job);

@@ -1,4 +1,5 @@
-/* The canonical text: every key stands in it, in the order of the alphabet, numbers with all their digits. */
+/* The canonical text: every key stands in it, in the order of the alphabet, numbers with all their
+ * digits. */
 #include "coordinator/job_schema.h"
 
 #include <jansson.h>
@@ -82,7 +83,8 @@ static json_t *build_tree(const struct job *job)
             object = json_object_get(root, field->section);
             if (!object) {
                 object = json_object();
-                json_object_set_new(root, field->section, object); /* a NULL object fails in the next line */
+                json_object_set_new(root, field->section,
+                                    object); /* a NULL object fails in the next line */
             }
         }
         if (json_object_set_new(object, field->key, field_value(job, field)) != 0) {
@@ -93,15 +95,18 @@ static json_t *build_tree(const struct job *job)
     return root;
 }
 
-lt_status job_format(const struct job *job, struct lt_arena *arena, char **text_out, struct lt_error *error)
+lt_status job_format(const struct job *job, struct lt_arena *arena, char **text_out,
+                     struct lt_error *error)
 {
     json_t *root = build_tree(job);
-    char *dumped = root ? json_dumps(root, JSON_COMPACT | JSON_SORT_KEYS | JSON_REAL_PRECISION(17)) : NULL;
+    char *dumped =
+        root ? json_dumps(root, JSON_COMPACT | JSON_SORT_KEYS | JSON_REAL_PRECISION(17)) : NULL;
     char *text = dumped ? lt_arena_text(arena, dumped) : NULL;
     free(dumped);
     json_decref(root);
     if (!text)
-        return lt_fail(error, LT_NO_MEMORY, "no memory for the text of the job, or a text of it is not UTF-8");
+        return lt_fail(error, LT_NO_MEMORY,
+                       "no memory for the text of the job, or a text of it is not UTF-8");
     *text_out = text;
     return LT_OK;
 }

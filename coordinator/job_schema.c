@@ -4,7 +4,8 @@
 
 #include <string.h>
 
-static const char *const noise_words[] = {[NOISE_TORCH] = "torch", [NOISE_PHILOX] = "counter", NULL};
+static const char *const noise_words[] = {
+    [NOISE_TORCH] = "torch", [NOISE_PHILOX] = "counter", NULL};
 
 static const char *const sampler_words[] = {
     [SAMPLER_EULER] = "euler",
@@ -45,17 +46,33 @@ static const char *const fuse_words[] = {
 enum { LATENTS_MAX = (JOB_FRAMES_MAX - 1) / 4 + 2 };
 
 #define INT(section, key, field, min, max)                                                         \
-    {section, key, JOB_FIELD_INT, offsetof(struct job, field), min, max, NULL, false}
+    {                                                                                              \
+        section, key, JOB_FIELD_INT, offsetof(struct job, field), min, max, NULL, false            \
+    }
 #define REAL(section, key, field, min, max)                                                        \
-    {section, key, JOB_FIELD_REAL, offsetof(struct job, field), min, max, NULL, false}
-#define BOOL(section, key, field) {section, key, JOB_FIELD_BOOL, offsetof(struct job, field), 0, 0, NULL, false}
+    {                                                                                              \
+        section, key, JOB_FIELD_REAL, offsetof(struct job, field), min, max, NULL, false           \
+    }
+#define BOOL(section, key, field)                                                                  \
+    {                                                                                              \
+        section, key, JOB_FIELD_BOOL, offsetof(struct job, field), 0, 0, NULL, false               \
+    }
 #define TEXT(section, key, field, required)                                                        \
-    {section, key, JOB_FIELD_TEXT, offsetof(struct job, field), 0, 0, NULL, required}
+    {                                                                                              \
+        section, key, JOB_FIELD_TEXT, offsetof(struct job, field), 0, 0, NULL, required            \
+    }
 #define CHOICE(section, key, field, words)                                                         \
-    {section, key, JOB_FIELD_CHOICE, offsetof(struct job, field), 0, 0, words, false}
+    {                                                                                              \
+        section, key, JOB_FIELD_CHOICE, offsetof(struct job, field), 0, 0, words, false            \
+    }
 #define MODEL(section, key, field, required)                                                       \
-    {section, key, JOB_FIELD_MODEL, offsetof(struct job, field), 0, 0, NULL, required}
-#define OWN(section, key) {section, key, JOB_FIELD_OWN, 0, 0, 0, NULL, false}
+    {                                                                                              \
+        section, key, JOB_FIELD_MODEL, offsetof(struct job, field), 0, 0, NULL, required           \
+    }
+#define OWN(section, key)                                                                          \
+    {                                                                                              \
+        section, key, JOB_FIELD_OWN, 0, 0, 0, NULL, false                                          \
+    }
 
 const struct job_field job_fields[] = {
     OWN("", "kind"),
@@ -94,6 +111,40 @@ const struct job_field job_fields[] = {
     INT("decode", "warmup", decode_warmup, 0, LATENTS_MAX),
 };
 const size_t job_field_count = LT_COUNT(job_fields);
+
+static const double guidance_default[] = {5.0};
+
+void job_defaults(struct job *job)
+{
+    *job = (struct job){
+        .name = "take",
+        .width = 832,
+        .height = 480,
+        .frame_count = 81,
+        .frame_count_padded = 81,
+        .fps = 16,
+        .seed = 0,
+        .noise = NOISE_PHILOX,
+        .boundary = 0.875,
+        .latent_channels = 16,
+        .text_len = 512,
+        .precision_bf16 = true,
+        .sampler = SAMPLER_UNIPC,
+        .step_count = 30,
+        .shift = 5,
+        .end_step = -1,
+        .guidance = guidance_default,
+        .guidance_count = LT_COUNT(guidance_default),
+        .schedule = WINDOW_STATIC_BALANCED,
+        .fuse = WINDOW_FUSE_LINEAR,
+        .window_frames = 21,
+        .window_overlap = 4,
+        .window_stride = 1,
+        .freenoise = true,
+        .decode_segment = 32,
+        .decode_warmup = 12,
+    };
+}
 
 const struct job_field *job_schema_find(const char *section, const char *key)
 {

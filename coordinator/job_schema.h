@@ -1,12 +1,12 @@
-/* The keys of a job file, in one table: job.c reads by it, job_format.c writes by it, unknown keys are compared with
- * it. docs/job.md is its text for people. */
+/* The keys of a job file, in one table: job.c reads by it, job_format.c writes by it, unknown keys
+ * are compared with it. docs/job.md is its text for people. */
 #pragma once
 
 #include "coordinator/job.h"
 
 enum job_field_kind {
-    JOB_FIELD_INT,    /* int64_t, within min and max */
-    JOB_FIELD_REAL,   /* double, within min and max */
+    JOB_FIELD_INT,  /* int64_t, within min and max */
+    JOB_FIELD_REAL, /* double, within min and max */
     JOB_FIELD_BOOL,
     JOB_FIELD_TEXT,   /* const char *, 1 to JOB_TEXT_MAX bytes; may be absent */
     JOB_FIELD_CHOICE, /* an enum: the index of the word */

@@ -9,11 +9,11 @@ enum { MARKS_MAX = 4096, BLOCK = 16 /* torch makes normals in blocks of 16 */ };
 
 /* The torch stream as a tape of u32: where a draw begins, and states to wind from. */
 struct tape {
-    uint64_t draw_values;   /* numbers of one full draw: C T h w */
-    uint64_t draw_words;    /* what it takes from the tape */
-    uint64_t step_first;    /* where the draw of step 0 begins */
+    uint64_t draw_values; /* numbers of one full draw: C T h w */
+    uint64_t draw_words;  /* what it takes from the tape */
+    uint64_t step_first;  /* where the draw of step 0 begins */
     uint64_t mark_spacing;
-    uint32_t mark_count;    /* marks made so far; mark k stands at k * mark_spacing */
+    uint32_t mark_count; /* marks made so far; mark k stands at k * mark_spacing */
     struct lt_torch_rng *mark;
 };
 
@@ -26,8 +26,9 @@ struct noise {
     struct tape tape;
 };
 
-lt_status noise_freenoise(uint32_t frame_count, uint32_t window_frames, uint32_t overlap, noise_order *order,
-                          void *context, uint32_t *source_out, struct lt_error *error)
+lt_status noise_freenoise(uint32_t frame_count, uint32_t window_frames, uint32_t overlap,
+                          noise_order *order, void *context, uint32_t *source_out,
+                          struct lt_error *error)
 {
     const uint32_t hop = window_frames - overlap;
     uint32_t *shuffled = malloc(hop * sizeof *shuffled);
@@ -40,7 +41,8 @@ lt_status noise_freenoise(uint32_t frame_count, uint32_t window_frames, uint32_t
         const uint32_t place = start + window_frames;
         const uint32_t count = frame_count - place < hop ? frame_count - place : hop;
         order(context, chunk, shuffled, count);
-        for (uint32_t k = 0; k < count; k++) /* in place: later chunks copy what earlier ones copied */
+        for (uint32_t k = 0; k < count;
+             k++) /* in place: later chunks copy what earlier ones copied */
             source_out[place + k] = source_out[start + shuffled[k]];
     }
     free(shuffled);
@@ -119,7 +121,8 @@ static lt_status tape_init(struct noise *noise, const struct job *job, uint32_t 
     if (job->freenoise) {
         struct order_torch_context torch = {.rng = wind(tape, tape->draw_words)};
         LT_TRY(noise_freenoise(noise->frame_count, (uint32_t)job->window_frames,
-                               (uint32_t)job->window_overlap, order_torch, &torch, noise->source, error));
+                               (uint32_t)job->window_overlap, order_torch, &torch, noise->source,
+                               error));
         tape->step_first += torch.words;
     }
     return LT_OK;
@@ -150,8 +153,9 @@ lt_status noise_create(const struct job *job, const struct plan *plan, struct no
     if (job->noise == NOISE_TORCH)
         status = tape_init(noise, job, plan->step_count, error);
     else if (job->freenoise)
-        status = noise_freenoise(noise->frame_count, (uint32_t)job->window_frames,
-                                 (uint32_t)job->window_overlap, order_counter, noise, source, error);
+        status =
+            noise_freenoise(noise->frame_count, (uint32_t)job->window_frames,
+                            (uint32_t)job->window_overlap, order_counter, noise, source, error);
     if (status != LT_OK)
         noise_destroy(&noise);
     else
@@ -177,8 +181,8 @@ static void copy_shared(const float *block, uint64_t at, uint64_t first, size_t 
             out[at + k - first] = block[k];
 }
 
-/* Values [first, first + count) of the full draw that begins at `draw` on the tape. A draw that does not end on a
- * block makes its last 16 values again from 16 fresh words (pipeline.md 3.9). */
+/* Values [first, first + count) of the full draw that begins at `draw` on the tape. A draw that
+ * does not end on a block makes its last 16 values again from 16 fresh words (pipeline.md 3.9). */
 static void draw_values(struct tape *tape, uint64_t draw, uint64_t first, size_t count, float *out)
 {
     float block[BLOCK];
@@ -215,7 +219,8 @@ void noise_initial_frame(struct noise *noise, uint32_t frame, float *frame_out)
         return;
     }
     for (uint32_t c = 0; c < noise->channel_count; c++) {
-        const struct lt_philox stream = lt_philox_stream(noise->seed, LT_STREAM_INITIAL_NOISE, source, c);
+        const struct lt_philox stream =
+            lt_philox_stream(noise->seed, LT_STREAM_INITIAL_NOISE, source, c);
         lt_philox_normal(&stream, 0, frame_out + c * noise->plane_values, noise->plane_values);
     }
 }
@@ -227,6 +232,7 @@ void noise_step_frame(struct noise *noise, uint32_t step, uint32_t frame, float 
         draw_frame(noise, noise->tape.step_first + step * noise->tape.draw_words, frame, frame_out);
         return;
     }
-    const struct lt_philox stream = lt_philox_stream(noise->seed, LT_STREAM_STEP_NOISE, step, frame);
+    const struct lt_philox stream =
+        lt_philox_stream(noise->seed, LT_STREAM_STEP_NOISE, step, frame);
     lt_philox_normal(&stream, 0, frame_out, noise->channel_count * noise->plane_values);
 }

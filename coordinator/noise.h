@@ -1,10 +1,12 @@
-/* Random tensors of a job, by name: the initial noise of a latent frame, the noise a step adds to one. Any frame of
- * any step at any time gives the same bytes, so a resumed coordinator needs no generator state.
+/* Random tensors of a job, by name: the initial noise of a latent frame, the noise a step adds to
+ * one. Any frame of any step at any time gives the same bytes, so a resumed coordinator needs no
+ * generator state.
  *
- * "counter": Philox streams named (seed, purpose, step or frame, frame or channel): independent of the take's length.
- * "torch": torch's CPU stream in the order of pipeline.md 3.9: the noise of the whole take [C, T, h, w], the FreeNoise
- * permutations, then one full draw per step. Every number has a fixed place in that stream; at most 4,096 generator
- * states (10 MB) are kept as marks to start from, whatever the length.
+ * "counter": Philox streams named (seed, purpose, step or frame, frame or channel): independent of
+ * the take's length. "torch": torch's CPU stream in the order of pipeline.md 3.9: the noise of the
+ * whole take [C, T, h, w], the FreeNoise permutations, then one full draw per step. Every number
+ * has a fixed place in that stream; at most 4,096 generator states (10 MB) are kept as marks to
+ * start from, whatever the length.
  *
  * One owner: reading may add marks. */
 #pragma once
@@ -27,5 +29,6 @@ void noise_step_frame(struct noise *noise, uint32_t step, uint32_t frame, float 
 typedef void noise_order(void *context, uint32_t chunk, uint32_t *order_out, uint32_t count);
 
 /* FreeNoise (pipeline.md 1.7): source_out[f] is the frame whose noise frame f gets. */
-lt_status noise_freenoise(uint32_t frame_count, uint32_t window_frames, uint32_t overlap, noise_order *order,
-                          void *context, uint32_t *source_out, struct lt_error *error);
+lt_status noise_freenoise(uint32_t frame_count, uint32_t window_frames, uint32_t overlap,
+                          noise_order *order, void *context, uint32_t *source_out,
+                          struct lt_error *error);

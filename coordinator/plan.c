@@ -1,12 +1,13 @@
-/* Windows come from window.c, levels from sigma.c; here they become numbered tasks with their bytes. Static
- * schedules share one window list over all steps; the uniform ones keep a list per step. */
+/* Windows come from window.c, levels from sigma.c; here they become numbered tasks with their
+ * bytes. Static schedules share one window list over all steps; the uniform ones keep a list per
+ * step. */
 #include "coordinator/plan.h"
 
 #include "coordinator/sigma.h"
 #include "coordinator/window.h"
 
-/* Limits of one job, so that a plan and its graph stay within a few hundred MB: slots are (window, frame) pairs
- * of stored lists, 8 bytes each. */
+/* Limits of one job, so that a plan and its graph stay within a few hundred MB: slots are (window,
+ * frame) pairs of stored lists, 8 bytes each. */
 enum { TASKS_MAX = 4 << 20, SLOTS_MAX = 32 << 20 };
 
 static lt_status no_memory(struct lt_error *error)
@@ -18,11 +19,12 @@ static lt_status no_memory(struct lt_error *error)
 static lt_status measure(const struct job *job, struct plan *plan, struct lt_error *error)
 {
     if (job->frame_count < 1 || job->frame_count > JOB_FRAMES_MAX)
-        return lt_fail(error, LT_BAD_INPUT, "%lld frames: expected 1 to %d", (long long)job->frame_count,
-                       JOB_FRAMES_MAX);
+        return lt_fail(error, LT_BAD_INPUT, "%lld frames: expected 1 to %d",
+                       (long long)job->frame_count, JOB_FRAMES_MAX);
     if (job->width < 16 || job->height < 16 || job->latent_channels < 1)
-        return lt_fail(error, LT_BAD_INPUT, "a video of %lldx%lld with %lld latent channels is empty",
-                       (long long)job->width, (long long)job->height, (long long)job->latent_channels);
+        return lt_fail(
+            error, LT_BAD_INPUT, "a video of %lldx%lld with %lld latent channels is empty",
+            (long long)job->width, (long long)job->height, (long long)job->latent_channels);
     plan->latent_channels = job->latent_channels;
     plan->latent_frames = (job->frame_count_padded - 1) / 4 + 1;
     plan->latent_height = job->height / 16 * 2;
@@ -42,10 +44,11 @@ static uint64_t count_slots(const struct window_list *list)
 
 static lt_status too_large(struct lt_error *error)
 {
-    return lt_fail(error, LT_UNSUPPORTED,
-                   "the job would have over %d tasks or %d window slots: raise the hop (window frames less "
-                   "overlap) or use fewer steps",
-                   TASKS_MAX, SLOTS_MAX);
+    return lt_fail(
+        error, LT_UNSUPPORTED,
+        "the job would have over %d tasks or %d window slots: raise the hop (window frames less "
+        "overlap) or use fewer steps",
+        TASKS_MAX, SLOTS_MAX);
 }
 
 /* A bound before anything is built: the windows of stride 1 are the many ones. */
@@ -92,8 +95,10 @@ static lt_status plan_steps(const struct job *job, struct lt_arena *arena, struc
             .sigma = levels.sigma[s],
             .sigma_next = levels.sigma[s + 1],
             .timestep = levels.timestep[s],
-            .guidance = job->guidance_count ? job->guidance[s < last_guidance ? s : last_guidance] : 1,
-            .low_expert = job->transformer_low.name && sigma_low_expert(levels.timestep[s], job->boundary),
+            .guidance =
+                job->guidance_count ? job->guidance[s < last_guidance ? s : last_guidance] : 1,
+            .low_expert =
+                job->transformer_low.name && sigma_low_expert(levels.timestep[s], job->boundary),
         };
         task_count += list.count;
         const uint64_t bytes = plan->frame_bytes * count_slots(&list);
@@ -106,10 +111,11 @@ static lt_status plan_steps(const struct job *job, struct lt_arena *arena, struc
     return LT_OK;
 }
 
-/* Latent 0 holds pixel frame 0 and latent k >= 1 holds 4k-3 .. 4k of the take; a run that starts at any latent
- * gives 1 frame for its first and 4 for each other, so the first latent of a later run is always warm-up. */
-static struct plan_segment make_segment(const struct job *job, uint32_t latent_frames, uint32_t first,
-                                        uint32_t count)
+/* Latent 0 holds pixel frame 0 and latent k >= 1 holds 4k-3 .. 4k of the take; a run that starts at
+ * any latent gives 1 frame for its first and 4 for each other, so the first latent of a later run
+ * is always warm-up. */
+static struct plan_segment make_segment(const struct job *job, uint32_t latent_frames,
+                                        uint32_t first, uint32_t count)
 {
     const uint32_t warmup = job->decode_warmup < first ? (uint32_t)job->decode_warmup : first;
     const uint32_t run_first = first - warmup;
@@ -134,17 +140,20 @@ static lt_status plan_segments(const struct job *job, struct lt_arena *arena, st
                               ? (uint32_t)job->decode_segment
                               : frames;
     if (size < frames && job->decode_warmup < 1)
-        return lt_fail(error, LT_BAD_INPUT,
-                       "decode warm-up must be at least 1 latent frame: the first latent of a run gives only "
-                       "one of its four frames");
+        return lt_fail(
+            error, LT_BAD_INPUT,
+            "decode warm-up must be at least 1 latent frame: the first latent of a run gives only "
+            "one of its four frames");
     const uint32_t count = (frames + size - 1) / size;
     struct plan_segment *segment = lt_arena_take_array(arena, count, sizeof *segment);
     if (!segment)
         return no_memory(error);
-    const uint64_t pixel_bytes = 64 * 3 * (uint64_t)plan->latent_height * (uint64_t)plan->latent_width;
+    const uint64_t pixel_bytes =
+        64 * 3 * (uint64_t)plan->latent_height * (uint64_t)plan->latent_width;
     for (uint32_t k = 0; k < count; k++) {
         const uint32_t first = k * size;
-        segment[k] = make_segment(job, frames, first, frames - first < size ? frames - first : size);
+        segment[k] =
+            make_segment(job, frames, first, frames - first < size ? frames - first : size);
         plan->wire_bytes_down += plan->frame_bytes * segment[k].frame_count;
         plan->wire_bytes_up += pixel_bytes * segment[k].pixel_count;
     }

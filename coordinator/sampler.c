@@ -1,6 +1,7 @@
-/* With lambda(sigma) = ln(1 - sigma) - ln(sigma) and h the difference of two lambdas, every solver is a sum of the
- * sample, predictions of the picture m = x - sigma v, differences of those, and noise. The differences stay
- * differences in f32: near sigma 1 their coefficients are large and nearly cancel. */
+/* With lambda(sigma) = ln(1 - sigma) - ln(sigma) and h the difference of two lambdas, every solver
+ * is a sum of the sample, predictions of the picture m = x - sigma v, differences of those, and
+ * noise. The differences stay differences in f32: near sigma 1 their coefficients are large and
+ * nearly cancel. */
 #include "coordinator/sampler.h"
 
 #include <math.h>
@@ -11,7 +12,8 @@ struct sampler_step {
     /* corrector: x = c_x x_last + c_m1 m1 + c_21 (m2 - m1) + c_01 (m - m1) */
     float c_x, c_m1, c_21, c_01;
     bool second_order; /* the predictor has its difference */
-    /* predictor: x' = p_x x + p_m m + p_d (second difference) + p_noise noise; euler: x' = x + p_m v */
+    /* predictor: x' = p_x x + p_m m + p_d (second difference) + p_noise noise; euler: x' = x + p_m
+     * v */
     float p_x, p_m, p_d, p_noise;
 };
 
@@ -73,7 +75,8 @@ static void unipc_step(const double *sigma, uint32_t count, uint32_t i, struct s
 }
 
 /* pipeline.md 3.4; sigma 1 has lambda -inf, which the limits below survive. */
-static void dpm_step(const double *sigma, uint32_t count, uint32_t i, bool sde, struct sampler_step *step)
+static void dpm_step(const double *sigma, uint32_t count, uint32_t i, bool sde,
+                     struct sampler_step *step)
 {
     const double next = sigma[i + 1];
     step->second_order = i > 0 && i + 1 < count;
@@ -91,7 +94,8 @@ static void dpm_step(const double *sigma, uint32_t count, uint32_t i, bool sde, 
         step->p_d = (float)(alpha * gain * 0.5 / r); /* of m - m1 */
 }
 
-static struct sampler_step make_step(enum sampler_kind kind, const double *sigma, uint32_t count, uint32_t i)
+static struct sampler_step make_step(enum sampler_kind kind, const double *sigma, uint32_t count,
+                                     uint32_t i)
 {
     struct sampler_step step = {.sigma = (float)sigma[i]};
     switch (kind) {
@@ -118,8 +122,9 @@ static struct sampler_step make_step(enum sampler_kind kind, const double *sigma
 
 static bool step_is_finite(const struct sampler_step *step)
 {
-    return isfinite(step->c_x) && isfinite(step->c_m1) && isfinite(step->c_21) && isfinite(step->c_01) &&
-           isfinite(step->p_x) && isfinite(step->p_m) && isfinite(step->p_d) && isfinite(step->p_noise);
+    return isfinite(step->c_x) && isfinite(step->c_m1) && isfinite(step->c_21) &&
+           isfinite(step->c_01) && isfinite(step->p_x) && isfinite(step->p_m) &&
+           isfinite(step->p_d) && isfinite(step->p_noise);
 }
 
 lt_status sampler_build(enum sampler_kind kind, const struct plan *plan, struct lt_arena *arena,
@@ -137,8 +142,8 @@ lt_status sampler_build(enum sampler_kind kind, const struct plan *plan, struct 
         step[i] = make_step(kind, sigma, count, i);
         if (!step_is_finite(&step[i]))
             return lt_fail(error, LT_BAD_INPUT,
-                           "step %u: the sampler cannot go from sigma %.9g to %.9g: start below 1", i, sigma[i],
-                           sigma[i + 1]);
+                           "step %u: the sampler cannot go from sigma %.9g to %.9g: start below 1",
+                           i, sigma[i], sigma[i + 1]);
     }
     *sampler_out = (struct sampler){
         .kind = kind,
@@ -155,15 +160,15 @@ bool sampler_needs_noise(const struct sampler *sampler, uint32_t step)
     return sampler->step[step].p_noise != 0;
 }
 
-static void advance_euler(const struct sampler_step *step, size_t count, const float *v, const float *x,
-                          float *x_out)
+static void advance_euler(const struct sampler_step *step, size_t count, const float *v,
+                          const float *x, float *x_out)
 {
     for (size_t i = 0; i < count; i++)
         x_out[i] = x[i] + step->p_m * v[i];
 }
 
-static void advance_lcm(const struct sampler_step *step, size_t count, const float *v, const float *noise,
-                        const float *x, float *x_out)
+static void advance_lcm(const struct sampler_step *step, size_t count, const float *v,
+                        const float *noise, const float *x, float *x_out)
 {
     for (size_t i = 0; i < count; i++) {
         const float m = x[i] - step->sigma * v[i];
@@ -171,8 +176,9 @@ static void advance_lcm(const struct sampler_step *step, size_t count, const flo
     }
 }
 
-static void advance_dpm(const struct sampler_step *step, size_t count, const float *v, const float *noise,
-                        const struct sampler_frame *from, const struct sampler_frame *to)
+static void advance_dpm(const struct sampler_step *step, size_t count, const float *v,
+                        const float *noise, const struct sampler_frame *from,
+                        const struct sampler_frame *to)
 {
     for (size_t i = 0; i < count; i++) {
         const float x = from->x[i], m = x - step->sigma * v[i];
@@ -186,8 +192,10 @@ static void advance_dpm(const struct sampler_step *step, size_t count, const flo
     }
 }
 
-/* The corrector works on the sample before the last predictor, with the prediction that sample led to. */
-static float unipc_correct(const struct sampler_step *step, float x, float x_last, float m1, float m2, float m)
+/* The corrector works on the sample before the last predictor, with the prediction that sample led
+ * to. */
+static float unipc_correct(const struct sampler_step *step, float x, float x_last, float m1,
+                           float m2, float m)
 {
     if (step->corrector_order == 0)
         return x;
@@ -217,8 +225,9 @@ static void advance_unipc(const struct sampler_step *step, size_t count, const f
     }
 }
 
-void sampler_advance(const struct sampler *sampler, uint32_t step, size_t value_count, const float *prediction,
-                     const float *noise, const struct sampler_frame *from, const struct sampler_frame *to)
+void sampler_advance(const struct sampler *sampler, uint32_t step, size_t value_count,
+                     const float *prediction, const float *noise, const struct sampler_frame *from,
+                     const struct sampler_frame *to)
 {
     lt_assert(step < sampler->step_count);
     const struct sampler_step *scalars = &sampler->step[step];

@@ -11,8 +11,8 @@ double sigma_shift(double sigma, double shift)
     return shift * sigma / (1 + (shift - 1) * sigma);
 }
 
-/* Element i of `count` numbers from first to last, in numpy's order of operations: timesteps are truncated, so
- * the last bit matters. */
+/* Element i of `count` numbers from first to last, in numpy's order of operations: timesteps are
+ * truncated, so the last bit matters. */
 static double linspace(double first, double last, int64_t count, int64_t i)
 {
     if (count == 1)
@@ -57,7 +57,8 @@ double sigma_beta_quantile(double p)
     if (p > 0.5)
         return 1 - sigma_beta_quantile(1 - p);
     double low = 0, high = 0.5;
-    for (int i = 0; i < 200 && low < high; i++) { /* to the last bit: a bisection ends in ~55 rounds */
+    for (int i = 0; i < 200 && low < high;
+         i++) { /* to the last bit: a bisection ends in ~55 rounds */
         const double middle = low + (high - low) / 2;
         if (middle <= low || middle >= high)
             break;
@@ -70,22 +71,28 @@ double sigma_beta_quantile(double p)
 }
 
 /* How a sampler makes its list of `count` levels (the final 0 is not among them). */
-typedef lt_status list_function(const struct job *job, int64_t count, double *sigma, struct lt_error *error);
+typedef lt_status list_function(const struct job *job, int64_t count, double *sigma,
+                                struct lt_error *error);
 
-/* UniPC and DPM++: the largest level comes from a grid that is shifted once already (pipeline.md 3.2). */
-static lt_status list_multistep(const struct job *job, int64_t count, double *sigma, struct lt_error *error)
+/* UniPC and DPM++: the largest level comes from a grid that is shifted once already
+ * (pipeline.md 3.2). */
+static lt_status list_multistep(const struct job *job, int64_t count, double *sigma,
+                                struct lt_error *error)
 {
     (void)error;
     const float grid_max = 0.999f, shift = (float)job->shift; /* upstream keeps this grid in f32 */
-    const float first = job->official_sigmas ? grid_max : shift * grid_max / (1 + (shift - 1) * grid_max);
-    const bool whole = job->official_sigmas && job->sampler != SAMPLER_UNIPC; /* its own list starts at 1 */
+    const float first =
+        job->official_sigmas ? grid_max : shift * grid_max / (1 + (shift - 1) * grid_max);
+    const bool whole =
+        job->official_sigmas && job->sampler != SAMPLER_UNIPC; /* its own list starts at 1 */
     for (int64_t i = 0; i < count; i++)
         sigma[i] = sigma_shift(linspace(whole ? 1 : first, 0, count + 1, i), job->shift);
     return LT_OK;
 }
 
 /* Euler and LCM: a grid from 1 to 0.001, shifted, cut evenly and shifted again. */
-static lt_status list_flow_match(const struct job *job, int64_t count, double *sigma, struct lt_error *error)
+static lt_status list_flow_match(const struct job *job, int64_t count, double *sigma,
+                                 struct lt_error *error)
 {
     (void)error;
     const double last = sigma_shift(0.001, job->shift);
@@ -94,30 +101,33 @@ static lt_status list_flow_match(const struct job *job, int64_t count, double *s
     return LT_OK;
 }
 
-static lt_status list_distill(const struct job *job, int64_t count, double *sigma, struct lt_error *error)
+static lt_status list_distill(const struct job *job, int64_t count, double *sigma,
+                              struct lt_error *error)
 {
     static const double grid[] = {0.999, 0.75, 0.5, 0.25};
     if (count != (int64_t)LT_COUNT(grid))
-        return lt_fail(error, LT_BAD_INPUT, "sampler flowmatch_distill has exactly 4 steps, not %lld",
-                       (long long)count);
+        return lt_fail(error, LT_BAD_INPUT,
+                       "sampler flowmatch_distill has exactly 4 steps, not %lld", (long long)count);
     for (int64_t i = 0; i < count; i++)
         sigma[i] = sigma_shift(grid[i], job->shift);
     return LT_OK;
 }
 
-static lt_status list_causvid(const struct job *job, int64_t count, double *sigma, struct lt_error *error)
+static lt_status list_causvid(const struct job *job, int64_t count, double *sigma,
+                              struct lt_error *error)
 {
     (void)job;
     static const double grid[] = {0.999, 0.934, 0.862, 0.756, 0.603, 0.410, 0.250, 0.140, 0.074};
     if (count > (int64_t)LT_COUNT(grid))
-        return lt_fail(error, LT_BAD_INPUT, "sampler flowmatch_causvid has at most 9 steps, not %lld",
-                       (long long)count);
+        return lt_fail(error, LT_BAD_INPUT,
+                       "sampler flowmatch_causvid has at most 9 steps, not %lld", (long long)count);
     for (int64_t i = 0; i < count; i++)
         sigma[i] = grid[i];
     return LT_OK;
 }
 
-static lt_status list_multitalk(const struct job *job, int64_t count, double *sigma, struct lt_error *error)
+static lt_status list_multitalk(const struct job *job, int64_t count, double *sigma,
+                                struct lt_error *error)
 {
     (void)error;
     for (int64_t i = 0; i < count; i++)
@@ -153,25 +163,28 @@ static lt_status own_list(const struct job *job, double *sigma, struct lt_error 
     for (size_t i = 0; i < job->sigma_count; i++) {
         const double before = i ? job->sigma[i - 1] : 2;
         if (!(job->sigma[i] > 0 && job->sigma[i] <= 1 && job->sigma[i] < before))
-            return lt_fail(error, LT_BAD_INPUT,
-                           "sigma %zu is %g: levels must lie in (0, 1] and fall from each to the next", i,
-                           job->sigma[i]);
+            return lt_fail(
+                error, LT_BAD_INPUT,
+                "sigma %zu is %g: levels must lie in (0, 1] and fall from each to the next", i,
+                job->sigma[i]);
         sigma[i] = job->sigma[i] < sigma_own_max ? job->sigma[i] : sigma_own_max;
     }
     return LT_OK;
 }
 
-lt_status sigma_list_build(const struct job *job, struct lt_arena *arena, struct sigma_list *list_out,
-                           struct lt_error *error)
+lt_status sigma_list_build(const struct job *job, struct lt_arena *arena,
+                           struct sigma_list *list_out, struct lt_error *error)
 {
     const bool own = job->sigma != NULL;
     const int64_t count = own ? (int64_t)job->sigma_count : job->step_count;
     if (count < 1 || count > JOB_LIST_MAX)
-        return lt_fail(error, LT_BAD_INPUT, "%lld steps: expected 1 to %d", (long long)count, JOB_LIST_MAX);
+        return lt_fail(error, LT_BAD_INPUT, "%lld steps: expected 1 to %d", (long long)count,
+                       JOB_LIST_MAX);
     if ((size_t)job->sampler >= LT_COUNT(samplers))
         return lt_fail(error, LT_BAD_INPUT, "unknown sampler %d", (int)job->sampler);
     if (job->beta_schedule && (own || !samplers[job->sampler].has_beta))
-        return lt_fail(error, LT_BAD_INPUT, "this sampler or an own list of sigmas has no beta schedule");
+        return lt_fail(error, LT_BAD_INPUT,
+                       "this sampler or an own list of sigmas has no beta schedule");
     const int64_t end = job->end_step < 0 ? count : job->end_step;
     if (job->start_step < 0 || end > count || job->start_step >= end)
         return lt_fail(error, LT_BAD_INPUT, "steps %lld to %lld of %lld: none is left",
@@ -181,7 +194,8 @@ lt_status sigma_list_build(const struct job *job, struct lt_arena *arena, struct
     double *timestep = lt_arena_take_array(arena, (size_t)count, sizeof *timestep);
     if (!sigma || !timestep)
         return lt_fail(error, LT_NO_MEMORY, "no memory for %lld noise levels", (long long)count);
-    LT_TRY(own ? own_list(job, sigma, error) : samplers[job->sampler].list(job, count, sigma, error));
+    LT_TRY(own ? own_list(job, sigma, error)
+               : samplers[job->sampler].list(job, count, sigma, error));
     if (job->beta_schedule)
         spread_beta(sigma, count);
     sigma[count] = 0;
@@ -198,7 +212,8 @@ lt_status sigma_list_build(const struct job *job, struct lt_arena *arena, struct
 
 bool sigma_low_expert(double timestep, double boundary)
 {
-    return trunc(timestep) < 1000 * boundary - 1e-9; /* 875 and 900 exactly belong to the high expert */
+    return trunc(timestep) <
+           1000 * boundary - 1e-9; /* 875 and 900 exactly belong to the high expert */
 }
 
 /* As Python's round(value, 2): the decimal nearest to the exact binary value. */
@@ -228,8 +243,8 @@ static uint32_t share_of(double share, uint32_t step_count)
     return step < step_count - 1 ? (uint32_t)step : step_count - 1;
 }
 
-void sigma_guidance_schedule(double from, double to, double start, double end, enum guidance_ease ease,
-                             uint32_t step_count, double *value_out)
+void sigma_guidance_schedule(double from, double to, double start, double end,
+                             enum guidance_ease ease, uint32_t step_count, double *value_out)
 {
     const uint32_t first = share_of(start, step_count), last = share_of(end, step_count);
     for (uint32_t j = 0; j < step_count; j++) {

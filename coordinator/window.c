@@ -1,6 +1,7 @@
-/* The uniform schedules start each step's windows at another place: that is why they need the repair walk. Upstream's
- * walk may insert a window that runs off the end and, with strides, may leave frames without any weight; both are
- * put right here and nothing else differs (pipeline.md 1.5). */
+/* The uniform schedules start each step's windows at another place: that is why they need the
+ * repair walk. Upstream's walk may insert a window that runs off the end and, with strides, may
+ * leave frames without any weight; both are put right here and nothing else differs
+ * (pipeline.md 1.5). */
 #include "coordinator/window.h"
 
 #include "coordinator/blend.h"
@@ -182,7 +183,8 @@ static void shift_to_end(struct window *window, uint32_t frame_count)
         frame[i] += rest;
 }
 
-/* Frees the list of windows that wrap, repeat an earlier one, or (a shifted strided one) leave the take. */
+/* Frees the list of windows that wrap, repeat an earlier one, or (a shifted strided one) leave the
+ * take. */
 static bool repair_wrapped(struct builder *list)
 {
     const uint32_t frame_count = list->params->frame_count, size = list->params->size;
@@ -209,7 +211,8 @@ static bool in_range(const struct window *window, uint32_t frame_count)
     return true;
 }
 
-/* Keeps the first of equal windows; `same_first[f]` chains the windows kept that begin with frame f. */
+/* Keeps the first of equal windows; `same_first[f]` chains the windows kept that begin with frame
+ * f. */
 static bool drop_repeated(struct builder *list)
 {
     const uint32_t frame_count = list->params->frame_count;
@@ -276,7 +279,8 @@ static bool weigh(struct builder *list, uint32_t p, double *total)
 }
 
 /* Appends the static window in which `frame` weighs most. */
-static lt_status cover_frame(struct builder *list, uint32_t frame, double *total, struct lt_error *error)
+static lt_status cover_frame(struct builder *list, uint32_t frame, double *total,
+                             struct lt_error *error)
 {
     const struct window_params *params = list->params;
     const uint32_t count = static_count(params);
@@ -301,7 +305,8 @@ static lt_status cover_frame(struct builder *list, uint32_t frame, double *total
     }
     lt_arena_rewind(list->arena, mark);
     if (!(best > 0))
-        return lt_fail(error, LT_UNSUPPORTED, "no window of %u frames with overlap %u gives frame %u a weight",
+        return lt_fail(error, LT_UNSUPPORTED,
+                       "no window of %u frames with overlap %u gives frame %u a weight",
                        params->size, params->overlap, frame);
     if (!append_run(list, best_start, params->size) || !weigh(list, list->count - 1, total))
         return no_memory(error);
@@ -341,15 +346,18 @@ static bool build_single(struct builder *list)
     return true;
 }
 
-lt_status window_list_build(const struct window_params *params, uint32_t step, struct lt_arena *arena,
-                            struct window_list *list_out, struct lt_error *error)
+lt_status window_list_build(const struct window_params *params, uint32_t step,
+                            struct lt_arena *arena, struct window_list *list_out,
+                            struct lt_error *error)
 {
     if (params->frame_count == 0 || params->size == 0)
-        return lt_fail(error, LT_BAD_INPUT, "%u latent frames in windows of %u: both must be at least 1",
+        return lt_fail(error, LT_BAD_INPUT,
+                       "%u latent frames in windows of %u: both must be at least 1",
                        params->frame_count, params->size);
     if (params->overlap >= params->size)
-        return lt_fail(error, LT_BAD_INPUT, "window overlap %u must be below the window's %u frames",
-                       params->overlap, params->size);
+        return lt_fail(error, LT_BAD_INPUT,
+                       "window overlap %u must be below the window's %u frames", params->overlap,
+                       params->size);
     if (params->stride == 0)
         return lt_fail(error, LT_BAD_INPUT, "window stride must be at least 1");
     struct builder list = {.params = params, .arena = arena};

@@ -1,5 +1,5 @@
-/* A farm in virtual time: the real plan and the real graph, workers that only take time. Shared by the bench that
- * prints and the test that asserts. */
+/* A farm in virtual time: the real plan and the real graph, workers that only take time. Shared by
+ * the bench that prints and the test that asserts. */
 #pragma once
 
 #include "common/arena.h"
@@ -18,7 +18,8 @@ struct farm {
 struct farm_result {
     double makespan;        /* when the last prediction is committed; 1 is a mean task */
     double busy;            /* share of worker time until then */
-    double busy_until_last; /* the same until the last prediction is handed out: the last wave left aside */
+    double busy_until_last; /* the same until the last prediction is handed out: the last wave left
+                               aside */
 };
 
 static uint64_t farm_random(uint64_t *state) /* splitmix64 */
@@ -41,23 +42,25 @@ static lt_status farm_plan(const struct farm *farm, struct lt_arena *arena, stru
     struct job job;
     job_defaults(&job);
     job.width = job.height = 16;
-    job.frame_count = job.frame_count_padded = 4 * (20 + 17 * ((int64_t)farm->window_count - 1)) + 1;
+    job.frame_count = job.frame_count_padded =
+        4 * (20 + 17 * ((int64_t)farm->window_count - 1)) + 1;
     job.step_count = farm->step_count;
     job.decode_segment = 0;
     return plan_build(&job, arena, plan, error);
 }
 
 struct farm_worker {
-    double slowness;   /* time per task; others' mean is 1 */
-    double free_at;    /* when its task ends */
-    uint32_t task;     /* UINT32_MAX: idle */
+    double slowness; /* time per task; others' mean is 1 */
+    double free_at;  /* when its task ends */
+    uint32_t task;   /* UINT32_MAX: idle */
     double busy, busy_before_last;
 };
 
-/* Hands ready predictions to idle workers, the fastest first; each task takes its worker's time give or take a
- * tenth. Gives how many were handed out. */
-static uint32_t farm_assign(struct graph *graph, const struct plan *plan, struct farm_worker *worker,
-                            uint32_t worker_count, double now, uint64_t *random)
+/* Hands ready predictions to idle workers, the fastest first; each task takes its worker's time
+ * give or take a tenth. Gives how many were handed out. */
+static uint32_t farm_assign(struct graph *graph, const struct plan *plan,
+                            struct farm_worker *worker, uint32_t worker_count, double now,
+                            uint64_t *random)
 {
     uint32_t handed_out = 0;
     for (;;) {
@@ -88,7 +91,8 @@ static void farm_commit(struct graph *graph, struct farm_worker *worker, uint32_
 }
 
 /* Worker speeds lie between 0.7 and 1.3 of the mean. */
-static lt_status farm_run(const struct farm *farm, struct farm_result *result_out, struct lt_error *error)
+static lt_status farm_run(const struct farm *farm, struct farm_result *result_out,
+                          struct lt_error *error)
 {
     struct farm_worker worker[FARM_WORKERS_MAX] = {0};
     uint32_t frames[64], handed_out = 0;
@@ -118,7 +122,8 @@ static lt_status farm_run(const struct farm *farm, struct farm_result *result_ou
         now = first->free_at;
         farm_commit(graph, first, frames);
         for (uint32_t k = 0; k < farm->worker_count && handed_out < plan.predict_count; k++)
-            worker[k].busy_before_last = worker[k].busy - (worker[k].task != UINT32_MAX ? worker[k].free_at - now : 0);
+            worker[k].busy_before_last =
+                worker[k].busy - (worker[k].task != UINT32_MAX ? worker[k].free_at - now : 0);
     }
     double busy = 0, busy_before_last = 0;
     for (uint32_t k = 0; k < farm->worker_count; k++) {

@@ -1,5 +1,5 @@
-/* How much of their time workers work, with a wavefront and with a barrier per step: virtual time, so the figures are
- * the same on every machine. */
+/* How much of their time workers work, with a wavefront and with a barrier per step: virtual time,
+ * so the figures are the same on every machine. */
 #include "tests/bench/wavefront.h"
 
 #include <stdio.h>
@@ -21,11 +21,12 @@ static void print_case(uint32_t windows, uint32_t steps, uint32_t workers)
             mean[barrier].busy += result.busy / SEEDS;
             mean[barrier].busy_until_last += result.busy_until_last / SEEDS;
         }
-    printf("%u windows x %u steps on %u uneven workers (mean of %d seeds)\n", windows, steps, workers, SEEDS);
+    printf("%u windows x %u steps on %u uneven workers (mean of %d seeds)\n", windows, steps,
+           workers, SEEDS);
     for (int barrier = 0; barrier < 2; barrier++)
         printf("  %-9s  busy %5.1f %%  until the last wave %5.1f %%  makespan %7.2f\n",
-               barrier ? "barrier" : "wavefront", 100 * mean[barrier].busy, 100 * mean[barrier].busy_until_last,
-               mean[barrier].makespan);
+               barrier ? "barrier" : "wavefront", 100 * mean[barrier].busy,
+               100 * mean[barrier].busy_until_last, mean[barrier].makespan);
     printf("  the wavefront job is %.2f times shorter\n", mean[1].makespan / mean[0].makespan);
 }
 

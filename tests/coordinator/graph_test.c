@@ -1,5 +1,6 @@
-/* If the graph lost a task a job would hang at 99 %; if it gave one twice or too early, frames of different noise
- * levels would be blended into one prediction and nobody would see why the picture shimmers. */
+/* If the graph lost a task a job would hang at 99 %; if it gave one twice or too early, frames of
+ * different noise levels would be blended into one prediction and nobody would see why the picture
+ * shimmers. */
 #include "tests/test.h"
 
 #include "common/arena.h"
@@ -13,8 +14,8 @@ struct fixture {
     struct plan plan;
 };
 
-static void fixture_init(struct fixture *fixture, enum window_schedule schedule, int64_t latent_frames,
-                         int64_t stride, int64_t steps)
+static void fixture_init(struct fixture *fixture, enum window_schedule schedule,
+                         int64_t latent_frames, int64_t stride, int64_t steps)
 {
     struct lt_error error;
     lt_arena_init(&fixture->arena, 0);
@@ -53,8 +54,9 @@ static void check_frames(const struct graph *graph, const struct plan *plan, uin
         assert_int_equal(graph_frame_step(graph, slots->frame[k]), index);
 }
 
-/* One list for all steps: frames that share a window differ by one step at most. (A frame gets to s + 2 only
- * through all its windows of step s + 1, and those were ready only when all their frames stood at s + 1.) */
+/* One list for all steps: frames that share a window differ by one step at most. (A frame gets to s
+ * + 2 only through all its windows of step s + 1, and those were ready only when all their frames
+ * stood at s + 1.) */
 static void check_drift(const struct graph *graph, const struct plan *plan)
 {
     for (uint32_t w = 0; w < plan->step[0].window_count; w++) {
@@ -113,6 +115,7 @@ static uint32_t run_random(const struct plan *plan, bool barrier, bool check_dri
     return commits;
 }
 
+/* clang-format off */
 static const struct {
     enum window_schedule schedule;
     int64_t latent_frames, stride, steps;
@@ -124,19 +127,23 @@ static const struct {
     {WINDOW_BATCHED, 61, 1, 4}, {WINDOW_BATCHED_SHIFTED, 61, 1, 8},
     {WINDOW_UNIFORM_STANDARD_COMFY, 129, 3, 5}, {WINDOW_UNIFORM_LOOPED_OPEN, 21, 1, 4},
 };
+/* clang-format on */
 
 static void every_order_commits_every_task_once(void **state)
 {
     (void)state;
     for (size_t i = 0; i < LT_COUNT(cases); i++) {
         struct fixture fixture;
-        fixture_init(&fixture, cases[i].schedule, cases[i].latent_frames, cases[i].stride, cases[i].steps);
+        fixture_init(&fixture, cases[i].schedule, cases[i].latent_frames, cases[i].stride,
+                     cases[i].steps);
         const bool one_list = cases[i].schedule == WINDOW_STATIC_BALANCED ||
                               cases[i].schedule == WINDOW_STATIC_STANDARD ||
                               cases[i].schedule == WINDOW_BATCHED;
         for (uint64_t seed = 0; seed < 20; seed++) {
-            assert_int_equal(run_random(&fixture.plan, false, one_list, seed), fixture.plan.task_count);
-            assert_int_equal(run_random(&fixture.plan, true, one_list, seed), fixture.plan.task_count);
+            assert_int_equal(run_random(&fixture.plan, false, one_list, seed),
+                             fixture.plan.task_count);
+            assert_int_equal(run_random(&fixture.plan, true, one_list, seed),
+                             fixture.plan.task_count);
         }
         lt_arena_fini(&fixture.arena);
     }

@@ -1,5 +1,5 @@
-/* A job that is read wrongly renders for a night and gives something else; one that crashes the coordinator takes
- * everybody's jobs with it. */
+/* A job that is read wrongly renders for a night and gives something else; one that crashes the
+ * coordinator takes everybody's jobs with it. */
 #include "tests/test.h"
 
 #include "common/arena.h"
@@ -8,10 +8,14 @@
 
 #include <stdlib.h>
 
-#define REST "\"guidance\":1,\"model\":{\"transformer\":\"t.gguf\",\"vae\":\"v.safetensors\"},"                     \
-             "\"text\":{\"positive\":\"p.safetensors\"}"
+#define REST                                                                                       \
+    "\"guidance\":1,\"model\":{\"transformer\":\"t.gguf\",\"vae\":\"v.safetensors\"},"             \
+    "\"text\":{\"positive\":\"p.safetensors\"}"
 
-static lt_status parse(const char *text, struct lt_arena *arena, struct job *job, struct lt_error *error)
+#define FILES "\"model\":{\"transformer\":\"t\",\"vae\":\"v\"},\"text\":{\"positive\":\"p\"}"
+
+static lt_status parse(const char *text, struct lt_arena *arena, struct job *job,
+                       struct lt_error *error)
 {
     return job_parse(text, strlen(text), "job.json", arena, job, error);
 }
@@ -98,7 +102,8 @@ static void values_are_converted_as_documented(void **state)
     lt_arena_init(&arena, 0);
     struct job job;
     assert_ok(parse("{\"size\":[847,481.0],\"frames\":76,\"window\":{\"stride\":0},"
-                    "\"sampler\":{\"name\":\"dpm++_sde\",\"sigmas\":[1,0.5,0]},\"seed\":9223372036854775807," REST "}",
+                    "\"sampler\":{\"name\":\"dpm++_sde\",\"sigmas\":[1,0.5,0]},\"seed\":"
+                    "9223372036854775807," REST "}",
                     &arena, &job, &error));
     assert_int_equal(job.width, 832);
     assert_int_equal(job.height, 480);
@@ -118,17 +123,19 @@ static void values_are_converted_as_documented(void **state)
         assert_ok(parse(text, &arena, &job, &error));
         assert_int_equal(job.frame_count_padded, lengths[i].padded);
     }
-    assert_ok(parse("{\"guidance\":[4,3,1],\"model\":{\"transformer\":{\"file\":\"t\",\"fingerprint\":"
-                    "\"00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff\"},\"vae\":\"v\"},"
-                    "\"text\":{\"positive\":\"p \\u00fc\",\"negative\":"
-                    "\"sha256:00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff\"}}",
-                    &arena, &job, &error));
+    assert_ok(parse(
+        "{\"guidance\":[4,3,1],\"model\":{\"transformer\":{\"file\":\"t\",\"fingerprint\":"
+        "\"00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff\"},\"vae\":\"v\"},"
+        "\"text\":{\"positive\":\"p \\u00fc\",\"negative\":"
+        "\"sha256:00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff\"}}",
+        &arena, &job, &error));
     assert_int_equal(job.transformer.fingerprint.byte[1], 0x11);
     assert_int_equal(job.guidance_count, 3);
     check_round_trip(&job);
     lt_arena_fini(&arena);
 }
 
+/* clang-format off */
 static const struct {
     const char *text, *part;
     lt_status status;
@@ -137,29 +144,34 @@ static const struct {
     {"[]", "expected an object, found a list", LT_BAD_INPUT},
     {"{}", "/model/transformer: missing", LT_BAD_INPUT},
     {"{\"model\":{\"transformer\":\"t\"},\"text\":{}}", "/model/vae: missing", LT_BAD_INPUT},
-    {"{\"model\":{\"transformer\":\"t\",\"vae\":\"v\"}}", "/text/positive: missing", LT_BAD_INPUT},
-    {"{\"model\":{\"transformer\":\"t\",\"vae\":\"v\"},\"text\":{\"positive\":\"p\"}}",
+    {"{\"model\":{\"transformer\":\"t\",\"vae\":\"v\"}}", "/text/positive: missing",
+     LT_BAD_INPUT},
+    {"{" FILES "}",
      "/text/negative: needed, because guidance is 5", LT_BAD_INPUT},
     {"{" REST "} x", "end of file expected", LT_BAD_INPUT},
     {"{" REST ",\"seed\":1,\"seed\":2}", "duplicate", LT_BAD_INPUT},
     {"{" REST ",\"frame\":2}", "/frame: unknown key; did you mean 'frames'?", LT_BAD_INPUT},
     {"{" REST ",\"windows\":{}}", "/windows: unknown key; did you mean 'window'?", LT_BAD_INPUT},
-    {"{" REST ",\"sampler\":{\"stpes\":2}}", "/sampler/stpes: unknown key; did you mean 'steps'?", LT_BAD_INPUT},
+    {"{" REST ",\"sampler\":{\"stpes\":2}}",
+     "/sampler/stpes: unknown key; did you mean 'steps'?", LT_BAD_INPUT},
     {"{" REST ",\"completely_else\":1}", "/completely_else: unknown key", LT_BAD_INPUT},
     {"{" REST ",\"a\\u001b[2Jb\":1}", "/a?[2Jb: unknown key", LT_BAD_INPUT},
     {"{" REST ",\"window\":[1]}", "/window: expected an object, found a list", LT_BAD_INPUT},
-    {"{" REST ",\"kind\":\"animate\"}", "/kind: animate jobs are not supported yet", LT_UNSUPPORTED},
+    {"{" REST ",\"kind\":\"animate\"}", "/kind: animate jobs are not supported yet",
+     LT_UNSUPPORTED},
     {"{\"kind\":\"talk\"}", "/kind: talk jobs are not supported yet", LT_UNSUPPORTED},
     {"{" REST ",\"kind\":\"tv\"}", "expected text-to-video, found 'tv'", LT_BAD_INPUT},
     {"{" REST ",\"kind\":1}", "/kind: expected a word, found a number", LT_BAD_INPUT},
-    {"{" REST ",\"name\":\"\"}", "/name: expected 1 to 4096 bytes of text, found 0", LT_BAD_INPUT},
+    {"{" REST ",\"name\":\"\"}", "/name: expected 1 to 4096 bytes of text, found 0",
+     LT_BAD_INPUT},
     {"{" REST ",\"name\":\"a\\nb\"}", "control character at byte 1", LT_BAD_INPUT},
     {"{" REST ",\"name\":\"a\\u0000b\"}", "\\u0000", LT_BAD_INPUT},
     {"{" REST ",\"name\":\"\xff\"}", "unable to decode byte 0xff", LT_BAD_INPUT},
     {"{" REST ",\x1b[2J}", "near '?'", LT_BAD_INPUT}, /* a terminal must not obey */
     {"{" REST ",\"frames\":0}", "/frames: expected 1 to 100000, found 0", LT_BAD_INPUT},
     {"{" REST ",\"frames\":100001}", "found 100001", LT_BAD_INPUT},
-    {"{" REST ",\"frames\":81.0}", "/frames: expected a whole number, found a fraction", LT_BAD_INPUT},
+    {"{" REST ",\"frames\":81.0}", "/frames: expected a whole number, found a fraction",
+     LT_BAD_INPUT},
     {"{" REST ",\"frames\":\"81\"}", "expected a whole number, found a text", LT_BAD_INPUT},
     {"{" REST ",\"frames\":null}", "expected a whole number, found null", LT_BAD_INPUT},
     {"{" REST ",\"seed\":-1}", "/seed: expected 0 to", LT_BAD_INPUT},
@@ -167,40 +179,55 @@ static const struct {
     {"{" REST ",\"fps\":1e999}", "real number overflow", LT_BAD_INPUT},
     {"{" REST ",\"fps\":NaN}", "job.json:1:", LT_BAD_INPUT},
     {"{" REST ",\"fps\":0}", "/fps: expected 0.1 to 1000, found 0", LT_BAD_INPUT},
-    {"{" REST ",\"noise\":\"white\"}", "/noise: expected one of torch, counter; found 'white'", LT_BAD_INPUT},
+    {"{" REST ",\"noise\":\"white\"}", "/noise: expected one of torch, counter; found 'white'",
+     LT_BAD_INPUT},
     {"{" REST ",\"size\":832}", "/size: expected [width, height]", LT_BAD_INPUT},
     {"{" REST ",\"size\":[832]}", "/size: expected [width, height]", LT_BAD_INPUT},
     {"{" REST ",\"size\":[832,15]}", "/size/1: expected 16 to 8192, found 15", LT_BAD_INPUT},
     {"{" REST ",\"size\":[832.5,480]}", "whole pixels", LT_BAD_INPUT},
-    {"{" REST ",\"window\":{\"overlap\":21}}", "/window/overlap: 21 is not below latent_frames 21", LT_BAD_INPUT},
-    {"{" REST ",\"window\":{\"fuse\":7}}", "/window/fuse: expected a word, found a number", LT_BAD_INPUT},
-    {"{" REST ",\"window\":{\"freenoise\":1}}", "/window/freenoise: expected true or false", LT_BAD_INPUT},
+    {"{" REST ",\"window\":{\"overlap\":21}}",
+     "/window/overlap: 21 is not below latent_frames 21", LT_BAD_INPUT},
+    {"{" REST ",\"window\":{\"fuse\":7}}", "/window/fuse: expected a word, found a number",
+     LT_BAD_INPUT},
+    {"{" REST ",\"window\":{\"freenoise\":1}}", "/window/freenoise: expected true or false",
+     LT_BAD_INPUT},
     {"{" REST ",\"decode\":{\"warmup\":0}}", "/decode/warmup: at least 1", LT_BAD_INPUT},
-    {"{" REST ",\"sampler\":{\"name\":\"unipc/beta\"}}", "/sampler/name: expected one of euler", LT_BAD_INPUT},
-    {"{" REST ",\"sampler\":{\"steps\":3,\"sigmas\":[0.9]}}", "/sampler/steps: 3 steps, but sigmas has 1", LT_BAD_INPUT},
-    {"{" REST ",\"sampler\":{\"sigmas\":[]}}", "/sampler/sigmas: expected 1 to 1000 numbers, found 0", LT_BAD_INPUT},
+    {"{" REST ",\"sampler\":{\"name\":\"unipc/beta\"}}", "/sampler/name: expected one of euler",
+     LT_BAD_INPUT},
+    {"{" REST ",\"sampler\":{\"steps\":3,\"sigmas\":[0.9]}}",
+     "/sampler/steps: 3 steps, but sigmas has 1", LT_BAD_INPUT},
+    {"{" REST ",\"sampler\":{\"sigmas\":[]}}",
+     "/sampler/sigmas: expected 1 to 1000 numbers, found 0", LT_BAD_INPUT},
     {"{" REST ",\"sampler\":{\"sigmas\":[0.5,0.9]}}", "/sampler: sigma 1 is 0.9", LT_BAD_INPUT},
-    {"{" REST ",\"sampler\":{\"sigmas\":[0.5,true]}}", "/sampler/sigmas/1: expected a number, found true", LT_BAD_INPUT},
-    {"{" REST ",\"sampler\":{\"start_step\":30}}", "/sampler: steps 30 to 30 of 30", LT_BAD_INPUT},
-    {"{" REST ",\"sampler\":{\"name\":\"flowmatch_distill\"}}", "exactly 4 steps, not 30", LT_BAD_INPUT},
-    {"{" REST ",\"sampler\":{\"name\":\"euler\",\"official\":true}}", "/sampler/official: only for", LT_BAD_INPUT},
-    {"{\"guidance\":{\"from\":3},\"model\":{\"transformer\":\"t\",\"vae\":\"v\"},\"text\":{\"positive\":\"p\"}}",
+    {"{" REST ",\"sampler\":{\"sigmas\":[0.5,true]}}",
+     "/sampler/sigmas/1: expected a number, found true", LT_BAD_INPUT},
+    {"{" REST ",\"sampler\":{\"start_step\":30}}", "/sampler: steps 30 to 30 of 30",
+     LT_BAD_INPUT},
+    {"{" REST ",\"sampler\":{\"name\":\"flowmatch_distill\"}}", "exactly 4 steps, not 30",
+     LT_BAD_INPUT},
+    {"{" REST ",\"sampler\":{\"name\":\"euler\",\"official\":true}}",
+     "/sampler/official: only for", LT_BAD_INPUT},
+    {"{\"guidance\":{\"from\":3}," FILES "}",
      "/guidance: a schedule needs 'from' and 'to'", LT_BAD_INPUT},
-    {"{\"guidance\":{\"form\":3},\"model\":{\"transformer\":\"t\",\"vae\":\"v\"},\"text\":{\"positive\":\"p\"}}",
+    {"{\"guidance\":{\"form\":3}," FILES "}",
      "/guidance/form: unknown key", LT_BAD_INPUT},
-    {"{\"guidance\":[1,-1],\"model\":{\"transformer\":\"t\",\"vae\":\"v\"},\"text\":{\"positive\":\"p\"}}",
+    {"{\"guidance\":[1,-1]," FILES "}",
      "/guidance/1: expected 0 to 100, found -1", LT_BAD_INPUT},
     {"{\"guidance\":1,\"model\":{\"transformer\":{\"file\":\"t\",\"sha\":1},\"vae\":\"v\"}}",
      "/model/transformer: unknown key 'sha'", LT_BAD_INPUT},
-    {"{\"guidance\":1,\"model\":{\"transformer\":{\"file\":\"t\",\"fingerprint\":\"00\"},\"vae\":\"v\"}}",
+    {"{\"guidance\":1,"
+     "\"model\":{\"transformer\":{\"file\":\"t\",\"fingerprint\":\"00\"},\"vae\":\"v\"}}",
      "64 hexadecimal digits", LT_BAD_INPUT},
-    {"{\"guidance\":1,\"model\":{\"transformer\":{},\"vae\":\"v\"}}", "'file' is missing", LT_BAD_INPUT},
+    {"{\"guidance\":1,\"model\":{\"transformer\":{},\"vae\":\"v\"}}", "'file' is missing",
+     LT_BAD_INPUT},
     {"{\"guidance\":1,\"model\":{\"transformer\":\"t\",\"vae\":\"v\",\"latent_channels\":48},"
      "\"text\":{\"positive\":\"p\"}}",
      "/model/latent_channels: the VAE with 48 channels", LT_UNSUPPORTED},
-    {"{\"guidance\":1,\"model\":{\"transformer\":\"t\",\"vae\":\"v\"},\"text\":{\"positive\":\"sha256:12\"}}",
+    {"{\"guidance\":1,\"model\":{\"transformer\":\"t\",\"vae\":\"v\"},"
+     "\"text\":{\"positive\":\"sha256:12\"}}",
      "/text/positive: sha256:", LT_BAD_INPUT},
 };
+/* clang-format on */
 
 static void what_is_wrong_is_named(void **state)
 {
@@ -212,8 +239,8 @@ static void what_is_wrong_is_named(void **state)
         struct job job = {.frame_count = -77};
         const lt_status status = parse(refused[i].text, &arena, &job, &error);
         if (status != refused[i].status || !strstr(error.text, refused[i].part))
-            fail_msg("%s\n  gave %s: %s\n  expected: %s", refused[i].text, lt_status_name(status), error.text,
-                     refused[i].part);
+            fail_msg("%s\n  gave %s: %s\n  expected: %s", refused[i].text, lt_status_name(status),
+                     error.text, refused[i].part);
         assert_int_equal(job.frame_count, -77); /* untouched */
         lt_arena_fini(&arena);
     }
@@ -230,17 +257,21 @@ static void size_and_depth_are_bounded(void **state)
     char *text = malloc(bytes);
     assert_non_null(text);
     memset(text, ' ', bytes);
-    assert_fails(job_parse(text, bytes, "job.json", &arena, &job, &error), LT_BAD_INPUT, "at most 1048576");
+    assert_fails(job_parse(text, bytes, "job.json", &arena, &job, &error), LT_BAD_INPUT,
+                 "at most 1048576");
     memset(text, '[', bytes);
-    assert_fails(job_parse(text, bytes - 1, "job.json", &arena, &job, &error), LT_BAD_INPUT, "32 deep");
+    assert_fails(job_parse(text, bytes - 1, "job.json", &arena, &job, &error), LT_BAD_INPUT,
+                 "32 deep");
     memcpy(text, "{\"name\":\"", 9); /* brackets in a text have no depth: refused for its length */
     memcpy(text + 5009, "\"}", 2);
-    assert_fails(job_parse(text, 5011, "job.json", &arena, &job, &error), LT_BAD_INPUT, "found 5000");
+    assert_fails(job_parse(text, 5011, "job.json", &arena, &job, &error), LT_BAD_INPUT,
+                 "found 5000");
     free(text);
     lt_arena_fini(&arena);
 }
 
-/* Every prefix of a good job is refused, none crashes; bytes flipped one by one do not crash either. */
+/* Every prefix of a good job is refused, none crashes; bytes flipped one by one do not crash
+ * either. */
 static void damaged_jobs_are_refused(void **state)
 {
     (void)state;
@@ -248,7 +279,8 @@ static void damaged_jobs_are_refused(void **state)
     struct lt_arena arena;
     lt_arena_init(&arena, 0);
     struct job job;
-    const char *good = "{\"size\":[64,64],\"sampler\":{\"sigmas\":[0.9,0.5]},\"window\":{\"overlap\":2}," REST "}";
+    const char *good =
+        "{\"size\":[64,64],\"sampler\":{\"sigmas\":[0.9,0.5]},\"window\":{\"overlap\":2}," REST "}";
     const size_t bytes = strlen(good);
     assert_ok(job_parse(good, bytes, "job.json", &arena, &job, &error));
     for (size_t length = 0; length < bytes; length++)

@@ -1,5 +1,6 @@
-/* If noise depended on who asks, when, or in what order, a resumed job would change its picture half way; if the torch
- * stream were off by one draw, no seed would ever give what people know from other programs. */
+/* If noise depended on who asks, when, or in what order, a resumed job would change its picture
+ * half way; if the torch stream were off by one draw, no seed would ever give what people know from
+ * other programs. */
 #include "tests/test.h"
 
 #include "common/arena.h"
@@ -16,16 +17,21 @@ static void order_from_torch(void *context, uint32_t chunk, uint32_t *order_out,
 }
 
 /* The published source frames; `drawn`: numbers drawn from the generator before. */
+/* clang-format off */
 static const struct {
     uint32_t t;
     size_t drawn;
     uint32_t source[40];
 } sources[] = {
     {41, 0, {13, 4, 3, 15, 8, 16, 9, 11, 12, 10, 6, 2, 1, 7, 14, 0, 5, 19, 17, 18}},
-    {41, 16 * 41 * 60 * 104, {8, 6, 15, 3, 5, 2, 12, 1, 10, 11, 13, 14, 16, 0, 9, 7, 4, 19, 18, 17}},
-    {61, 16 * 61 * 60 * 104, {9,  16, 10, 14, 3,  6, 0, 11, 15, 8, 1, 2, 4,  5,  12, 13, 7, 2, 15, 11,
-                              19, 4,  8,  3,  17, 0, 18, 9, 20, 16, 14, 10, 1, 6, 15, 7,  2, 5, 13, 12}},
+    {41, 16 * 41 * 60 * 104, {8, 6, 15, 3, 5, 2, 12, 1, 10, 11, 13, 14, 16, 0, 9, 7, 4, 19, 18,
+     17}},
+    {61, 16 * 61 * 60 * 104, {9,  16, 10, 14, 3,  6, 0, 11, 15, 8, 1, 2, 4,  5,  12, 13, 7, 2,
+     15, 11,
+                              19, 4,  8,  3,  17, 0, 18, 9, 20, 16, 14, 10, 1, 6, 15, 7,  2, 5,
+     13, 12}},
 };
+/* clang-format on */
 
 static void freenoise_takes_the_published_frames(void **state)
 {
@@ -50,8 +56,8 @@ struct setup {
     struct noise *noise;
 };
 
-static void setup_init(struct setup *setup, enum noise_kind kind, int64_t width, int64_t latent_frames,
-                       int64_t channels, bool freenoise)
+static void setup_init(struct setup *setup, enum noise_kind kind, int64_t width,
+                       int64_t latent_frames, int64_t channels, bool freenoise)
 {
     struct lt_error error;
     lt_arena_init(&setup->arena, 0);
@@ -76,26 +82,34 @@ static void setup_fini(struct setup *setup)
 }
 
 /* Frame f of a tensor [C, T, plane], as noise gives it: [C, plane]. */
-static void check_frame(const float *tensor, const struct plan *plan, uint32_t frame, const float *got)
+static void check_frame(const float *tensor, const struct plan *plan, uint32_t frame,
+                        const float *got)
 {
     const size_t plane = (size_t)(plan->latent_height * plan->latent_width);
     for (int64_t c = 0; c < plan->latent_channels; c++)
         assert_memory_equal(got + (size_t)c * plane,
-                            tensor + ((size_t)(c * plan->latent_frames) + frame) * plane, plane * sizeof *got);
+                            tensor + ((size_t)(c * plan->latent_frames) + frame) * plane,
+                            plane * sizeof *got);
 }
 
-/* The order of draws: whole noise, permutations, one whole draw per step. Shapes: blocks of 16 whole, planes that
- * cut blocks (2x6 = 12), totals that do not end on a block (their last 16 numbers are drawn again). */
+/* The order of draws: whole noise, permutations, one whole draw per step. Shapes: blocks of 16
+ * whole, planes that cut blocks (2x6 = 12), totals that do not end on a block (their last 16
+ * numbers are drawn again). */
 static void torch_noise_follows_the_order_of_draws(void **state)
 {
     (void)state;
     static const struct {
         int64_t width, t, channels;
         bool freenoise;
-    } shapes[] = {{16, 5, 16, false}, {48, 61, 16, true}, {48, 25, 3, true}, {16, 7, 1, true}, {48, 41, 1, false}};
+    } shapes[] = {{16, 5, 16, false},
+                  {48, 61, 16, true},
+                  {48, 25, 3, true},
+                  {16, 7, 1, true},
+                  {48, 41, 1, false}};
     for (size_t i = 0; i < LT_COUNT(shapes); i++) {
         struct setup setup;
-        setup_init(&setup, NOISE_TORCH, shapes[i].width, shapes[i].t, shapes[i].channels, shapes[i].freenoise);
+        setup_init(&setup, NOISE_TORCH, shapes[i].width, shapes[i].t, shapes[i].channels,
+                   shapes[i].freenoise);
         const struct plan *plan = &setup.plan;
         const size_t frame_values = (size_t)plan->frame_bytes / 4;
         const size_t count = frame_values * (size_t)plan->latent_frames;
@@ -108,7 +122,8 @@ static void torch_noise_follows_the_order_of_draws(void **state)
         for (uint32_t f = 0; f < plan->latent_frames; f++)
             source[f] = f;
         if (shapes[i].freenoise)
-            assert_ok(noise_freenoise((uint32_t)plan->latent_frames, 21, 4, order_from_torch, &rng, source, &error));
+            assert_ok(noise_freenoise((uint32_t)plan->latent_frames, 21, 4, order_from_torch, &rng,
+                                      source, &error));
         for (uint32_t f = (uint32_t)plan->latent_frames; f-- > 0;) { /* any order: here backwards */
             noise_initial_frame(setup.noise, f, got);
             check_frame(tensor, plan, source[f], got);
@@ -131,7 +146,8 @@ static void torch_noise_follows_the_order_of_draws(void **state)
     }
 }
 
-/* torch.randn(16, 21, 60, 104), seed 42 (pipeline.md 3.9); torch's own paths differ by up to 2.4e-7. */
+/* torch.randn(16, 21, 60, 104), seed 42 (pipeline.md 3.9); torch's own paths differ by up
+ * to 2.4e-7. */
 static void torch_noise_is_the_published_one(void **state)
 {
     (void)state;
@@ -232,7 +248,8 @@ static void draws_too_small_for_torch_are_refused(void **state)
     setup_init(&setup, NOISE_PHILOX, 16, 1, 2, true);
     noise_destroy(&setup.noise);
     setup.job.noise = NOISE_TORCH;
-    assert_fails(noise_create(&setup.job, &setup.plan, &setup.noise, &error), LT_UNSUPPORTED, "at least 16");
+    assert_fails(noise_create(&setup.job, &setup.plan, &setup.noise, &error), LT_UNSUPPORTED,
+                 "at least 16");
     setup_fini(&setup);
 }
 

@@ -1,5 +1,5 @@
-/* The plan is the promise: frames of the take that no segment gives are missing from the mp4, bytes that it does not
- * count are a bill nobody expected. */
+/* The plan is the promise: frames of the take that no segment gives are missing from the mp4, bytes
+ * that it does not count are a bill nobody expected. */
 #include "tests/test.h"
 
 #include "common/arena.h"
@@ -14,6 +14,7 @@ static struct job job_of(int64_t frames)
     return job;
 }
 
+/* clang-format off */
 static const struct {
     int64_t frames, segment, warmup;
     struct plan_segment want[4];
@@ -24,11 +25,14 @@ static const struct {
     {5, 32, 12, {{0, 2, 0, 0, 5}}, 1},
     {81, 0, 0, {{0, 21, 0, 0, 81}}, 1},
     {81, 21, 0, {{0, 21, 0, 0, 81}}, 1},
-    {81, 20, 8, {{0, 20, 0, 0, 77}, {12, 9, 29, 77, 4}}, 2}, /* one latent left: its four frames */
+    {81, 20, 8, {{0, 20, 0, 0, 77}, {12, 9, 29, 77, 4}}, 2}, /* one latent left: its four frames
+     */
     {78, 20, 8, {{0, 20, 0, 0, 77}, {12, 9, 29, 77, 1}}, 2}, /* trimmed to 78 */
     {80, 7, 1, {{0, 7, 0, 0, 25}, {6, 8, 1, 25, 28}, {13, 8, 1, 53, 27}}, 3},
-    {81, 10, 12, {{0, 10, 0, 0, 37}, {0, 20, 37, 37, 40}, {8, 13, 45, 77, 4}}, 3}, /* warm-up from latent 0 */
+    {81, 10, 12, {{0, 10, 0, 0, 37}, {0, 20, 37, 37, 40}, {8, 13, 45, 77, 4}}, 3}, /* warm-up
+     from latent 0 */
 };
+/* clang-format on */
 
 static void segments_give_the_frames_asked_for(void **state)
 {
@@ -43,12 +47,14 @@ static void segments_give_the_frames_asked_for(void **state)
         struct plan plan;
         assert_ok(plan_build(&job, &arena, &plan, &error));
         assert_int_equal(plan.segment_count, segments[i].count);
-        assert_memory_equal(plan.segment, segments[i].want, plan.segment_count * sizeof plan.segment[0]);
+        assert_memory_equal(plan.segment, segments[i].want,
+                            plan.segment_count * sizeof plan.segment[0]);
         lt_arena_fini(&arena);
     }
 }
 
-/* Every frame once, in order, and none that the run of the decoder does not have: all lengths, all segment sizes. */
+/* Every frame once, in order, and none that the run of the decoder does not have: all lengths, all
+ * segment sizes. */
 static void segments_tile_the_take(void **state)
 {
     (void)state;
@@ -72,7 +78,8 @@ static void segments_tile_the_take(void **state)
                     assert_true(s->pixel_count > 0);
                     assert_true(s->frame_first + s->frame_count <= plan.latent_frames);
                     assert_true(s->drop_frames + s->pixel_count <= 4 * s->frame_count - 3);
-                    /* the run's first frame is frame 4 first - 3 + 3 of the take (its latent's last) */
+                    /* the run's first frame is frame 4 first - 3 + 3 of the take (its latent's
+                     * last) */
                     const uint32_t run_first = s->frame_first ? 4 * s->frame_first : 0;
                     assert_int_equal(run_first + s->drop_frames, s->pixel_first);
                     next += s->pixel_count;

@@ -1,5 +1,6 @@
-/* A solver with one wrong coefficient still converges, to another picture than the one people expect of this sampler
- * and these steps; and a frame that is ahead of its neighbour must not change either of them. */
+/* A solver with one wrong coefficient still converges, to another picture than the one people
+ * expect of this sampler and these steps; and a frame that is ahead of its neighbour must not
+ * change either of them. */
 #include "tests/test.h"
 
 #include "common/arena.h"
@@ -20,12 +21,16 @@ struct run {
     double trace[STEPS];
 };
 
+/* clang-format off */
 static const struct run runs[] = {
-    {.sampler = SAMPLER_UNIPC, .shift = 5, .steps = 4, .end = -1, .trace = {.9624954, .9018862, .78735, .4585344}},
+    {.sampler = SAMPLER_UNIPC, .shift = 5, .steps = 4, .end = -1, .trace = {.9624954, .9018862,
+     .78735, .4585344}},
     {.sampler = SAMPLER_UNIPC, .official = true, .shift = 5, .steps = 4, .end = -1,
      .trace = {.9624768, .9018742, .7872933, .4586029}},
-    {.sampler = SAMPLER_DPMPP, .shift = 5, .steps = 4, .end = -1, .trace = {.9624954, .901528, .7862269, .4579027}},
-    {.sampler = SAMPLER_EULER, .shift = 5, .steps = 4, .end = -1, .trace = {.9458243, .8342122, .4597083, .4495297}},
+    {.sampler = SAMPLER_DPMPP, .shift = 5, .steps = 4, .end = -1, .trace = {.9624954, .901528,
+     .7862269, .4579027}},
+    {.sampler = SAMPLER_EULER, .shift = 5, .steps = 4, .end = -1, .trace = {.9458243, .8342122,
+     .4597083, .4495297}},
     {.sampler = SAMPLER_UNIPC, .shift = 5, .steps = 6, .end = -1,
      .trace = {.9769201, .9460694, .9026767, .8365561, .7239336, .4705813}},
     {.sampler = SAMPLER_UNIPC, .official = true, .shift = 5, .steps = 6, .end = -1,
@@ -36,16 +41,21 @@ static const struct run runs[] = {
      .trace = {.9715978, .9306508, .8663971, .7505578, .4749233, .4644848}},
     {.sampler = SAMPLER_UNIPC, .shift = 5, .steps = 6, .start = 2, .end = -1,
      .trace = {.9531636, .8832395, .7641216, .4967051}},
-    {.sampler = SAMPLER_UNIPC, .shift = 5, .steps = 6, .end = 3, .trace = {.9769201, .9460694, .9023528}},
-    {.sampler = SAMPLER_DPMPP_SDE, .shift = 5, .steps = 4, .end = -1, .noise = {.5, -.25, 1, -1.5},
+    {.sampler = SAMPLER_UNIPC, .shift = 5, .steps = 6, .end = 3, .trace = {.9769201, .9460694,
+     .9023528}},
+    {.sampler = SAMPLER_DPMPP_SDE, .shift = 5, .steps = 4, .end = -1, .noise = {.5, -.25, 1,
+     -1.5},
      .trace = {.494309, -.0141665, .5684618, .3354003}},
-    {.sampler = SAMPLER_DPMPP_SDE, .shift = 5, .steps = 6, .end = -1, .noise = {.5, -.25, 1, -1.5, .75, .125},
+    {.sampler = SAMPLER_DPMPP_SDE, .shift = 5, .steps = 6, .end = -1, .noise = {.5, -.25, 1,
+     -1.5, .75, .125},
      .trace = {.4971115, -.0017124, .7216281, -.511852, -.0558116, -.0362859}},
     {.sampler = SAMPLER_LCM, .shift = 5, .steps = 4, .end = -1, .noise = {.5, -.25, 1, -1.5},
      .trace = {.4909707, -.1078486, .0024455, .0000815}},
 };
+/* clang-format on */
 
-static void build(const struct run *run, struct lt_arena *arena, struct plan *plan, struct sampler *sampler)
+static void build(const struct run *run, struct lt_arena *arena, struct plan *plan,
+                  struct sampler *sampler)
 {
     struct lt_error error;
     struct job job;
@@ -65,8 +75,8 @@ static void build(const struct run *run, struct lt_arena *arena, struct plan *pl
     assert_ok(sampler_build(job.sampler, plan, arena, sampler, &error));
 }
 
-/* The published test: v = 0.7 x - 0.2 sigma + 0.1, on one number that starts at 1. The published values have 7
- * digits; f32 rounding over six steps adds a few 1e-7. */
+/* The published test: v = 0.7 x - 0.2 sigma + 0.1, on one number that starts at 1. The published
+ * values have 7 digits; f32 rounding over six steps adds a few 1e-7. */
 static void traces_are_the_published_ones(void **state)
 {
     (void)state;
@@ -96,8 +106,10 @@ static void dpm_starts_at_sigma_one(void **state)
     struct lt_error error;
     struct lt_arena arena;
     lt_arena_init(&arena, 0);
-    struct plan_step steps[] = {{.sigma = 1, .sigma_next = .9}, {.sigma = .9, .sigma_next = .75},
-                                {.sigma = .75, .sigma_next = .5}, {.sigma = .5, .sigma_next = 0}};
+    struct plan_step steps[] = {{.sigma = 1, .sigma_next = .9},
+                                {.sigma = .9, .sigma_next = .75},
+                                {.sigma = .75, .sigma_next = .5},
+                                {.sigma = .5, .sigma_next = 0}};
     const struct plan plan = {.step = steps, .step_count = 4};
     struct sampler sampler;
     assert_ok(sampler_build(SAMPLER_DPMPP, &plan, &arena, &sampler, &error));
@@ -112,11 +124,13 @@ static void dpm_starts_at_sigma_one(void **state)
     lt_arena_fini(&arena);
 }
 
-/* From the clamped start the multistep solver gives numbers, near those of dpm++ from the same list. */
+/* From the clamped start the multistep solver gives numbers, near those of dpm++ from the same
+ * list. */
 static void unipc_survives_an_own_list_that_starts_at_one(void **state)
 {
     (void)state;
-    const struct run run = {.sampler = SAMPLER_UNIPC, .steps = 4, .end = -1, .own = {1, .9, .75, .5}};
+    const struct run run = {
+        .sampler = SAMPLER_UNIPC, .steps = 4, .end = -1, .own = {1, .9, .75, .5}};
     struct lt_arena arena;
     lt_arena_init(&arena, 0);
     struct plan plan;
@@ -133,7 +147,8 @@ static void unipc_survives_an_own_list_that_starts_at_one(void **state)
     lt_arena_fini(&arena);
 }
 
-/* Two frames advance in turn, one always a step ahead, into other memory; a third in place: the same bits. */
+/* Two frames advance in turn, one always a step ahead, into other memory; a third in place: the
+ * same bits. */
 static void frames_do_not_know_of_each_other(void **state)
 {
     (void)state;
@@ -183,9 +198,11 @@ static void only_steps_that_add_noise_ask_for_it(void **state)
         struct plan plan;
         struct sampler sampler;
         build(&runs[r], &arena, &plan, &sampler);
-        const bool stochastic = runs[r].sampler == SAMPLER_DPMPP_SDE || runs[r].sampler == SAMPLER_LCM;
+        const bool stochastic =
+            runs[r].sampler == SAMPLER_DPMPP_SDE || runs[r].sampler == SAMPLER_LCM;
         for (uint32_t i = 0; i < sampler.step_count; i++)
-            assert_int_equal(sampler_needs_noise(&sampler, i), stochastic && i + 1 < sampler.step_count);
+            assert_int_equal(sampler_needs_noise(&sampler, i),
+                             stochastic && i + 1 < sampler.step_count);
         assert_int_equal(sampler.history_count, sampler_history_count(runs[r].sampler));
         lt_arena_fini(&arena);
     }
@@ -203,8 +220,10 @@ static void a_level_the_solver_cannot_start_from_is_refused(void **state)
     struct plan_step steps[] = {{.sigma = 1.5, .sigma_next = .9}, {.sigma = .9, .sigma_next = 0}};
     const struct plan plan = {.step = steps, .step_count = 2};
     struct sampler sampler;
-    assert_fails(sampler_build(SAMPLER_UNIPC, &plan, &arena, &sampler, &error), LT_BAD_INPUT, "from sigma 1.5");
-    assert_fails(sampler_build(SAMPLER_DPMPP, &plan, &arena, &sampler, &error), LT_BAD_INPUT, "from sigma 1.5");
+    assert_fails(sampler_build(SAMPLER_UNIPC, &plan, &arena, &sampler, &error), LT_BAD_INPUT,
+                 "from sigma 1.5");
+    assert_fails(sampler_build(SAMPLER_DPMPP, &plan, &arena, &sampler, &error), LT_BAD_INPUT,
+                 "from sigma 1.5");
     lt_arena_fini(&arena);
 }
 

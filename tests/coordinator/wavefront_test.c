@@ -1,10 +1,11 @@
-/* The wavefront is why many machines may share one video. If workers began to wait for each other again, the job
- * would still be right and nobody would notice but the one who pays. */
+/* The wavefront is why many machines may share one video. If workers began to wait for each other
+ * again, the job would still be right and nobody would notice but the one who pays. */
 #include "tests/test.h"
 
 #include "tests/bench/wavefront.h"
 
-/* 14 windows x 20 steps, 4 workers of uneven speed: at least 95 % busy until the last wave, for every seed. */
+/* 14 windows x 20 steps, 4 workers of uneven speed: at least 95 % busy until the last wave, for
+ * every seed. */
 static void workers_are_busy_until_the_last_wave(void **state)
 {
     (void)state;

@@ -1,5 +1,5 @@
-/* A wrong window list blends frames that belong elsewhere; an index past the end reads foreign memory; a frame
- * without weight is 0/0 = NaN and black for the rest of the job. */
+/* A wrong window list blends frames that belong elsewhere; an index past the end reads foreign
+ * memory; a frame without weight is 0/0 = NaN and black for the rest of the job. */
 #include "tests/test.h"
 
 #include "common/arena.h"
@@ -8,10 +8,15 @@
 
 #include <math.h>
 
-static struct window_params params_of(enum window_schedule schedule, uint32_t t, uint32_t n, uint32_t o, uint32_t d)
+static struct window_params params_of(enum window_schedule schedule, uint32_t t, uint32_t n,
+                                      uint32_t o, uint32_t d)
 {
-    return (struct window_params){.schedule = schedule, .fuse = WINDOW_FUSE_LINEAR, .frame_count = t,
-                                  .size = n, .overlap = o, .stride = d};
+    return (struct window_params){.schedule = schedule,
+                                  .fuse = WINDOW_FUSE_LINEAR,
+                                  .frame_count = t,
+                                  .size = n,
+                                  .overlap = o,
+                                  .stride = d};
 }
 
 /* "0-20 17-37" for runs, "51-60+0-10" for wrapped windows, "0-40/2" for strided ones. */
@@ -26,7 +31,11 @@ static void print_list(const struct window_list *list, uint32_t t, char *text, s
             uint32_t j = i;
             while (j + 1 < n && f[j + 1] == f[j] + d)
                 j++;
-            used += (size_t)snprintf(text + used, bytes - used, "%s%u-%u", i ? "+" : w ? " " : "", f[i], f[j]);
+            used += (size_t)snprintf(text + used, bytes - used, "%s%u-%u",
+                                     i   ? "+"
+                                     : w ? " "
+                                         : "",
+                                     f[i], f[j]);
             if (d > 1)
                 used += (size_t)snprintf(text + used, bytes - used, "/%u", d);
             i = j + 1;
@@ -34,6 +43,7 @@ static void print_list(const struct window_list *list, uint32_t t, char *text, s
     }
 }
 
+/* clang-format off */
 static const struct {
     enum window_schedule schedule;
     uint32_t t, o, d, step;
@@ -85,6 +95,7 @@ static const struct {
     {WINDOW_STATIC_STANDARD, 1, 4, 1, 0, "0-0"},
     {WINDOW_BATCHED_SHIFTED, 20, 4, 1, 1, "0-19"},
 };
+/* clang-format on */
 
 static void lists_are_the_published_ones(void **state)
 {
@@ -107,7 +118,8 @@ static void lists_are_the_published_ones(void **state)
 static void halving_reverses_bits(void **state)
 {
     (void)state;
-    static const double want[] = {0, .5, .25, .75, .125, .625, .375, .875, .0625, .5625, .3125, .8125};
+    static const double want[] = {0,    .5,   .25,   .75,   .125,  .625,
+                                  .375, .875, .0625, .5625, .3125, .8125};
     for (size_t i = 0; i < LT_COUNT(want); i++)
         assert_true(window_ordered_halving(i) == want[i]);
 }
@@ -127,7 +139,8 @@ static void oracle_looped(struct oracle *list, uint32_t o, uint32_t d, uint32_t 
     const int levels = (int)d < levels_full ? (int)d : levels_full;
     const int t = (int)list->t, n = (int)list->n, pad = (int)nearbyint(t * halving);
     for (int c = 1; c < 1 << levels; c *= 2)
-        for (int j = (int)(halving * c) + pad; j < t + pad + (closed ? 0 : -(int)o); j += n * c - (int)o) {
+        for (int j = (int)(halving * c) + pad; j < t + pad + (closed ? 0 : -(int)o);
+             j += n * c - (int)o) {
             for (int m = 0; m < n; m++)
                 list->frame[list->count][m] = (j + m * c) % t;
             list->count++;
@@ -159,7 +172,8 @@ static void oracle_repair(struct oracle *list)
             for (uint32_t i = 0; i < n; i++)
                 frame[i] += add;
             if (!oracle_holds(list->frame[(p + 1) % list->count], n, wrap)) {
-                memmove(list->frame[p + 2], list->frame[p + 1], (list->count - p - 1) * sizeof list->frame[0]);
+                memmove(list->frame[p + 2], list->frame[p + 1],
+                        (list->count - p - 1) * sizeof list->frame[0]);
                 for (uint32_t i = 0; i < n; i++)
                     list->frame[p + 1][i] = wrap + (int)i;
                 list->count++;
@@ -286,7 +300,8 @@ static void uniform_lists_are_upstreams_where_those_are_valid(void **state)
     assert_int_equal(d3.out_of_range, 3520);
     struct tally comfy = {0};
     for (uint32_t d = 1; d <= 3; d++) {
-        const struct tally tally = run_all(WINDOW_UNIFORM_STANDARD_COMFY, WINDOW_FUSE_PYRAMID_COMFY, d);
+        const struct tally tally =
+            run_all(WINDOW_UNIFORM_STANDARD_COMFY, WINDOW_FUSE_PYRAMID_COMFY, d);
         comfy.lists += tally.lists;
         comfy.out_of_range += tally.out_of_range;
         comfy.uncovered += tally.uncovered;
@@ -301,11 +316,12 @@ static void looped_and_static_lists_are_always_valid(void **state)
     (void)state;
     for (uint32_t d = 1; d <= 3; d++) {
         assert_int_equal(run_all(WINDOW_UNIFORM_LOOPED, WINDOW_FUSE_PYRAMID, d).equal, 6912);
-        assert_int_equal(run_all(WINDOW_UNIFORM_LOOPED_OPEN, WINDOW_FUSE_PYRAMID_COMFY, d).equal, 6912);
+        assert_int_equal(run_all(WINDOW_UNIFORM_LOOPED_OPEN, WINDOW_FUSE_PYRAMID_COMFY, d).equal,
+                         6912);
     }
-    static const enum window_schedule schedules[] = {WINDOW_STATIC_STANDARD, WINDOW_STATIC_BALANCED,
-                                                     WINDOW_BATCHED, WINDOW_BATCHED_SHIFTED,
-                                                     WINDOW_UNIFORM_STANDARD, WINDOW_UNIFORM_LOOPED};
+    static const enum window_schedule schedules[] = {
+        WINDOW_STATIC_STANDARD, WINDOW_STATIC_BALANCED,  WINDOW_BATCHED,
+        WINDOW_BATCHED_SHIFTED, WINDOW_UNIFORM_STANDARD, WINDOW_UNIFORM_LOOPED};
     struct lt_error error;
     struct lt_arena arena;
     lt_arena_init(&arena, 0);
@@ -335,13 +351,15 @@ static void impossible_windows_are_refused(void **state)
     struct window_params params = params_of(WINDOW_STATIC_STANDARD, 61, 21, 21, 1);
     assert_fails(window_list_build(&params, 0, &arena, &list, &error), LT_BAD_INPUT, "overlap 21");
     params = params_of(WINDOW_STATIC_STANDARD, 61, 0, 0, 1);
-    assert_fails(window_list_build(&params, 0, &arena, &list, &error), LT_BAD_INPUT, "windows of 0");
+    assert_fails(window_list_build(&params, 0, &arena, &list, &error), LT_BAD_INPUT,
+                 "windows of 0");
     params = params_of(WINDOW_UNIFORM_STANDARD, 61, 21, 4, 0);
     assert_fails(window_list_build(&params, 0, &arena, &list, &error), LT_BAD_INPUT, "stride");
     lt_arena_fini(&arena);
     lt_arena_init(&arena, 1024);
     params = params_of(WINDOW_STATIC_STANDARD, 61, 21, 4, 1);
-    assert_fails(window_list_build(&params, 0, &arena, &list, &error), LT_NO_MEMORY, "window lists");
+    assert_fails(window_list_build(&params, 0, &arena, &list, &error), LT_NO_MEMORY,
+                 "window lists");
     lt_arena_fini(&arena);
 }
 

@@ -1,5 +1,5 @@
-/* Any bytes as a job file: refused with a text, or a job whose canonical text reads back as itself, and whose plan is
- * made or refused within bounded memory. */
+/* Any bytes as a job file: refused with a text, or a job whose canonical text reads back as itself,
+ * and whose plan is made or refused within bounded memory. */
 #include "coordinator/job.h"
 #include "coordinator/plan.h"
 
