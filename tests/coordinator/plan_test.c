@@ -4,6 +4,10 @@
 
 #include "common/arena.h"
 #include "coordinator/plan.h"
+#include "coordinator/plan_json.h"
+
+#include <jansson.h>
+#include <stdlib.h>
 
 static struct job job_of(int64_t frames)
 {
@@ -218,6 +222,58 @@ static void a_cold_decoder_is_refused(void **state)
     lt_arena_fini(&arena);
 }
 
+/* Read back by a JSON parser: the numbers people compare are the plan's. */
+static void the_json_holds_the_plan(void **state)
+{
+    (void)state;
+    struct lt_error error;
+    struct lt_arena arena;
+    lt_arena_init(&arena, 0);
+    struct job job = job_of(241);
+    job.schedule = WINDOW_UNIFORM_STANDARD;
+    job.step_count = 4;
+    struct plan plan;
+    assert_ok(plan_build(&job, &arena, &plan, &error));
+    char *text = NULL;
+    size_t bytes = 0;
+    FILE *to = open_memstream(&text, &bytes);
+    assert_non_null(to);
+    assert_ok(plan_write_json(&job, &plan, to, &error));
+    fclose(to);
+    json_t *root = json_loadb(text, bytes, JSON_REJECT_DUPLICATES, NULL);
+    assert_non_null(root);
+    json_t *windows = json_object_get(root, "windows"), *weights = json_object_get(root, "weights");
+    assert_int_equal(json_array_size(windows), 4);
+    for (uint32_t s = 0; s < 4; s++) {
+        const struct plan_step *step = &plan.step[s];
+        assert_int_equal(json_array_size(json_array_get(windows, s)), step->window_count);
+        for (uint32_t w = 0; w < step->window_count; w++)
+            for (uint32_t k = 0; k < step->window[w].frame_count; k++) {
+                json_t *frame = json_array_get(json_array_get(json_array_get(windows, s), w), k);
+                json_t *weight = json_array_get(json_array_get(json_array_get(weights, s), w), k);
+                assert_int_equal(json_integer_value(frame), step->window[w].frame[k]);
+                assert_true((float)json_number_value(weight) == step->window[w].weight[k]);
+            }
+        json_t *sigmas = json_object_get(root, "sigmas"),
+               *steps = json_object_get(root, "timesteps");
+        assert_true(json_number_value(json_array_get(sigmas, s)) == step->sigma);
+        assert_true(json_number_value(json_array_get(steps, s)) == step->timestep);
+    }
+    assert_int_equal(json_array_size(json_object_get(root, "sigmas")), 5);
+    assert_int_equal(json_integer_value(json_object_get(json_object_get(root, "tasks"), "predict")),
+                     19);
+    assert_int_equal(
+        json_integer_value(json_object_get(json_object_get(root, "wire"), "down_bytes")),
+        plan.wire_bytes_down);
+    json_decref(root);
+    free(text);
+    FILE *full = fopen("/dev/full", "w");
+    assert_non_null(full);
+    assert_fails(plan_write_json(&job, &plan, full, &error), LT_IO, "could not be written");
+    fclose(full);
+    lt_arena_fini(&arena);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -227,6 +283,7 @@ int main(void)
         cmocka_unit_test(tasks_are_numbered_by_step_and_window),
         cmocka_unit_test(steps_carry_guidance_and_expert),
         cmocka_unit_test(the_longest_job_fits),
+        cmocka_unit_test(the_json_holds_the_plan),
         cmocka_unit_test(a_cold_decoder_is_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
