@@ -6,6 +6,8 @@
 #include "coordinator/sigma.h"
 #include "coordinator/window.h"
 
+#include <math.h>
+
 /* Limits of one job, so that a plan and its graph stay within a few hundred MB: slots are (window,
  * frame) pairs of stored lists, 8 bytes each. */
 enum { TASKS_MAX = 4 << 20, SLOTS_MAX = 32 << 20 };
@@ -60,6 +62,16 @@ static bool list_is_too_large(const struct window_params *params)
     return windows * params->size > SLOTS_MAX;
 }
 
+/* The last value goes on; what is 1 but for rounding is 1, so that one prediction suffices. */
+static double step_guidance(const struct job *job, uint32_t step)
+{
+    if (job->guidance_count == 0)
+        return 1;
+    const size_t last = job->guidance_count - 1;
+    const double guidance = job->guidance[step < last ? step : last];
+    return fabs(guidance - 1) <= 1e-9 ? 1 : guidance;
+}
+
 static lt_status plan_steps(const struct job *job, struct lt_arena *arena, struct plan *plan,
                             struct lt_error *error)
 {
@@ -87,7 +99,6 @@ static lt_status plan_steps(const struct job *job, struct lt_arena *arena, struc
         }
         if (task_count + list.count > TASKS_MAX || stored_slots > SLOTS_MAX)
             return too_large(error);
-        const size_t last_guidance = job->guidance_count - 1;
         steps[s] = (struct plan_step){
             .window = list.window,
             .window_count = list.count,
@@ -95,8 +106,7 @@ static lt_status plan_steps(const struct job *job, struct lt_arena *arena, struc
             .sigma = levels.sigma[s],
             .sigma_next = levels.sigma[s + 1],
             .timestep = levels.timestep[s],
-            .guidance =
-                job->guidance_count ? job->guidance[s < last_guidance ? s : last_guidance] : 1,
+            .guidance = step_guidance(job, s),
             .low_expert =
                 job->transformer_low.name && sigma_low_expert(levels.timestep[s], job->boundary),
         };

@@ -182,6 +182,47 @@ static void frames_advance_when_their_windows_are_committed(void **state)
     lt_arena_fini(&fixture.arena);
 }
 
+/* A coordinator that comes back replays its journal: the order of commits alone gives the state back. */
+static void a_replay_gives_the_same_state(void **state)
+{
+    (void)state;
+    struct lt_error error;
+    struct fixture fixture;
+    fixture_init(&fixture, WINDOW_STATIC_BALANCED, 121, 1, 6);
+    const uint32_t task_count = fixture.plan.task_count;
+    for (uint32_t stop = 0; stop <= task_count; stop += 5) {
+        struct graph *first, *second;
+        assert_ok(graph_create(&fixture.plan, false, &first, &error));
+        assert_ok(graph_create(&fixture.plan, false, &second, &error));
+        uint32_t order[64], frames[64], count;
+        uint64_t random = stop + 1;
+        assert_in_range(task_count, 1, LT_COUNT(order));
+        for (uint32_t i = 0; i < stop; i++) {
+            uint32_t task;
+            do
+                task = random_below(&random, task_count);
+            while (graph_state(first, task) != TASK_READY);
+            graph_lease(first, task);
+            order[i] = task;
+            assert_ok(graph_commit(first, task, frames, &count, &error));
+            for (uint32_t k = 0; k < count; k++)
+                graph_frame_advanced(first, frames[k]);
+        }
+        for (uint32_t i = 0; i < stop; i++) { /* never leased here: ready is enough */
+            assert_ok(graph_commit(second, order[i], frames, &count, &error));
+            for (uint32_t k = count; k-- > 0;)
+                graph_frame_advanced(second, frames[k]);
+        }
+        for (uint32_t task = 0; task < task_count; task++)
+            assert_int_equal(graph_state(first, task), graph_state(second, task));
+        assert_int_equal(graph_next(first), graph_next(second));
+        assert_int_equal(graph_ready_count(first), graph_ready_count(second));
+        graph_destroy(&first);
+        graph_destroy(&second);
+    }
+    lt_arena_fini(&fixture.arena);
+}
+
 static void a_barrier_holds_every_window_back(void **state)
 {
     (void)state;
@@ -238,6 +279,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_order_commits_every_task_once),
         cmocka_unit_test(frames_advance_when_their_windows_are_committed),
+        cmocka_unit_test(a_replay_gives_the_same_state),
         cmocka_unit_test(a_barrier_holds_every_window_back),
         cmocka_unit_test(the_ready_set_gives_the_lowest),
     };

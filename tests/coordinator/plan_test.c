@@ -157,18 +157,18 @@ static void steps_carry_guidance_and_expert(void **state)
     struct lt_error error;
     struct lt_arena arena;
     lt_arena_init(&arena, 0);
-    static const double guidance[] = {4, 3};
+    static const double guidance[] = {4, 3, 1 + 1e-12};
     struct job job = job_of(81);
     job.step_count = 4; /* 999 937 833 624 */
     job.guidance = guidance;
-    job.guidance_count = 2;
+    job.guidance_count = 3;
     struct plan plan;
     assert_ok(plan_build(&job, &arena, &plan, &error));
     assert_false(plan.step[3].low_expert); /* only one expert */
     job.transformer_low.name = "low.gguf";
     assert_ok(plan_build(&job, &arena, &plan, &error));
     static const bool low[] = {false, false, true, true};
-    static const double want[] = {4, 3, 3, 3};
+    static const double want[] = {4, 3, 1, 1};
     for (uint32_t s = 0; s < 4; s++) {
         assert_int_equal(plan.step[s].low_expert, low[s]);
         assert_true(plan.step[s].guidance == want[s]);
