@@ -52,8 +52,9 @@ lt_status lt_error_prefix(struct lt_error *error, const char *format, ...)
     va_start(args, format);
     const int prefix = vsnprintf(text, sizeof text, format, args);
     va_end(args);
-    if (prefix >= 0 && (size_t)prefix < sizeof text)
-        snprintf(text + prefix, sizeof text - (size_t)prefix, ": %s", error->text);
+    if (prefix >= 0 && (size_t)prefix < sizeof text &&
+        snprintf(text + prefix, sizeof text - (size_t)prefix, ": %s", error->text) < 0)
+        text[prefix] = 0; /* a long text is cut: that is fine */
     memcpy(error->text, text, sizeof text);
     return error->code;
 }
