@@ -1,0 +1,3 @@
+#include "kernels/host/simd_template.h"
+
+const struct simd simd_plain = SIMD_TABLE("plain");
