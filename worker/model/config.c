@@ -1,0 +1,167 @@
+#include "worker/model/config.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+#include <strings.h>
+
+static const struct {
+    const char *name;
+    struct dit_config config;
+} named[] = {
+#define COMMON .text_dim = 4096, .freq_dim = 256, .text_len = 512, .epsilon = 1e-6f
+#define WIDE .dim = 5120, .ffn_dim = 13824, .head_count = 40, .layer_count = 40, .out_channels = 16, COMMON
+    {"t2v-1.3b", {.variant = DIT_VARIANT_T2V, .dim = 1536, .ffn_dim = 8960, .head_count = 12, .layer_count = 30,
+                  .in_channels = 16, .out_channels = 16, COMMON}},
+    {"t2v-14b", {.variant = DIT_VARIANT_T2V, .in_channels = 16, WIDE}},
+    {"i2v-14b", {.variant = DIT_VARIANT_I2V_21, .in_channels = 36, .image_attention = true, WIDE}},
+    {"flf2v-14b", {.variant = DIT_VARIANT_FLF2V, .in_channels = 36, .image_attention = true,
+                   .image_positions = true, WIDE}},
+    {"i2v-a14b", {.variant = DIT_VARIANT_I2V_22, .in_channels = 36, WIDE}},
+    {"ti2v-5b", {.variant = DIT_VARIANT_TI2V_5B, .dim = 3072, .ffn_dim = 14336, .head_count = 24,
+                 .layer_count = 30, .in_channels = 48, .out_channels = 48, COMMON}},
+    {"animate-14b", {.variant = DIT_VARIANT_ANIMATE, .in_channels = 36, .image_attention = true, WIDE}},
+    {"talk-addon", {.variant = DIT_VARIANT_TALK_ADDON, .in_channels = 36, .image_attention = true, WIDE}},
+#undef WIDE
+#undef COMMON
+};
+
+/* Files of relatives that we know and do not run (dit.md 1.6, 3). */
+static const struct {
+    const char *tensor, *name;
+} relatives[] = {
+    {"vace_blocks.0.after_proj.weight", "VACE"},
+    {"audio_injector.injector.0.k.weight", "S2V"},
+    {"casual_audio_encoder.weights", "S2V"},
+    {"audio_proj.audio_proj_glob_1.layer.weight", "HuMo"},
+    {"control_adapter.conv.weight", "Fun camera"},
+    {"ref_conv.weight", "Fun control with reference"},
+    {"fps_embedding.weight", "SkyReels"},
+    {"patch_embedding_pose.weight", "SCAIL"},
+};
+
+const char *dit_variant_name(enum dit_variant variant)
+{
+    static const char *const names[] = {"t2v", "i2v-2.1", "flf2v", "i2v-2.2", "ti2v-5b", "animate", "talk-addon"};
+    return (size_t)variant < LT_COUNT(names) ? names[variant] : "unknown";
+}
+
+lt_status dit_config_named(const char *name, struct dit_config *config_out, struct lt_error *error)
+{
+    for (size_t i = 0; i < LT_COUNT(named); i++)
+        if (strcasecmp(named[i].name, name) == 0) {
+            *config_out = named[i].config;
+            return LT_OK;
+        }
+    return lt_fail(error, LT_USAGE,
+                   "no variant '%s'; known: t2v-1.3b, t2v-14b, i2v-14b, flf2v-14b, i2v-a14b, ti2v-5b, animate-14b, "
+                   "talk-addon", name);
+}
+
+static int64_t count_of(const struct tensor_info *tensor)
+{
+    int64_t count = 1;
+    for (int i = 0; tensor && i < tensor->rank; i++)
+        count *= tensor->dim[i];
+    return tensor ? count : 0;
+}
+
+static lt_status need(const struct tensor_file *file, const char *name, const struct tensor_info **tensor_out,
+                      struct lt_error *error)
+{
+    *tensor_out = tensor_file_find(file, name);
+    if (*tensor_out)
+        return LT_OK;
+    return lt_fail(error, LT_BAD_INPUT, "%s: not a Wan transformer: tensor '%s' is missing", tensor_file_path(file),
+                   name);
+}
+
+static lt_status refuse_relatives(const struct tensor_file *file, struct lt_error *error)
+{
+    for (size_t i = 0; i < LT_COUNT(relatives); i++)
+        if (tensor_file_find(file, relatives[i].tensor))
+            return lt_fail(error, LT_UNSUPPORTED, "%s: a Wan %s model (it has '%s'), which is not supported",
+                           tensor_file_path(file), relatives[i].name, relatives[i].tensor);
+    for (size_t i = 0; i < tensor_file_count(file); i++)
+        if (strstr(tensor_file_at(file, i)->name, "motion_attn"))
+            return lt_fail(error, LT_UNSUPPORTED, "%s: an MTV model (it has '%s'), which is not supported",
+                           tensor_file_path(file), tensor_file_at(file, i)->name);
+    return LT_OK;
+}
+
+static int64_t layer_count(const struct tensor_file *file)
+{
+    int64_t layers = 0;
+    for (size_t i = 0; i < tensor_file_count(file); i++) {
+        long long number;
+        if (sscanf(tensor_file_at(file, i)->name, "blocks.%lld.", &number) == 1 && number >= layers && number < 512)
+            layers = number + 1;
+    }
+    return layers;
+}
+
+static lt_status choose_variant(const struct tensor_file *file, struct dit_config *c, struct lt_error *error)
+{
+    c->image_attention = tensor_file_find(file, "blocks.0.cross_attn.k_img.weight") != NULL;
+    c->image_positions = tensor_file_find(file, "img_emb.emb_pos") != NULL;
+    if (tensor_file_find(file, "pose_patch_embedding.weight") ||
+        tensor_file_find(file, "face_adapter.fuser_blocks.0.k_norm.weight"))
+        c->variant = DIT_VARIANT_ANIMATE;
+    else if (c->image_attention)
+        c->variant = c->image_positions ? DIT_VARIANT_FLF2V : DIT_VARIANT_I2V_21;
+    else if (c->in_channels == 36)
+        c->variant = DIT_VARIANT_I2V_22;
+    else if (c->in_channels == 48 && c->out_channels == 48)
+        c->variant = DIT_VARIANT_TI2V_5B;
+    else if (c->in_channels == c->out_channels)
+        c->variant = DIT_VARIANT_T2V;
+    else
+        return lt_fail(error, LT_UNSUPPORTED, "%s: %lld input channels for %lld output channels: a control model, which "
+                       "is not supported", tensor_file_path(file), (long long)c->in_channels,
+                       (long long)c->out_channels);
+    return LT_OK;
+}
+
+lt_status dit_config_detect(const struct tensor_file *file, struct dit_config *config_out,
+                            struct lt_error *error)
+{
+    struct dit_config c = {.text_len = 512, .epsilon = 1e-6f};
+    const struct tensor_info *tensor;
+    if (tensor_file_find(file, "blocks.0.audio_cross_attn.q_linear.weight") &&
+        !tensor_file_find(file, "blocks.0.self_attn.q.weight")) {
+        if (tensor_file_find(file, "blocks.0.audio_cross_attn.q_norm.weight"))
+            return lt_fail(error, LT_UNSUPPORTED, "%s: a LongCat-Avatar model, which is not supported",
+                           tensor_file_path(file));
+        return dit_config_named("talk-addon", config_out, error);
+    }
+    LT_TRY(need(file, "patch_embedding.bias", &tensor, error));
+    LT_TRY(refuse_relatives(file, error));
+    c.dim = count_of(tensor);
+    if (c.dim == 4096)
+        return lt_fail(error, LT_UNSUPPORTED, "%s: a LongCat model (width 4096), which is not supported",
+                       tensor_file_path(file));
+    if (c.dim < 128 || c.dim % 128 != 0)
+        return lt_fail(error, LT_BAD_INPUT, "%s: width %lld is not a multiple of the head width 128",
+                       tensor_file_path(file), (long long)c.dim);
+    c.head_count = c.dim / 128;
+    LT_TRY(need(file, "patch_embedding.weight", &tensor, error));
+    c.in_channels = count_of(tensor) / (4 * c.dim);
+    LT_TRY(need(file, "head.head.weight", &tensor, error));
+    c.out_channels = count_of(tensor) / c.dim / 4;
+    LT_TRY(need(file, "blocks.0.ffn.0.weight", &tensor, error));
+    c.ffn_dim = count_of(tensor) / c.dim;
+    LT_TRY(need(file, "text_embedding.0.weight", &tensor, error));
+    c.text_dim = count_of(tensor) / c.dim;
+    LT_TRY(need(file, "time_embedding.0.weight", &tensor, error));
+    c.freq_dim = count_of(tensor) / c.dim;
+    LT_TRY(need(file, "blocks.0.self_attn.norm_q.weight", &tensor, error));
+    LT_TRY(need(file, "head.modulation", &tensor, error));
+    c.layer_count = layer_count(file);
+    if (c.in_channels < 1 || c.out_channels < 1 || c.ffn_dim < 1 || c.text_dim < 1 || c.freq_dim < 2)
+        return lt_fail(error, LT_BAD_INPUT, "%s: tensor shapes do not fit together (channels %lld and %lld, text %lld, "
+                       "time %lld)", tensor_file_path(file), (long long)c.in_channels, (long long)c.out_channels,
+                       (long long)c.text_dim, (long long)c.freq_dim);
+    LT_TRY(choose_variant(file, &c, error));
+    *config_out = c;
+    return LT_OK;
+}

@@ -1,0 +1,298 @@
+#include "worker/weights/tensor_file.h"
+
+#include "common/arena.h"
+#include "common/file.h"
+#include "common/safetensors.h"
+#include "worker/weights/gguf.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+enum { PIECE_BYTES = 8 << 20, SAMPLES = 64, SAMPLE_BYTES = 4096 };
+
+struct tensor_file {
+    int fd;
+    char *path;
+    char format[16];
+    struct stat opened; /* to notice that the file was replaced */
+    uint64_t header_bytes, bytes_read;
+    struct lt_arena arena;
+    struct tensor_info *tensor; /* file order */
+    uint32_t *by_name;
+    size_t count;
+    struct gguf_pair *metadata;
+    struct lt_safetensors *safetensors; /* keeps names and metadata of that format */
+};
+
+/* -- index -------------------------------------------------------------------------------------------------- */
+
+static int by_offset(const void *a, const void *b)
+{
+    const struct tensor_info *x = a, *y = b;
+    return x->offset < y->offset ? -1 : x->offset > y->offset;
+}
+
+static int by_name(const void *a, const void *b, void *context)
+{
+    const struct tensor_info *tensor = context;
+    return strcmp(tensor[*(const uint32_t *)a].name, tensor[*(const uint32_t *)b].name);
+}
+
+static bool has_name(const struct tensor_file *file, const char *prefix, const char *name)
+{
+    const size_t length = strlen(prefix);
+    for (size_t i = 0; i < file->count; i++)
+        if (strncmp(file->tensor[i].name, prefix, length) == 0 && strcmp(file->tensor[i].name + length, name) == 0)
+            return true;
+    return false;
+}
+
+static bool all_have(const struct tensor_file *file, const char *prefix)
+{
+    for (size_t i = 0; i < file->count; i++)
+        if (strncmp(file->tensor[i].name, prefix, strlen(prefix)) != 0)
+            return false;
+    return file->count > 0;
+}
+
+/* dit.md 1.1: a prefix goes when the tensors that name a model appear only behind it. */
+static void strip_prefix(struct tensor_file *file)
+{
+    static const char *const prefixes[] = {"model.diffusion_model.", "diffusion_model.", "model.", "net."};
+    static const char *const marks[] = {"patch_embedding.weight", "decoder.conv1.weight", "audio_proj.proj1.weight"};
+    for (size_t m = 0; m < LT_COUNT(marks); m++)
+        if (has_name(file, "", marks[m]))
+            return;
+    for (size_t p = 0; p < LT_COUNT(prefixes); p++) {
+        const size_t length = strlen(prefixes[p]);
+        bool found = false;
+        for (size_t m = 0; m < LT_COUNT(marks); m++)
+            found = found || has_name(file, prefixes[p], marks[m]);
+        if (!found || (strcmp(prefixes[p], "net.") == 0 && !all_have(file, prefixes[p])))
+            continue;
+        for (size_t i = 0; i < file->count; i++)
+            if (strncmp(file->tensor[i].name, prefixes[p], length) == 0)
+                file->tensor[i].name += length;
+        return;
+    }
+}
+
+static lt_status build_index(struct tensor_file *file, struct lt_error *error)
+{
+    qsort(file->tensor, file->count, sizeof *file->tensor, by_offset);
+    for (size_t i = 1; i < file->count; i++) {
+        const struct tensor_info *before = &file->tensor[i - 1];
+        if (before->offset + before->bytes > file->tensor[i].offset)
+            return lt_fail(error, LT_BAD_INPUT, "%s: the bytes of '%s' and '%s' overlap", file->path, before->name,
+                           file->tensor[i].name);
+    }
+    strip_prefix(file);
+    file->by_name = lt_arena_take_array(&file->arena, file->count + 1, sizeof *file->by_name);
+    if (!file->by_name)
+        return lt_fail(error, LT_NO_MEMORY, "%s: no memory for its index", file->path);
+    for (size_t i = 0; i < file->count; i++)
+        file->by_name[i] = (uint32_t)i;
+    qsort_r(file->by_name, file->count, sizeof *file->by_name, by_name, file->tensor);
+    for (size_t i = 1; i < file->count; i++)
+        if (by_name(&file->by_name[i - 1], &file->by_name[i], file->tensor) == 0)
+            return lt_fail(error, LT_BAD_INPUT, "%s: tensor '%s' is there twice", file->path,
+                           file->tensor[file->by_name[i]].name);
+    return LT_OK;
+}
+
+static lt_status read_range(void *context, uint64_t offset, void *data, size_t bytes, struct lt_error *error)
+{
+    const struct tensor_file *file = context;
+    return lt_file_read_at(file->fd, file->path, offset, data, bytes, error);
+}
+
+static lt_status index_gguf(struct tensor_file *file, struct lt_error *error)
+{
+    struct gguf_index index;
+    LT_TRY(gguf_parse(read_range, file, (uint64_t)file->opened.st_size, file->path, &file->arena, &index, error));
+    snprintf(file->format, sizeof file->format, "gguf v%u", index.version);
+    file->tensor = index.tensor;
+    file->count = index.count;
+    file->metadata = index.metadata;
+    file->header_bytes = index.data_offset < (uint64_t)file->opened.st_size ? index.data_offset
+                                                                           : (uint64_t)file->opened.st_size;
+    return build_index(file, error);
+}
+
+static lt_status index_safetensors(struct tensor_file *file, struct lt_error *error)
+{
+    LT_TRY(lt_safetensors_open(file->path, &file->safetensors, error));
+    snprintf(file->format, sizeof file->format, "safetensors");
+    file->count = lt_safetensors_count(file->safetensors);
+    file->tensor = lt_arena_take_array(&file->arena, file->count + 1, sizeof *file->tensor);
+    if (!file->tensor)
+        return lt_fail(error, LT_NO_MEMORY, "%s: no memory for its index", file->path);
+    file->header_bytes = (uint64_t)file->opened.st_size;
+    for (size_t i = 0; i < file->count; i++) {
+        const struct lt_safetensor *from = lt_safetensors_at(file->safetensors, i);
+        file->tensor[i] = (struct tensor_info){from->name, from->type, from->rank, {0}, from->offset, from->bytes};
+        memcpy(file->tensor[i].dim, from->dim, sizeof from->dim);
+        if (from->offset < file->header_bytes)
+            file->header_bytes = from->offset;
+    }
+    return build_index(file, error);
+}
+
+lt_status tensor_file_open(const char *path, struct tensor_file **file_out, struct lt_error *error)
+{
+    struct tensor_file *file = calloc(1, sizeof *file);
+    lt_status status = LT_OK;
+    char magic[4];
+    if (!file)
+        return lt_fail(error, LT_NO_MEMORY, "%s: no memory", path);
+    lt_arena_init(&file->arena, 0);
+    file->fd = open(path, O_RDONLY | O_CLOEXEC);
+    file->path = strdup(path);
+    const char *dot = strrchr(path, '.');
+    if (file->fd < 0 || !file->path || fstat(file->fd, &file->opened) != 0)
+        status = lt_fail(error, errno == ENOENT ? LT_NOT_FOUND : LT_IO, "%s: cannot open: %s", path, strerror(errno));
+    else if (!S_ISREG(file->opened.st_mode))
+        status = lt_fail(error, LT_BAD_INPUT, "%s: not a regular file", path);
+    else if (dot && (strcmp(dot, ".pth") == 0 || strcmp(dot, ".pt") == 0 || strcmp(dot, ".ckpt") == 0))
+        status = lt_fail(error, LT_UNSUPPORTED, "%s: Python pickles are not read; convert it to safetensors first", path);
+    else
+        status = lt_file_read_at(file->fd, path, 0, magic, 4, error);
+    if (status == LT_OK)
+        status = memcmp(magic, "GGUF", 4) == 0 ? index_gguf(file, error) : index_safetensors(file, error);
+    if (status != LT_OK) {
+        tensor_file_close(&file);
+        return status;
+    }
+    *file_out = file;
+    return LT_OK;
+}
+
+void tensor_file_close(struct tensor_file **file)
+{
+    struct tensor_file *f = *file;
+    if (!f)
+        return;
+    if (f->fd >= 0)
+        close(f->fd);
+    lt_safetensors_close(&f->safetensors);
+    lt_arena_fini(&f->arena);
+    free(f->path);
+    free(f);
+    *file = NULL;
+}
+
+/* -- questions ---------------------------------------------------------------------------------------------- */
+
+const char *tensor_file_path(const struct tensor_file *file)
+{
+    return file->path;
+}
+
+const char *tensor_file_format(const struct tensor_file *file)
+{
+    return file->format;
+}
+
+uint64_t tensor_file_bytes(const struct tensor_file *file)
+{
+    return (uint64_t)file->opened.st_size;
+}
+
+size_t tensor_file_count(const struct tensor_file *file)
+{
+    return file->count;
+}
+
+const struct tensor_info *tensor_file_at(const struct tensor_file *file, size_t index)
+{
+    return index < file->count ? &file->tensor[index] : NULL;
+}
+
+const struct tensor_info *tensor_file_find(const struct tensor_file *file, const char *name)
+{
+    size_t low = 0, high = file->count;
+    while (low < high) {
+        const size_t middle = (low + high) / 2;
+        const struct tensor_info *tensor = &file->tensor[file->by_name[middle]];
+        const int order = strcmp(name, tensor->name);
+        if (order == 0)
+            return tensor;
+        if (order < 0)
+            high = middle;
+        else
+            low = middle + 1;
+    }
+    return NULL;
+}
+
+const char *tensor_file_metadata(const struct tensor_file *file, const char *key)
+{
+    if (file->safetensors)
+        return lt_safetensors_metadata(file->safetensors, key);
+    for (const struct gguf_pair *pair = file->metadata; pair; pair = pair->next)
+        if (strcmp(pair->key, key) == 0)
+            return pair->value;
+    return NULL;
+}
+
+/* -- bytes -------------------------------------------------------------------------------------------------- */
+
+static lt_status check_unchanged(const struct tensor_file *file, struct lt_error *error)
+{
+    struct stat now;
+    if (fstat(file->fd, &now) != 0 || now.st_size != file->opened.st_size || now.st_ino != file->opened.st_ino ||
+        now.st_mtim.tv_sec != file->opened.st_mtim.tv_sec || now.st_mtim.tv_nsec != file->opened.st_mtim.tv_nsec)
+        return lt_fail(error, LT_CORRUPT, "%s: the file changed since it was opened; load it again", file->path);
+    return LT_OK;
+}
+
+lt_status tensor_file_read(struct tensor_file *file, const struct tensor_info *info, void *data,
+                           struct lt_error *error)
+{
+    char *to = data;
+    LT_TRY(check_unchanged(file, error));
+    for (uint64_t done = 0; done < info->bytes;) {
+        const uint64_t left = info->bytes - done, part = left < PIECE_BYTES ? left : PIECE_BYTES;
+        if (lt_file_read_at(file->fd, file->path, info->offset + done, to + done, (size_t)part, error) != LT_OK)
+            return lt_error_prefix(error, "tensor '%s'", info->name);
+        posix_fadvise(file->fd, (off_t)(info->offset + done), (off_t)part, POSIX_FADV_DONTNEED);
+        done += part;
+    }
+    file->bytes_read += info->bytes;
+    return LT_OK;
+}
+
+uint64_t tensor_file_bytes_read(const struct tensor_file *file)
+{
+    return file->bytes_read;
+}
+
+lt_status tensor_file_fingerprint(struct tensor_file *file, struct lt_digest *fingerprint_out,
+                                  struct lt_error *error)
+{
+    const uint64_t size = tensor_file_bytes(file), data = size - file->header_bytes;
+    struct lt_sha256 hash;
+    uint8_t piece[64 * 1024];
+    LT_TRY(check_unchanged(file, error));
+    lt_sha256_begin(&hash);
+    lt_sha256_add(&hash, &size, sizeof size);
+    for (uint64_t at = 0; at < file->header_bytes;) {
+        const uint64_t left = file->header_bytes - at, part = left < sizeof piece ? left : sizeof piece;
+        LT_TRY(lt_file_read_at(file->fd, file->path, at, piece, (size_t)part, error));
+        lt_sha256_add(&hash, piece, (size_t)part);
+        at += part;
+    }
+    for (uint64_t i = 0; i < SAMPLES; i++) {
+        const uint64_t at = file->header_bytes + data / SAMPLES * i, left = size - at;
+        const uint64_t part = left < SAMPLE_BYTES ? left : SAMPLE_BYTES;
+        LT_TRY(lt_file_read_at(file->fd, file->path, at, piece, (size_t)part, error));
+        lt_sha256_add(&hash, piece, (size_t)part);
+    }
+    *fingerprint_out = lt_sha256_end(&hash);
+    return LT_OK;
+}
