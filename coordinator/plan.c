@@ -8,9 +8,9 @@
 
 #include <math.h>
 
-/* Limits of one job, so that a plan and its graph stay within a few hundred MB: slots are (window,
- * frame) pairs of stored lists, 8 bytes each. */
-enum { TASKS_MAX = 4 << 20, SLOTS_MAX = 32 << 20 };
+/* Limits of one job, so that a plan and its graph stay within a few hundred MB. A slot is a
+ * (window, frame) pair of a stored list, 8 bytes; a window itself costs as much as 16 of them. */
+enum { TASKS_MAX = 4 << 20, SLOTS_MAX = 32 << 20, SLOTS_PER_WINDOW = 16 };
 
 static lt_status no_memory(struct lt_error *error)
 {
@@ -53,13 +53,17 @@ static lt_status too_large(struct lt_error *error)
         TASKS_MAX, SLOTS_MAX);
 }
 
-/* A bound before anything is built: the windows of stride 1 are the many ones. */
-static bool list_is_too_large(const struct window_params *params)
+/* Before anything is built: every schedule has at least the windows of stride 1. */
+static bool job_is_too_large(const struct window_params *params, uint64_t step_count)
 {
     if (params->overlap >= params->size || params->size >= params->frame_count)
         return false;
-    const uint64_t windows = params->frame_count / (params->size - params->overlap) + 2;
-    return windows * params->size > SLOTS_MAX;
+    const bool batched = window_schedule_is_batched(params->schedule);
+    const uint64_t hop = batched ? params->size : params->size - params->overlap;
+    const uint64_t windows = (params->frame_count - params->size) / hop + 1;
+    const uint64_t lists = window_schedule_is_static(params->schedule) ? 1 : step_count;
+    return windows * step_count > TASKS_MAX ||
+           windows * lists * (params->size + SLOTS_PER_WINDOW) > SLOTS_MAX;
 }
 
 /* The last value goes on; what is 1 but for rounding is 1, so that one prediction suffices. */
@@ -88,14 +92,14 @@ static lt_status plan_steps(const struct job *job, struct lt_arena *arena, struc
     struct plan_step *steps = lt_arena_take_array(arena, levels.count, sizeof *steps);
     if (!steps)
         return no_memory(error);
-    if (list_is_too_large(&params))
+    if (job_is_too_large(&params, levels.count))
         return too_large(error);
     struct window_list list = {0};
     uint64_t task_count = 0, stored_slots = 0;
     for (uint32_t s = 0; s < levels.count; s++) {
         if (s == 0 || !window_schedule_is_static(job->schedule)) {
             LT_TRY(window_list_build(&params, s, arena, &list, error));
-            stored_slots += count_slots(&list);
+            stored_slots += count_slots(&list) + (uint64_t)list.count * SLOTS_PER_WINDOW;
         }
         if (task_count + list.count > TASKS_MAX || stored_slots > SLOTS_MAX)
             return too_large(error);
