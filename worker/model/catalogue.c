@@ -1,0 +1,347 @@
+#include "worker/model/catalogue.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { CLIP_WIDTH = 1280, CLIP_POSITIONS = 514, AUDIO_WIDTH = 768, AUDIO_LAYERS = 12, AUDIO_HIDDEN = 512 };
+enum { FACE_WIDTH = 1024, FACE_HEADS = 4, MOTION_WIDTH = 512, MOTION_BASIS = 20, HEAD_WIDTH = 128 };
+
+/* -- adding ------------------------------------------------------------------------------------------------- */
+
+/* A catalogue being filled: the first failure is kept and looked at once, at the end. */
+struct builder {
+    struct catalogue catalogue;
+    bool failed;
+};
+
+static void add_named(struct builder *b, const char *name, int rank, const int64_t *dim)
+{
+    struct catalogue *c = &b->catalogue;
+    if (c->count == c->room) {
+        const size_t room = c->room ? 2 * c->room : 256;
+        struct catalogue_entry *grown = realloc(c->entry, room * sizeof *grown);
+        if (!grown) {
+            b->failed = true;
+            return;
+        }
+        c->entry = grown;
+        c->room = room;
+    }
+    struct catalogue_entry *entry = &c->entry[c->count++];
+    *entry = (struct catalogue_entry){.name = lt_arena_text(&c->arena, name), .rank = rank};
+    memcpy(entry->dim, dim, (size_t)rank * sizeof *dim);
+    b->failed = b->failed || !entry->name;
+}
+
+/* ADD(b, prefix, "q.weight", d, d): the numbers are the dims. */
+#define ADD(b, prefix, name, ...)                                                                  \
+    add(b, prefix, name, (int)(sizeof((int64_t[]){__VA_ARGS__}) / sizeof(int64_t)), (int64_t[]){__VA_ARGS__})
+
+static void add(struct builder *b, const char *prefix, const char *name, int rank, const int64_t *dim)
+{
+    char full[256];
+    snprintf(full, sizeof full, "%s%s", prefix, name);
+    add_named(b, full, rank, dim);
+}
+
+/* A Linear: weight [out, in] and bias [out]. */
+static void add_linear(struct builder *b, const char *prefix, const char *name, int64_t out, int64_t in)
+{
+    char full[256];
+    snprintf(full, sizeof full, "%s%s", prefix, name);
+    ADD(b, full, ".weight", out, in);
+    ADD(b, full, ".bias", out);
+}
+
+static void add_norm(struct builder *b, const char *prefix, const char *name, int64_t width)
+{
+    char full[256];
+    snprintf(full, sizeof full, "%s%s", prefix, name);
+    ADD(b, full, ".weight", width);
+    ADD(b, full, ".bias", width);
+}
+
+static void begin(struct builder *b)
+{
+    *b = (struct builder){0};
+    lt_arena_init(&b->catalogue.arena, 0);
+}
+
+static lt_status finish(struct builder *b, struct catalogue *catalogue_out, struct lt_error *error)
+{
+    if (b->failed) {
+        catalogue_fini(&b->catalogue);
+        return lt_fail(error, LT_NO_MEMORY, "no memory for the list of tensors");
+    }
+    *catalogue_out = b->catalogue;
+    return LT_OK;
+}
+
+void catalogue_fini(struct catalogue *catalogue)
+{
+    lt_arena_fini(&catalogue->arena);
+    free(catalogue->entry);
+    *catalogue = (struct catalogue){0};
+}
+
+int64_t catalogue_values(const struct catalogue_entry *entry)
+{
+    int64_t count = 1;
+    for (int i = 0; i < entry->rank; i++)
+        count *= entry->dim[i];
+    return count;
+}
+
+/* -- transformer (dit.md 1.4) ------------------------------------------------------------------------------- */
+
+static void add_attention(struct builder *b, const char *prefix, int64_t d, bool image)
+{
+    static const char *const linears[] = {"q", "k", "v", "o"};
+    for (size_t i = 0; i < LT_COUNT(linears); i++)
+        add_linear(b, prefix, linears[i], d, d);
+    ADD(b, prefix, "norm_q.weight", d);
+    ADD(b, prefix, "norm_k.weight", d);
+    if (image) {
+        add_linear(b, prefix, "k_img", d, d);
+        add_linear(b, prefix, "v_img", d, d);
+        ADD(b, prefix, "norm_k_img.weight", d);
+    }
+}
+
+static void add_block(struct builder *b, const struct dit_config *config, int64_t block)
+{
+    char prefix[64], part[96];
+    const int64_t d = config->dim;
+    snprintf(prefix, sizeof prefix, "blocks.%lld.", (long long)block);
+    ADD(b, prefix, "modulation", 1, 6, d);
+    snprintf(part, sizeof part, "%sself_attn.", prefix);
+    add_attention(b, part, d, false);
+    snprintf(part, sizeof part, "%scross_attn.", prefix);
+    add_attention(b, part, d, config->image_attention);
+    add_norm(b, prefix, "norm3", d);
+    add_linear(b, prefix, "ffn.0", config->ffn_dim, d);
+    add_linear(b, prefix, "ffn.2", d, config->ffn_dim);
+}
+
+static void add_image_embedding(struct builder *b, const struct dit_config *config)
+{
+    if (config->image_positions)
+        ADD(b, "img_emb.", "emb_pos", 1, CLIP_POSITIONS, CLIP_WIDTH);
+    add_norm(b, "img_emb.", "proj.0", CLIP_WIDTH);
+    add_linear(b, "img_emb.", "proj.1", CLIP_WIDTH, CLIP_WIDTH);
+    add_linear(b, "img_emb.", "proj.3", config->dim, CLIP_WIDTH);
+    add_norm(b, "img_emb.", "proj.4", config->dim);
+}
+
+/* -- Animate (dit.md 3.1) ----------------------------------------------------------------------------------- */
+
+static void add_motion_encoder(struct builder *b)
+{
+    static const int64_t width[] = {32, 64, 128, 256, 512, 512, 512, 512};
+    char prefix[96];
+    ADD(b, "motion_encoder.enc.net_app.convs.0.", "0.weight", width[0], 3, 1, 1);
+    ADD(b, "motion_encoder.enc.net_app.convs.0.", "1.bias", 1, width[0], 1, 1);
+    for (int i = 1; i <= 7; i++) {
+        const int64_t from = width[i - 1], to = width[i];
+        snprintf(prefix, sizeof prefix, "motion_encoder.enc.net_app.convs.%d.", i);
+        ADD(b, prefix, "conv1.0.weight", from, from, 3, 3);
+        ADD(b, prefix, "conv1.1.bias", 1, from, 1, 1);
+        ADD(b, prefix, "conv2.0.kernel", 4, 4);
+        ADD(b, prefix, "conv2.1.weight", to, from, 3, 3);
+        ADD(b, prefix, "conv2.2.bias", 1, to, 1, 1);
+        ADD(b, prefix, "skip.0.kernel", 4, 4);
+        ADD(b, prefix, "skip.1.weight", to, from, 1, 1);
+    }
+    ADD(b, "motion_encoder.enc.net_app.convs.8.", "weight", MOTION_WIDTH, MOTION_WIDTH, 4, 4);
+    for (int i = 0; i < 5; i++) {
+        snprintf(prefix, sizeof prefix, "motion_encoder.enc.fc.%d", i);
+        add_linear(b, prefix, "", i < 4 ? MOTION_WIDTH : MOTION_BASIS, MOTION_WIDTH);
+    }
+    ADD(b, "motion_encoder.", "dec.direction.weight", MOTION_WIDTH, MOTION_BASIS);
+}
+
+static void add_animate(struct builder *b, const struct dit_config *config)
+{
+    const int64_t d = config->dim;
+    ADD(b, "pose_patch_embedding.", "bias", d);
+    ADD(b, "pose_patch_embedding.", "weight", d, 16, 1, 2, 2);
+    add_motion_encoder(b);
+    ADD(b, "face_encoder.", "conv1_local.conv.weight", FACE_HEADS * FACE_WIDTH, MOTION_WIDTH, 3);
+    ADD(b, "face_encoder.", "conv1_local.conv.bias", FACE_HEADS * FACE_WIDTH);
+    for (int i = 2; i <= 3; i++) {
+        char prefix[64];
+        snprintf(prefix, sizeof prefix, "face_encoder.conv%d.conv.", i);
+        ADD(b, prefix, "weight", FACE_WIDTH, FACE_WIDTH, 3);
+        ADD(b, prefix, "bias", FACE_WIDTH);
+    }
+    add_linear(b, "face_encoder.", "out_proj", d, FACE_WIDTH);
+    ADD(b, "face_encoder.", "padding_tokens", 1, 1, 1, d);
+    for (int64_t block = 0; block * 5 < config->layer_count; block++) {
+        char prefix[64];
+        snprintf(prefix, sizeof prefix, "face_adapter.fuser_blocks.%lld.", (long long)block);
+        add_linear(b, prefix, "linear1_q", d, d);
+        add_linear(b, prefix, "linear1_kv", 2 * d, d);
+        add_linear(b, prefix, "linear2", d, d);
+        ADD(b, prefix, "q_norm.weight", HEAD_WIDTH);
+        ADD(b, prefix, "k_norm.weight", HEAD_WIDTH);
+    }
+}
+
+/* -- talk add-on (dit.md 4.1) ------------------------------------------------------------------------------- */
+
+static void add_talk(struct builder *b, const struct dit_config *config)
+{
+    const int64_t d = config->dim, features = AUDIO_LAYERS * AUDIO_WIDTH;
+    add_linear(b, "audio_proj.", "proj1", AUDIO_HIDDEN, 5 * features);
+    add_linear(b, "audio_proj.", "proj1_vf", AUDIO_HIDDEN, 8 * features);
+    add_linear(b, "audio_proj.", "proj2", AUDIO_HIDDEN, AUDIO_HIDDEN);
+    add_linear(b, "audio_proj.", "proj3", 32 * AUDIO_WIDTH, AUDIO_HIDDEN);
+    add_norm(b, "audio_proj.", "norm", AUDIO_WIDTH);
+    for (int64_t block = 0; block < config->layer_count; block++) {
+        char prefix[64];
+        snprintf(prefix, sizeof prefix, "blocks.%lld.", (long long)block);
+        add_norm(b, prefix, "norm_x", d);
+        add_linear(b, prefix, "audio_cross_attn.q_linear", d, d);
+        add_linear(b, prefix, "audio_cross_attn.kv_linear", 2 * d, AUDIO_WIDTH);
+        add_linear(b, prefix, "audio_cross_attn.proj", d, d);
+    }
+}
+
+lt_status catalogue_of_dit(const struct dit_config *config, struct catalogue *catalogue_out,
+                           struct lt_error *error)
+{
+    struct builder b;
+    const int64_t d = config->dim;
+    begin(&b);
+    if (config->variant == DIT_VARIANT_TALK_ADDON) {
+        add_talk(&b, config);
+        return finish(&b, catalogue_out, error);
+    }
+    ADD(&b, "", "patch_embedding.bias", d);
+    ADD(&b, "", "patch_embedding.weight", d, config->in_channels, 1, 2, 2);
+    add_linear(&b, "", "text_embedding.0", d, config->text_dim);
+    add_linear(&b, "", "text_embedding.2", d, d);
+    add_linear(&b, "", "time_embedding.0", d, config->freq_dim);
+    add_linear(&b, "", "time_embedding.2", d, d);
+    add_linear(&b, "", "time_projection.1", 6 * d, d);
+    for (int64_t block = 0; block < config->layer_count; block++)
+        add_block(&b, config, block);
+    add_linear(&b, "", "head.head", 4 * config->out_channels, d);
+    ADD(&b, "", "head.modulation", 1, 2, d);
+    if (config->image_attention)
+        add_image_embedding(&b, config);
+    if (config->variant == DIT_VARIANT_ANIMATE)
+        add_animate(&b, config);
+    return finish(&b, catalogue_out, error);
+}
+
+/* -- VAE (encoders.md 1.2, 1.3) ----------------------------------------------------------------------------- */
+
+static void add_conv(struct builder *b, const char *prefix, const char *name, int64_t out, int64_t in,
+                     int64_t time, int64_t space)
+{
+    char full[256];
+    snprintf(full, sizeof full, "%s%s", prefix, name);
+    ADD(b, full, ".weight", out, in, time, space, space);
+    ADD(b, full, ".bias", out);
+}
+
+static void add_residual(struct builder *b, const char *prefix, int64_t in, int64_t out)
+{
+    ADD(b, prefix, "residual.0.gamma", in, 1, 1, 1);
+    add_conv(b, prefix, "residual.2", out, in, 3, 3);
+    ADD(b, prefix, "residual.3.gamma", out, 1, 1, 1);
+    add_conv(b, prefix, "residual.6", out, out, 3, 3);
+    if (in != out)
+        add_conv(b, prefix, "shortcut", out, in, 1, 1);
+}
+
+static void add_middle(struct builder *b, const char *part, int64_t width)
+{
+    char prefix[64];
+    snprintf(prefix, sizeof prefix, "%s.middle.0.", part);
+    add_residual(b, prefix, width, width);
+    snprintf(prefix, sizeof prefix, "%s.middle.1.", part);
+    ADD(b, prefix, "norm.gamma", width, 1, 1);
+    ADD(b, prefix, "to_qkv.weight", 3 * width, width, 1, 1);
+    ADD(b, prefix, "to_qkv.bias", 3 * width);
+    ADD(b, prefix, "proj.weight", width, width, 1, 1);
+    ADD(b, prefix, "proj.bias", width);
+    snprintf(prefix, sizeof prefix, "%s.middle.2.", part);
+    add_residual(b, prefix, width, width);
+}
+
+static void add_resample(struct builder *b, const char *prefix, int64_t out, int64_t in, int64_t time_out)
+{
+    ADD(b, prefix, "resample.1.weight", out, in, 3, 3);
+    ADD(b, prefix, "resample.1.bias", out);
+    if (time_out > 0) {
+        ADD(b, prefix, "time_conv.weight", time_out, in, 3, 1, 1);
+        ADD(b, prefix, "time_conv.bias", time_out);
+    }
+}
+
+static void add_head(struct builder *b, const char *part, int64_t out, int64_t in)
+{
+    char prefix[64];
+    snprintf(prefix, sizeof prefix, "%s.head.", part);
+    ADD(b, prefix, "0.gamma", in, 1, 1, 1);
+    add_conv(b, prefix, "2", out, in, 3, 3);
+}
+
+static void add_encoder(struct builder *b, const struct catalogue_vae *vae)
+{
+    const int64_t width[] = {vae->dim, vae->dim, 2 * vae->dim, 4 * vae->dim, 4 * vae->dim};
+    char prefix[64];
+    int index = 0;
+    add_conv(b, "encoder.", "conv1", width[0], 3, 3, 3);
+    for (int level = 0; level < 4; level++) {
+        for (int k = 0; k < 2; k++) {
+            snprintf(prefix, sizeof prefix, "encoder.downsamples.%d.", index++);
+            add_residual(b, prefix, width[level + (k > 0)], width[level + 1]);
+        }
+        if (level == 3)
+            break;
+        snprintf(prefix, sizeof prefix, "encoder.downsamples.%d.", index++);
+        add_resample(b, prefix, width[level + 1], width[level + 1], level > 0 ? width[level + 1] : 0);
+    }
+    add_middle(b, "encoder", width[4]);
+    add_head(b, "encoder", 2 * vae->channels, width[4]);
+}
+
+/* Spatial upsampling halves the width, so a level begins with half of the width above it. */
+static void add_decoder(struct builder *b, const struct catalogue_vae *vae)
+{
+    const int64_t width[] = {4 * vae->dim, 4 * vae->dim, 2 * vae->dim, vae->dim};
+    char prefix[64];
+    int index = 0;
+    int64_t in = width[0];
+    add_conv(b, "decoder.", "conv1", width[0], vae->channels, 3, 3);
+    add_middle(b, "decoder", width[0]);
+    for (int level = 0; level < 4; level++) {
+        for (int k = 0; k < 3; k++) {
+            snprintf(prefix, sizeof prefix, "decoder.upsamples.%d.", index++);
+            add_residual(b, prefix, in, width[level]);
+            in = width[level];
+        }
+        if (level == 3)
+            break;
+        snprintf(prefix, sizeof prefix, "decoder.upsamples.%d.", index++);
+        add_resample(b, prefix, in / 2, in, level < 2 ? 2 * in : 0);
+        in /= 2;
+    }
+    add_head(b, "decoder", 3, width[3]);
+}
+
+lt_status catalogue_of_vae(const struct catalogue_vae *vae, struct catalogue *catalogue_out,
+                           struct lt_error *error)
+{
+    struct builder b;
+    begin(&b);
+    add_encoder(&b, vae);
+    add_conv(&b, "", "conv1", 2 * vae->channels, 2 * vae->channels, 1, 1);
+    add_conv(&b, "", "conv2", vae->channels, vae->channels, 1, 1);
+    add_decoder(&b, vae);
+    return finish(&b, catalogue_out, error);
+}

@@ -1,0 +1,33 @@
+/* The tensors a model file should hold: names and shapes of dit.md 1.4, 3.1, 4.1 and encoders.md 1.3, for any size.
+ * `synth` writes them, `inspect` compares a file with them. */
+#pragma once
+
+#include "common/arena.h"
+#include "worker/model/config.h"
+
+struct catalogue_entry {
+    const char *name; /* lives as long as the catalogue */
+    int rank;
+    int64_t dim[LT_RANK_MAX]; /* PyTorch order */
+};
+
+struct catalogue {
+    struct lt_arena arena;
+    struct catalogue_entry *entry; /* in the order files have them */
+    size_t count, room;
+};
+
+/* A Wan VAE of the z16 kind: 3×3×3 causal convolutions, widths dim·{1,2,4,4}. */
+struct catalogue_vae {
+    int64_t dim;      /* 96; 24 in the pruned "lightVAE" */
+    int64_t channels; /* z, 16 */
+};
+
+/* LT_NO_MEMORY only. On success the caller calls fini; on failure there is nothing to call it on. */
+lt_status catalogue_of_dit(const struct dit_config *config, struct catalogue *catalogue_out,
+                           struct lt_error *error);
+lt_status catalogue_of_vae(const struct catalogue_vae *vae, struct catalogue *catalogue_out,
+                           struct lt_error *error);
+void catalogue_fini(struct catalogue *catalogue);
+
+int64_t catalogue_values(const struct catalogue_entry *entry);
