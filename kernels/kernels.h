@@ -36,6 +36,7 @@ struct lt_linear_args {
     struct lt_view weight; /* [N, K] any type */
     struct lt_view bias;   /* [N] any float type; data NULL: none */
     enum lt_activation activation;
+    bool exact; /* f32 inputs whatever the exec's precision: time embedding, patch embedding, head */
 };
 
 /* out[l,:] = LN(in[l,:]; eps) then * weight + bias (each may be absent) then * (1 + scale[g,:]) + shift[g,:]

@@ -99,7 +99,7 @@ static void multiply_part(void *context, int64_t index, int thread)
 
 lt_status host_linear(struct lt_exec *exec, const struct lt_linear_args *args, struct lt_error *error)
 {
-    const bool bf16 = lt_exec_precision(exec) == LT_PRECISION_BF16;
+    const bool bf16 = lt_exec_precision(exec) == LT_PRECISION_BF16 && !args->exact;
     struct linear l = {.exec = exec, .args = args, .simd = simd_best(), .bf16 = bf16 && host_has_bf16(),
                        .round = bf16 && !host_has_bf16()};
     const int64_t rows = args->in.dim[0], k = args->weight.dim[1], n = args->weight.dim[0];

@@ -47,6 +47,7 @@ void check_linear(struct check *check)
         .weight = lt_view_2d(check_weights(check, type, n * k, 1.0f / sqrtf((float)k)), type, n, k),
         .bias = lt_view_1d(check_int(check, 0, 3) ? bias : NULL, LT_TYPE_F32, n),
         .activation = (enum lt_activation)check_int(check, 0, 4),
+        .exact = check_int(check, 0, 3) == 0,
     };
     args.in.stride[0] = k + pad;
     snprintf(check->what, sizeof check->what, "%s %lldx%lldx%lld activation %d", lt_type_info(type)->name,
