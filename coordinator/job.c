@@ -254,6 +254,33 @@ static lt_status read_precision(const struct reader *reader, const json_t *value
     return LT_OK;
 }
 
+/* "unipc/beta" is the widespread way to write {"name": "unipc", "beta": true}. */
+static lt_status read_sampler(const struct reader *reader, const json_t *value, const json_t *beta)
+{
+    static const char suffix[] = "/beta";
+    const struct job_field *field = job_schema_find("sampler", "name");
+    const char *name = json_string_value(value);
+    const size_t bytes = name ? strlen(name) : 0, suffix_bytes = sizeof suffix - 1;
+    unsigned sampler = 0;
+    if (bytes <= suffix_bytes || strcmp(name + bytes - suffix_bytes, suffix) != 0) {
+        LT_TRY(read_choice(reader, field, value, &sampler));
+        reader->job->sampler = (enum sampler_kind)sampler;
+        return LT_OK;
+    }
+    if (json_is_false(beta))
+        return fail_at(reader, "sampler", "beta", LT_BAD_INPUT,
+                       "false contradicts the name '%.64s'", name);
+    json_t *stem = json_stringn(name, bytes - suffix_bytes);
+    if (!stem)
+        return lt_fail(reader->error, LT_NO_MEMORY, "%s: no memory for the job", reader->origin);
+    const lt_status status = read_choice(reader, field, stem, &sampler);
+    json_decref(stem);
+    LT_TRY(status);
+    reader->job->sampler = (enum sampler_kind)sampler;
+    reader->job->beta_schedule = true;
+    return LT_OK;
+}
+
 /* An own list; a final 0 is implied and may be written. The step count follows from it. */
 static lt_status read_sigmas(const struct reader *reader, const json_t *value, bool has_steps)
 {
@@ -322,6 +349,9 @@ static lt_status read_own(const struct reader *reader, const json_t *root)
         LT_TRY(read_size(reader, size));
     if (precision)
         LT_TRY(read_precision(reader, precision));
+    if (json_object_get(sampler, "name"))
+        LT_TRY(read_sampler(reader, json_object_get(sampler, "name"),
+                            json_object_get(sampler, "beta")));
     if (sigmas)
         LT_TRY(read_sigmas(reader, sigmas, json_object_get(sampler, "steps") != NULL));
     if (json_is_object(guidance))

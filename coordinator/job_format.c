@@ -26,8 +26,9 @@ static json_t *model_value(const struct job_model *model)
     return json_pack("{s:s, s:s}", "file", model->name, "fingerprint", hex);
 }
 
-static json_t *own_value(const struct job *job, const char *key)
+static json_t *own_value(const struct job *job, const struct job_field *field)
 {
+    const char *key = field->key;
     if (strcmp(key, "kind") == 0)
         return json_string("text-to-video");
     if (strcmp(key, "size") == 0)
@@ -36,6 +37,8 @@ static json_t *own_value(const struct job *job, const char *key)
         return json_string(job->precision_bf16 ? "bf16" : "f32");
     if (strcmp(key, "guidance") == 0)
         return list_value(job->guidance, job->guidance_count);
+    if (strcmp(key, "name") == 0)
+        return json_string(field->choice[job->sampler]);
     lt_assert(strcmp(key, "sigmas") == 0);
     return list_value(job->sigma, job->sigma_count);
 }
@@ -59,7 +62,7 @@ static json_t *field_value(const struct job *job, const struct job_field *field)
     case JOB_FIELD_OWN:
         break;
     }
-    return own_value(job, field->key);
+    return own_value(job, field);
 }
 
 /* Texts that may be absent, and a list that stands for "from the sampler". */

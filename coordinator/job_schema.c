@@ -92,7 +92,7 @@ const struct job_field job_fields[] = {
     OWN("model", "precision"),
     TEXT("text", "positive", text, true),
     TEXT("text", "negative", text_negative, false),
-    CHOICE("sampler", "name", sampler, sampler_words),
+    {"sampler", "name", JOB_FIELD_OWN, offsetof(struct job, sampler), 0, 0, sampler_words, false},
     BOOL("sampler", "beta", beta_schedule),
     BOOL("sampler", "official", official_sigmas),
     INT("sampler", "steps", step_count, 1, JOB_LIST_MAX),

@@ -11,7 +11,8 @@ enum job_field_kind {
     JOB_FIELD_TEXT,   /* const char *, 1 to JOB_TEXT_MAX bytes; may be absent */
     JOB_FIELD_CHOICE, /* an enum: the index of the word */
     JOB_FIELD_MODEL,  /* struct job_model: a name, or {"file", "fingerprint"} */
-    JOB_FIELD_OWN,    /* has code of its own: kind, size, frames, guidance, sigmas */
+    JOB_FIELD_OWN,    /* has code of its own: kind, size, guidance, precision, name of the sampler,
+                         sigmas */
 };
 
 enum { JOB_TEXT_MAX = 4096, JOB_BYTES_MAX = 1 << 20, JOB_DEPTH_MAX = 32 };

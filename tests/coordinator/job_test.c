@@ -114,6 +114,10 @@ static void values_are_converted_as_documented(void **state)
     assert_int_equal(job.sigma_count, 2);
     assert_true(job.seed == INT64_MAX);
     check_round_trip(&job);
+    assert_ok(parse("{\"sampler\":{\"name\":\"dpm++/beta\"}," REST "}", &arena, &job, &error));
+    assert_int_equal(job.sampler, SAMPLER_DPMPP);
+    assert_true(job.beta_schedule);
+    check_round_trip(&job);
     static const struct {
         int64_t frames, padded;
     } lengths[] = {{1, 1}, {2, 5}, {4, 5}, {5, 5}, {6, 9}, {81, 81}, {82, 85}, {100000, 100001}};
@@ -192,8 +196,13 @@ static const struct {
     {"{" REST ",\"window\":{\"freenoise\":1}}", "/window/freenoise: expected true or false",
      LT_BAD_INPUT},
     {"{" REST ",\"decode\":{\"warmup\":0}}", "/decode/warmup: at least 1", LT_BAD_INPUT},
-    {"{" REST ",\"sampler\":{\"name\":\"unipc/beta\"}}", "/sampler/name: expected one of euler",
+    {"{" REST ",\"sampler\":{\"name\":\"ddim\"}}", "/sampler/name: expected one of euler",
      LT_BAD_INPUT},
+    {"{" REST ",\"sampler\":{\"name\":\"ddim/beta\"}}", "lcm, flowmatch_distill", LT_BAD_INPUT},
+    {"{" REST ",\"sampler\":{\"name\":\"/beta\"}}", "found '/beta'", LT_BAD_INPUT},
+    {"{" REST ",\"sampler\":{\"name\":\"lcm/beta\",\"beta\":false}}",
+     "/sampler/beta: false contradicts the name 'lcm/beta'", LT_BAD_INPUT},
+    {"{" REST ",\"sampler\":{\"name\":\"multitalk/beta\"}}", "no beta schedule", LT_BAD_INPUT},
     {"{" REST ",\"sampler\":{\"steps\":3,\"sigmas\":[0.9]}}",
      "/sampler/steps: 3 steps, but sigmas has 1", LT_BAD_INPUT},
     {"{" REST ",\"sampler\":{\"sigmas\":[]}}",
