@@ -2,7 +2,8 @@
 #pragma once
 
 /*   name, function, one line of help; in the order --help shows them */
-#define WORKER_COMMAND_LIST(X)
+#define WORKER_COMMAND_LIST(X)                                                                     \
+    X("eval", worker_eval, "run one component once, on tensors from a file")
 
 #define WORKER_COMMAND_PROTOTYPE(name, function, summary) int function(int argc, char **argv);
 WORKER_COMMAND_LIST(WORKER_COMMAND_PROTOTYPE)

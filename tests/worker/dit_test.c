@@ -1,0 +1,237 @@
+/* If the transformer differed from the original, every picture would be wrong. Numbers: dit.md 8.2 to 8.4, made by the
+ * original PyTorch code in f64; f32 code must meet them to 2e-4 of their size. */
+#include "tests/test.h"
+
+#include "common/file.h"
+#include "tests/worker/fill.h"
+#include "worker/model/dit.h"
+
+#include <math.h>
+
+static char dir[] = "/tmp/longtake-test-XXXXXX";
+static char path[256];
+
+static int make_dir(void **state)
+{
+    (void)state;
+    if (!mkdtemp(dir))
+        return 1;
+    snprintf(path, sizeof path, "%s/tiny.safetensors", dir);
+    return 0;
+}
+
+static int remove_dir(void **state)
+{
+    (void)state;
+    return lt_dir_remove(dir, NULL) != LT_OK;
+}
+
+struct run {
+    struct dit_config config;
+    struct tensor_file *file;
+    struct store *store;
+    struct lt_kernels kernels;
+    struct lt_exec *exec;
+    struct dit *dit;
+};
+
+static void begin(struct run *run, bool image, const char *kernels, enum lt_precision precision)
+{
+    struct lt_error error;
+    struct catalogue catalogue;
+    memset(run, 0, sizeof *run);
+    struct dit_config config = {.variant = image ? DIT_VARIANT_I2V_21 : DIT_VARIANT_T2V, .dim = 256, .ffn_dim = 512,
+                                .head_count = 2, .layer_count = 2, .in_channels = image ? 36 : 16, .out_channels = 16,
+                                .text_dim = 48, .freq_dim = 256, .text_len = 8, .image_attention = image,
+                                .epsilon = 1e-6f};
+    assert_ok(catalogue_of_dit(&config, &catalogue, &error));
+    assert_int_equal(catalogue.count, image ? 87 : 69);
+    assert_ok(fill_file(path, &catalogue, &error));
+    catalogue_fini(&catalogue);
+    assert_ok(tensor_file_open(path, &run->file, &error));
+    assert_ok(dit_config_detect(run->file, &run->config, &error));
+    run->config.text_len = 8;
+    assert_memory_equal(&run->config, &config, sizeof config);
+    assert_ok(store_load(run->file, NULL, NULL, &run->store, &error));
+    assert_ok(lt_kernels_select(&run->kernels, lt_caps_detect(), kernels, &error));
+    assert_ok(lt_exec_create(&(struct lt_exec_params){2, precision}, &run->exec, &error));
+    assert_ok(dit_create(&run->config, run->store, &run->kernels, run->exec, &run->dit, &error));
+}
+
+static void end(struct run *run)
+{
+    dit_destroy(&run->dit);
+    lt_exec_destroy(&run->exec);
+    store_destroy(&run->store);
+    tensor_file_close(&run->file);
+}
+
+enum { LATENT = 16 * 2 * 4 * 6 };
+
+static void forward(struct run *run, bool image, size_t cache_bytes, float out[LATENT], uint64_t *computed)
+{
+    struct lt_error error;
+    float x[LATENT], y[20 * 2 * 4 * 6], text[5 * 48];
+    float *clip = malloc(257 * 1280 * sizeof *clip);
+    fill_values("input.x", x, LT_COUNT(x));
+    fill_values("input.y", y, LT_COUNT(y));
+    fill_values("input.context", text, LT_COUNT(text));
+    fill_values("input.clip", clip, 257 * 1280);
+    const struct lt_view context_view = lt_view_2d(text, LT_TYPE_F32, 5, 48);
+    const struct lt_view clip_view = lt_view_2d(image ? clip : NULL, LT_TYPE_F32, 257, 1280);
+    struct dit_context *context;
+    assert_ok(dit_context_create(run->dit, &context_view, &clip_view, cache_bytes, &context, &error));
+    const struct dit_inputs inputs = {.x = lt_view_4d(x, LT_TYPE_F32, 16, 2, 4, 6),
+                                      .y = lt_view_4d(image ? y : NULL, LT_TYPE_F32, 20, 2, 4, 6),
+                                      .timestep = 937, .context = context};
+    struct lt_view v = lt_view_4d(out, LT_TYPE_F32, 16, 2, 4, 6);
+    assert_ok(dit_forward(run->dit, &inputs, &v, &error));
+    assert_ok(dit_forward(run->dit, &inputs, &v, &error)); /* again, now with what was kept */
+    if (computed)
+        *computed = dit_context_computed(context);
+    dit_context_destroy(&context);
+    free(clip);
+}
+
+static void near(double got, double want)
+{
+    if (!(fabs(got - want) <= 2e-4 * fmax(1, fabs(want))))
+        fail_msg("got %.9g, expected %.9g", got, want);
+}
+
+static void sums(const float *out, double *sum, double *magnitude)
+{
+    *sum = *magnitude = 0;
+    for (int i = 0; i < LATENT; i++) {
+        *sum += out[i];
+        *magnitude += fabs(out[i]);
+    }
+}
+
+static void fill_agrees_with_its_check_values(void **state)
+{
+    (void)state;
+    float *x = malloc(5000 * sizeof *x);
+    fill_weights("blocks.0.self_attn.q.weight", x, 5000);
+    assert_true(fabs(x[0] + 0.044529193128) < 1e-8 && fabs(x[1] - 0.092022996303) < 1e-8);
+    assert_true(fabs(x[2] - 0.025134336437) < 1e-8 && fabs(x[4999] + 0.002000003867) < 1e-8);
+    free(x);
+}
+
+static void tiny_text_to_video_model(void **state)
+{
+    (void)state;
+    static const char *const kernels[] = {"ref", "best"};
+    for (size_t i = 0; i < LT_COUNT(kernels); i++) {
+        struct run run;
+        float out[LATENT];
+        double sum, magnitude;
+        begin(&run, false, kernels[i], LT_PRECISION_F32);
+        forward(&run, false, 1 << 20, out, NULL);
+        near(out[0], 0.529953995);
+        near(out[1], 2.995117169);
+        near(out[2], 1.476360105);
+        near(out[3], -1.030938421);
+        near(out[((7 * 2 + 1) * 4 + 2) * 6 + 3], 0.791979276);
+        sums(out, &sum, &magnitude);
+        near(sum, 78.787030495);
+        near(magnitude, 643.498361131);
+        end(&run);
+    }
+}
+
+static void tiny_image_to_video_model(void **state)
+{
+    (void)state;
+    struct run run;
+    float out[LATENT];
+    double sum, magnitude;
+    begin(&run, true, "best", LT_PRECISION_F32);
+    forward(&run, true, 1 << 24, out, NULL);
+    near(out[0], 0.445998262);
+    near(out[1], -0.299975507);
+    near(out[2], 0.443592255);
+    near(out[3], 0.357753705);
+    near(out[((7 * 2 + 1) * 4 + 2) * 6 + 3], 1.827790578);
+    sums(out, &sum, &magnitude);
+    near(sum, -36.546744924);
+    near(magnitude, 621.065885788);
+    end(&run);
+}
+
+/* bf16 inputs: relative error 2e-2 of the whole prediction and cosine 0.9995. */
+static void bf16_is_close(void **state)
+{
+    (void)state;
+    struct run exact, rounded;
+    float want[LATENT], got[LATENT];
+    double dot = 0, aa = 0, bb = 0, dd = 0;
+    begin(&exact, false, "best", LT_PRECISION_F32);
+    forward(&exact, false, 0, want, NULL);
+    end(&exact);
+    begin(&rounded, false, "best", LT_PRECISION_BF16);
+    forward(&rounded, false, 0, got, NULL);
+    end(&rounded);
+    for (int i = 0; i < LATENT; i++) {
+        dot += (double)want[i] * got[i];
+        aa += (double)want[i] * want[i];
+        bb += (double)got[i] * got[i];
+        dd += ((double)want[i] - got[i]) * ((double)want[i] - got[i]);
+    }
+    printf("    bf16: relative error %.2e, cosine %.6f\n", sqrt(dd / aa), dot / sqrt(aa * bb));
+    assert_true(sqrt(dd / aa) <= 2e-2 && dot / sqrt(aa * bb) >= 0.9995);
+}
+
+/* What is constant over the steps is computed once per prompt, and the same bytes come out with the cache off. */
+static void kept_keys_change_nothing(void **state)
+{
+    (void)state;
+    struct run run;
+    float kept[LATENT], fresh[LATENT];
+    uint64_t with, without;
+    begin(&run, false, "best", LT_PRECISION_F32);
+    forward(&run, false, 1 << 20, kept, &with);
+    forward(&run, false, 0, fresh, &without);
+    assert_int_equal(with, 2);    /* one per block */
+    assert_int_equal(without, 4); /* one per block and forward */
+    assert_memory_equal(kept, fresh, sizeof kept);
+    end(&run);
+}
+
+static void wrong_inputs_are_refused(void **state)
+{
+    (void)state;
+    struct run run;
+    struct lt_error error;
+    float x[LATENT] = {0}, text[9 * 48] = {0};
+    struct dit_context *context = NULL;
+    begin(&run, false, "best", LT_PRECISION_F32);
+    struct lt_view none = {0}, bad = lt_view_2d(text, LT_TYPE_F32, 9, 48);
+    assert_fails(dit_context_create(run.dit, &bad, &none, 0, &context, &error), LT_BAD_INPUT, "[1…8, 48]");
+    bad = lt_view_2d(text, LT_TYPE_F32, 5, 48);
+    assert_ok(dit_context_create(run.dit, &bad, &none, 0, &context, &error));
+    struct lt_view v = lt_view_4d(x, LT_TYPE_F32, 16, 2, 4, 6);
+    struct dit_inputs inputs = {.x = lt_view_4d(x, LT_TYPE_F32, 16, 2, 4, 6), .timestep = 1001, .context = context};
+    assert_fails(dit_forward(run.dit, &inputs, &v, &error), LT_BAD_INPUT, "timestep");
+    inputs.x = lt_view_4d(x, LT_TYPE_F32, 16, 2, 3, 8);
+    assert_fails(dit_forward(run.dit, &inputs, &v, &error), LT_BAD_INPUT, "even");
+    atomic_int cancel = 1;
+    inputs = (struct dit_inputs){.x = v, .timestep = 1, .context = context};
+    lt_exec_set_cancel(run.exec, &cancel);
+    assert_fails(dit_forward(run.dit, &inputs, &v, &error), LT_CANCELLED, "cancelled");
+    dit_context_destroy(&context);
+    end(&run);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(fill_agrees_with_its_check_values),
+        cmocka_unit_test(tiny_text_to_video_model),
+        cmocka_unit_test(tiny_image_to_video_model),
+        cmocka_unit_test(bf16_is_close),
+        cmocka_unit_test(kept_keys_change_nothing),
+        cmocka_unit_test(wrong_inputs_are_refused),
+    };
+    return cmocka_run_group_tests(tests, make_dir, remove_dir);
+}
