@@ -1,0 +1,53 @@
+/* Synthetic model files: the real names, shapes and types of a variant, filled with weights of a sane scale (or with
+ * the deterministic fill of dit.md 8.1), so that everything downstream of a model file can run without one.
+ *
+ * Every value is a function of (seed, tensor name, index): files do not depend on the number of threads, and a
+ * tensor has the same values in each quantisation before it is quantised. */
+#pragma once
+
+#include "worker/model/catalogue.h"
+#include "worker/weights/gguf_write.h"
+
+enum synth_fill_kind {
+    SYNTH_FILL_RANDOM,
+    SYNTH_FILL_GOLDEN, /* dit.md 8.1 */
+};
+
+struct synth_params {
+    const char *variant; /* of dit_config_named, or "vae-z16" */
+    const char *quant;   /* "q5_k_m", …; NULL: q5_k_m for transformers, bf16 for a VAE */
+    enum synth_fill_kind fill;
+    uint64_t seed;
+    int64_t layers, dim, ffn, text_dim, freq_dim; /* 0: the variant's own */
+    int64_t z;                                    /* latent channels of a VAE; 0: 16 */
+    int threads;                                  /* 0: all processors */
+    const char *path; /* ends with .safetensors: that format (f32, f16, bf16 only); otherwise GGUF */
+};
+
+/* What a file will hold. Types follow dit.md 1.3, including the raised types of v.weight and ffn.2.weight. */
+struct synth_layout {
+    struct catalogue catalogue;        /* original shapes */
+    struct gguf_writer_tensor *tensor; /* as stored: leading ones trimmed as quantisers do */
+    uint32_t file_type;                /* general.file_type */
+    bool safetensors;
+};
+
+/* LT_NOT_FOUND: no such variant or quantisation, with those that exist. */
+lt_status synth_layout_build(const struct synth_params *params, struct synth_layout *layout_out,
+                             struct lt_error *error);
+void synth_layout_fini(struct synth_layout *layout);
+
+/* Values [first, first + count) of a tensor, row-major. */
+void synth_fill_values(const struct synth_params *params, const struct catalogue_entry *entry, uint64_t first,
+                       float *out, size_t count);
+
+struct synth_report {
+    uint64_t parameters, file_bytes;
+    size_t tensor_count;
+};
+
+typedef void synth_progress(void *context, uint64_t done, uint64_t total); /* values; in the caller's thread */
+
+/* Writes the file in pieces of 1 MiB a thread; on failure nothing is left of it. */
+lt_status synth_write(const struct synth_params *params, synth_progress *progress, void *context,
+                      struct synth_report *report_out, struct lt_error *error);

@@ -1,0 +1,198 @@
+/* Which tensors, and of which type: the recipe that published GGUF files follow (dit.md 1.3). */
+#include "worker/synth.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+
+/* The base type of a file, and the raised types of the attention's v and of the second ffn matrix; the first `early`
+ * v tensors of a file may be raised further. */
+static const struct recipe {
+    const char *name;
+    uint32_t file_type;
+    enum lt_type base, v_early, v, ffn_2;
+    int early;
+} recipes[] = {
+    {"f32", 0, LT_TYPE_F32, LT_TYPE_F32, LT_TYPE_F32, LT_TYPE_F32, 0},
+    {"f16", 1, LT_TYPE_F16, LT_TYPE_F16, LT_TYPE_F16, LT_TYPE_F16, 0},
+    {"bf16", 32, LT_TYPE_BF16, LT_TYPE_BF16, LT_TYPE_BF16, LT_TYPE_BF16, 0},
+    {"q8_0", 7, LT_TYPE_Q8_0, LT_TYPE_Q8_0, LT_TYPE_Q8_0, LT_TYPE_Q8_0, 0},
+    {"q4_0", 2, LT_TYPE_Q4_0, LT_TYPE_Q4_0, LT_TYPE_Q4_0, LT_TYPE_Q4_1, 0},
+    {"q4_1", 3, LT_TYPE_Q4_1, LT_TYPE_Q4_1, LT_TYPE_Q4_1, LT_TYPE_Q4_1, 0},
+    {"q5_0", 8, LT_TYPE_Q5_0, LT_TYPE_Q5_0, LT_TYPE_Q5_0, LT_TYPE_Q5_1, 0},
+    {"q5_1", 9, LT_TYPE_Q5_1, LT_TYPE_Q5_1, LT_TYPE_Q5_1, LT_TYPE_Q5_1, 0},
+    {"q2_k", 10, LT_TYPE_Q2_K, LT_TYPE_Q3_K, LT_TYPE_Q3_K, LT_TYPE_Q2_K, 0},
+    {"q3_k_s", 11, LT_TYPE_Q3_K, LT_TYPE_Q3_K, LT_TYPE_Q3_K, LT_TYPE_Q3_K, 0},
+    {"q3_k_m", 12, LT_TYPE_Q3_K, LT_TYPE_Q5_K, LT_TYPE_Q4_K, LT_TYPE_Q4_K, 2},
+    {"q3_k_l", 13, LT_TYPE_Q3_K, LT_TYPE_Q5_K, LT_TYPE_Q5_K, LT_TYPE_Q5_K, 0},
+    {"q4_k_s", 14, LT_TYPE_Q4_K, LT_TYPE_Q5_K, LT_TYPE_Q4_K, LT_TYPE_Q5_K, 4},
+    {"q4_k_m", 15, LT_TYPE_Q4_K, LT_TYPE_Q6_K, LT_TYPE_Q6_K, LT_TYPE_Q6_K, 0},
+    {"q5_k_s", 16, LT_TYPE_Q5_K, LT_TYPE_Q5_K, LT_TYPE_Q5_K, LT_TYPE_Q5_K, 0},
+    {"q5_k_m", 17, LT_TYPE_Q5_K, LT_TYPE_Q6_K, LT_TYPE_Q6_K, LT_TYPE_Q6_K, 0},
+    {"q6_k", 18, LT_TYPE_Q6_K, LT_TYPE_Q6_K, LT_TYPE_Q6_K, LT_TYPE_Q6_K, 0},
+};
+
+static lt_status find_recipe(const char *name, const struct recipe **recipe_out, struct lt_error *error)
+{
+    char known[256] = "";
+    for (size_t i = 0; i < LT_COUNT(recipes); i++) {
+        if (strcasecmp(recipes[i].name, name) == 0) {
+            *recipe_out = &recipes[i];
+            return LT_OK;
+        }
+        const size_t length = strlen(known);
+        snprintf(known + length, sizeof known - length, "%s%s", i ? ", " : "", recipes[i].name);
+    }
+    return lt_fail(error, LT_NOT_FOUND, "no quantisation '%s'; known are %s", name, known);
+}
+
+/* -- types -------------------------------------------------------------------------------------------------- */
+
+static bool ends_with(const char *text, const char *end)
+{
+    const size_t length = strlen(text), end_length = strlen(end);
+    return length >= end_length && strcmp(text + length - end_length, end) == 0;
+}
+
+static bool is_16_bit(enum lt_type type)
+{
+    return type == LT_TYPE_F16 || type == LT_TYPE_BF16;
+}
+
+/* What the quantiser touches: two dims, a weight, and none of the parts that it keeps. */
+static bool is_quantised(const struct gguf_writer_tensor *tensor)
+{
+    static const char *const kept[] = {"modulation.", "patch_embedding.", "text_embedding.", "time_projection.",
+                                       "time_embedding.", "img_emb.", "head."};
+    if (tensor->rank != 2 || !ends_with(tensor->name, "weight"))
+        return false;
+    for (size_t i = 0; i < LT_COUNT(kept); i++)
+        if (strstr(tensor->name, kept[i]))
+            return false;
+    return true;
+}
+
+static enum lt_type pick_type(const struct recipe *recipe, const struct gguf_writer_tensor *tensor,
+                              int64_t values, int *v_seen)
+{
+    const enum lt_type half = recipe->base == LT_TYPE_BF16 ? LT_TYPE_BF16 : LT_TYPE_F16;
+    if (recipe->base == LT_TYPE_F32 || tensor->rank == 1 || values <= 1024 ||
+        strstr(tensor->name, ".modulation") || ends_with(tensor->name, "patch_embedding.weight"))
+        return LT_TYPE_F32;
+    if (is_16_bit(recipe->base) || !is_quantised(tensor))
+        return half;
+    enum lt_type type = recipe->base;
+    if (ends_with(tensor->name, "attn.v.weight"))
+        type = (*v_seen)++ < recipe->early ? recipe->v_early : recipe->v;
+    else if (ends_with(tensor->name, "ffn.2.weight"))
+        type = recipe->ffn_2;
+    return tensor->dim[1] % lt_type_info(type)->block_values == 0 ? type : half;
+}
+
+/* The quantiser drops leading ones; the tool after it puts those of modulation back. */
+static void trim(struct gguf_writer_tensor *tensor)
+{
+    int ones = 0;
+    if (ends_with(tensor->name, "modulation"))
+        return;
+    while (ones < tensor->rank - 1 && tensor->dim[ones] == 1)
+        ones++;
+    tensor->rank -= ones;
+    memmove(tensor->dim, tensor->dim + ones, (size_t)tensor->rank * sizeof tensor->dim[0]);
+}
+
+/* -- layout ------------------------------------------------------------------------------------------------- */
+
+static lt_status check_size(const char *option, int64_t value, int64_t multiple, int64_t max,
+                            struct lt_error *error)
+{
+    if (value < multiple || value > max || value % multiple != 0)
+        return lt_fail(error, LT_BAD_INPUT, "--%s is %lld, expected a multiple of %lld up to %lld", option,
+                       (long long)value, (long long)multiple, (long long)max);
+    return LT_OK;
+}
+
+static lt_status list_dit(const struct synth_params *params, struct catalogue *catalogue_out,
+                          struct lt_error *error)
+{
+    struct dit_config config;
+    LT_TRY(dit_config_named(params->variant, &config, error));
+    config.dim = params->dim ? params->dim : config.dim;
+    config.layer_count = params->layers ? params->layers : config.layer_count;
+    config.ffn_dim = params->ffn ? params->ffn : config.ffn_dim;
+    config.text_dim = params->text_dim ? params->text_dim : config.text_dim;
+    config.freq_dim = params->freq_dim ? params->freq_dim : config.freq_dim;
+    LT_TRY(check_size("dim", config.dim, 128, 16384, error));
+    LT_TRY(check_size("layers", config.layer_count, 1, 512, error));
+    LT_TRY(check_size("ffn", config.ffn_dim, 1, 65536, error));
+    LT_TRY(check_size("text-dim", config.text_dim, 1, 65536, error));
+    LT_TRY(check_size("freq-dim", config.freq_dim, 2, 65536, error));
+    return catalogue_of_dit(&config, catalogue_out, error);
+}
+
+static lt_status list_vae(const struct synth_params *params, struct catalogue *catalogue_out,
+                          struct lt_error *error)
+{
+    const struct catalogue_vae vae = {.dim = params->dim ? params->dim : 96,
+                                      .channels = params->z ? params->z : 16};
+    LT_TRY(check_size("dim", vae.dim, 1, 1024, error));
+    LT_TRY(check_size("z", vae.channels, 1, 1024, error));
+    return catalogue_of_vae(&vae, catalogue_out, error);
+}
+
+static lt_status choose_types(struct synth_layout *layout, const struct recipe *recipe, bool is_vae,
+                              struct lt_error *error)
+{
+    const struct catalogue *catalogue = &layout->catalogue;
+    int v_seen = 0;
+    layout->tensor = calloc(catalogue->count, sizeof *layout->tensor);
+    if (!layout->tensor)
+        return lt_fail(error, LT_NO_MEMORY, "no memory for the list of tensors");
+    for (size_t i = 0; i < catalogue->count; i++) {
+        const struct catalogue_entry *entry = &catalogue->entry[i];
+        struct gguf_writer_tensor *tensor = &layout->tensor[i];
+        *tensor = (struct gguf_writer_tensor){.name = entry->name, .rank = entry->rank};
+        memcpy(tensor->dim, entry->dim, sizeof tensor->dim);
+        if (is_vae) { /* published VAE files are of one type throughout */
+            tensor->type = recipe->base;
+            continue;
+        }
+        trim(tensor);
+        tensor->type = pick_type(recipe, tensor, catalogue_values(entry), &v_seen);
+        if (layout->safetensors) {
+            tensor->rank = entry->rank;
+            memcpy(tensor->dim, entry->dim, sizeof tensor->dim);
+        }
+    }
+    return LT_OK;
+}
+
+lt_status synth_layout_build(const struct synth_params *params, struct synth_layout *layout_out,
+                             struct lt_error *error)
+{
+    const bool is_vae = strcasecmp(params->variant, "vae-z16") == 0;
+    struct synth_layout layout = {.safetensors = params->path && ends_with(params->path, ".safetensors")};
+    const struct recipe *recipe = NULL;
+    LT_TRY(find_recipe(params->quant ? params->quant : is_vae ? "bf16" : "q5_k_m", &recipe, error));
+    const bool plain = recipe->base == LT_TYPE_F32 || is_16_bit(recipe->base);
+    if (!plain && (is_vae || layout.safetensors))
+        return lt_fail(error, LT_UNSUPPORTED, "%s cannot be %s: only f32, f16 and bf16 are possible",
+                       is_vae ? "a VAE" : "a safetensors file", recipe->name);
+    layout.file_type = recipe->file_type;
+    LT_TRY(is_vae ? list_vae(params, &layout.catalogue, error) : list_dit(params, &layout.catalogue, error));
+    const lt_status status = choose_types(&layout, recipe, is_vae, error);
+    if (status != LT_OK) {
+        synth_layout_fini(&layout);
+        return status;
+    }
+    *layout_out = layout;
+    return LT_OK;
+}
+
+void synth_layout_fini(struct synth_layout *layout)
+{
+    catalogue_fini(&layout->catalogue);
+    free(layout->tensor);
+    layout->tensor = NULL;
+}
