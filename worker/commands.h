@@ -3,8 +3,7 @@
 
 /*   name, function, one line of help; in the order --help shows them */
 #define WORKER_COMMAND_LIST(X)                                                                     \
-#define WORKER_COMMAND_LIST(X)                                                                     \
-    X("synth", worker_synth, "write a model file with real shapes and random weights") \
+    X("synth", worker_synth, "write a model file with real shapes and random weights")            \
     X("eval", worker_eval, "run one component once, on tensors from a file")
 
 #define WORKER_COMMAND_PROTOTYPE(name, function, summary) int function(int argc, char **argv);
