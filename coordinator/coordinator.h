@@ -1,0 +1,150 @@
+/* The coordinator: one loop that owns jobs, leases and latents, and talks to workers over a link. `longtake coordinator`
+ * and `longtake render` (embedded) both run it.
+ *
+ *   other threads --coordinator_call--> queue --+
+ *   link --packets-----------------------------> loop: decide -> write files, journal commit -> send
+ *   clock --------------------------------------+
+ *
+ * Everything here belongs to the thread that calls coordinator_step, except coordinator_call and coordinator_wake, which
+ * any thread may use. A state folder has one coordinator at a time (a lock on it). What a state folder holds:
+ * docs/operations.md. */
+#pragma once
+
+#include "coordinator/run.h"
+#include "proto/link.h"
+
+struct coordinator;
+
+/*   name, terminal */
+#define JOB_STATE_LIST(X)                                                                                              \
+    X(QUEUED, 0)     /* accepted, planned, nothing leased yet */                                                       \
+    X(RUNNING, 0)    /* tasks are leased or done */                                                                    \
+    X(FINALIZING, 0) /* every task is in: the take is being published */                                               \
+    X(COMPLETED, 1)                                                                                                    \
+    X(FAILED, 1)                                                                                                       \
+    X(CANCELED, 1)
+
+enum job_state {
+#define JOB_STATE_ENUM(name, terminal) JOB_STATE_##name,
+    JOB_STATE_LIST(JOB_STATE_ENUM)
+#undef JOB_STATE_ENUM
+        JOB_STATE_COUNT
+};
+
+const char *job_state_name(enum job_state state); /* "running" */
+bool job_state_is_terminal(enum job_state state);
+/* The table of docs/architecture.md: which edges a job may take. */
+bool job_state_may_follow(enum job_state from, enum job_state to);
+
+enum coordinator_event_kind {
+    COORDINATOR_JOB_STATE, /* `state` is new; FINALIZING: somebody must publish (again after a restart) */
+    COORDINATOR_JOB_PROGRESS, /* tasks were committed */
+    COORDINATOR_WORKER_JOINED,
+    COORDINATOR_WORKER_LEFT,
+    COORDINATOR_TASK_FAILED, /* a worker reported failure; `text` says what */
+};
+
+struct coordinator_event {
+    uint64_t sequence; /* 1, 2, 3 … since the start of the process */
+    enum coordinator_event_kind kind;
+    uint32_t job; /* 0: none */
+    enum job_state state;
+    const char *text; /* worker name or reason; may be "" */
+};
+
+/* Called from the loop, after the journal's commit. It may call the functions below. */
+typedef void coordinator_listener(void *context, const struct coordinator_event *event);
+
+struct coordinator_params {
+    const char *state_dir; /* created when missing */
+    struct lt_link *link;  /* borrowed; outlives the coordinator */
+    int64_t lease_ms;      /* 0: 30,000 */
+    int64_t heartbeat_ms;  /* 0: 2,000 */
+    int64_t restart_grace_ms; /* no lease of before the start expires sooner; negative: max(lease_ms, 60,000) */
+    uint64_t credit_bytes;    /* 0: LT_CREDIT_BYTES_DEFAULT */
+    uint32_t attempts_max;    /* 0: 5 */
+    coordinator_listener *listener; /* may be NULL */
+    void *listener_context;
+};
+
+/* Locks and opens the state folder, replays the journal. LT_BUSY: another coordinator has it. LT_CORRUPT, LT_UNSUPPORTED:
+ * the journal is damaged or of another version; nothing was changed. */
+lt_status coordinator_create(const struct coordinator_params *params, struct coordinator **coordinator_out,
+                             struct lt_error *error);
+void coordinator_destroy(struct coordinator **coordinator);
+
+/* Waits at most `timeout_ms` for packets, timers and calls, and handles what is there. An error is not repairable here
+ * (journal or disk): stop the process; a restart recovers. */
+lt_status coordinator_step(struct coordinator *coordinator, int timeout_ms, struct lt_error *error);
+void coordinator_wake(struct coordinator *coordinator);
+
+/* Runs `work` on the loop's thread, between two batches, and waits for it. From the loop's thread itself it runs at once.
+ * LT_CANCELLED: the coordinator is being destroyed. */
+typedef void coordinator_work(struct coordinator *coordinator, void *context);
+lt_status coordinator_call(struct coordinator *coordinator, coordinator_work *work, void *context);
+
+/* Adds a job. Paths of texts are read now (tensor `text` of a safetensors file; relative ones are below `base_dir`);
+ * "sha256:<hex>" names a blob given by coordinator_put_blob. `allow_paths` false refuses paths. Durable on return. A job
+ * of equal content that is not failed or cancelled is the same job: its id comes back and *existed_out is true. */
+struct coordinator_submit {
+    const char *json;
+    size_t json_bytes;
+    const char *origin;   /* for messages */
+    const char *base_dir; /* NULL: as written */
+    bool allow_paths;
+    int priority;         /* higher first */
+};
+lt_status coordinator_add_job(struct coordinator *coordinator, const struct coordinator_submit *submit,
+                              uint32_t *id_out, bool *existed_out, struct lt_error *error);
+/* Keeps f32 text rows [n, text_dim] for jobs to name by digest. */
+lt_status coordinator_put_blob(struct coordinator *coordinator, const void *data, size_t bytes,
+                               struct lt_digest *digest_out, struct lt_error *error);
+/* Tensor `text` of a safetensors file as f32 bytes, malloc'ed for the caller. */
+lt_status coordinator_read_text(const char *path, void **data_out, size_t *bytes_out, struct lt_error *error);
+
+lt_status coordinator_cancel(struct coordinator *coordinator, uint32_t job, struct lt_error *error);
+/* The publisher's report on a FINALIZING job. LT_OK: completed, intermediate files go; else failed with the text. */
+lt_status coordinator_published(struct coordinator *coordinator, uint32_t job, lt_status outcome, const char *text,
+                                struct lt_error *error);
+/* No new leases; workers are told to finish what they run. */
+void coordinator_drain(struct coordinator *coordinator);
+
+struct coordinator_job_status {
+    uint32_t id;
+    struct lt_digest digest; /* of the canonical job */
+    char name[128];
+    enum job_state state;
+    int priority;
+    struct run_progress progress;
+    double fraction;      /* 0..1 of the tasks */
+    double eta_seconds;   /* negative: not known yet */
+    uint64_t retry_count; /* leases that ended without a result */
+    int64_t created_us, started_us, finished_us; /* wall clock; 0: not yet */
+    lt_status status;     /* why it failed */
+    char reason[512];     /* why it failed, or why it does not run now; "" when it runs */
+    char kernel_class[128];
+};
+
+/* LT_NOT_FOUND when there is no such job. */
+lt_status coordinator_job_status(struct coordinator *coordinator, uint32_t job,
+                                 struct coordinator_job_status *status_out, struct lt_error *error);
+/* Ids in order of arrival, at most `max`; returns how many there are in all. */
+size_t coordinator_jobs(struct coordinator *coordinator, uint32_t *id_out, size_t max);
+/* The canonical JSON; lives as long as the job. */
+const char *coordinator_job_json(struct coordinator *coordinator, uint32_t job);
+/* NULL: no such job, or a finished one whose files are gone. */
+struct run *coordinator_job_run(struct coordinator *coordinator, uint32_t job);
+
+struct coordinator_worker_status {
+    char name[128], device[128], kernel_class[128];
+    const char *state; /* idle busy suspect draining */
+    uint32_t slot_count, lease_count, model_count;
+    uint64_t memory_bytes, rss_bytes;
+    uint64_t tasks_done, tasks_failed;
+    int64_t silent_ms;   /* since it was last heard */
+    double busy_seconds; /* sum of its leases that ended with a result */
+    uint32_t task_job, task_index, task_done, task_total; /* of its first lease; job 0: none */
+};
+
+size_t coordinator_workers(struct coordinator *coordinator, struct coordinator_worker_status *status_out, size_t max);
+uint64_t coordinator_event_sequence(const struct coordinator *coordinator);
