@@ -1,9 +1,10 @@
 #include "worker/model/config.h"
 
-#include <math.h>
-#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <strings.h>
+
+enum { LAYERS_MAX = 512 };
 
 static const struct {
     const char *name;
@@ -32,7 +33,6 @@ static const struct {
 } relatives[] = {
     {"vace_blocks.0.after_proj.weight", "VACE"},
     {"audio_injector.injector.0.k.weight", "S2V"},
-    {"casual_audio_encoder.weights", "S2V"},
     {"audio_proj.audio_proj_glob_1.layer.weight", "HuMo"},
     {"control_adapter.conv.weight", "Fun camera"},
     {"ref_conv.weight", "Fun control with reference"},
@@ -66,14 +66,20 @@ static int64_t count_of(const struct tensor_info *tensor)
     return tensor ? count : 0;
 }
 
-static lt_status need(const struct tensor_file *file, const char *name, const struct tensor_info **tensor_out,
-                      struct lt_error *error)
+/* How many units of `unit` values the tensor holds: a whole number above zero. */
+static lt_status units_of(const struct tensor_file *file, const char *name, int64_t unit, int64_t *units_out,
+                          struct lt_error *error)
 {
-    *tensor_out = tensor_file_find(file, name);
-    if (*tensor_out)
-        return LT_OK;
-    return lt_fail(error, LT_BAD_INPUT, "%s: not a Wan transformer: tensor '%s' is missing", tensor_file_path(file),
-                   name);
+    const struct tensor_info *tensor = tensor_file_find(file, name);
+    const int64_t count = count_of(tensor);
+    if (!tensor)
+        return lt_fail(error, LT_BAD_INPUT, "%s: not a Wan transformer: tensor '%s' is missing",
+                       tensor_file_path(file), name);
+    if (count == 0 || count % unit != 0)
+        return lt_fail(error, LT_BAD_INPUT, "%s: tensor '%s': %lld values, expected a multiple of %lld",
+                       tensor_file_path(file), name, (long long)count, (long long)unit);
+    *units_out = count / unit;
+    return LT_OK;
 }
 
 static lt_status refuse_relatives(const struct tensor_file *file, struct lt_error *error)
@@ -82,33 +88,55 @@ static lt_status refuse_relatives(const struct tensor_file *file, struct lt_erro
         if (tensor_file_find(file, relatives[i].tensor))
             return lt_fail(error, LT_UNSUPPORTED, "%s: a Wan %s model (it has '%s'), which is not supported",
                            tensor_file_path(file), relatives[i].name, relatives[i].tensor);
-    for (size_t i = 0; i < tensor_file_count(file); i++)
-        if (strstr(tensor_file_at(file, i)->name, "motion_attn"))
-            return lt_fail(error, LT_UNSUPPORTED, "%s: an MTV model (it has '%s'), which is not supported",
-                           tensor_file_path(file), tensor_file_at(file, i)->name);
+    for (size_t i = 0; i < tensor_file_count(file); i++) {
+        const char *name = tensor_file_at(file, i)->name;
+        const bool mtv = strstr(name, "motion_attn") != NULL;
+        if (mtv || strncmp(name, "casual_audio_encoder.", 21) == 0)
+            return lt_fail(error, LT_UNSUPPORTED, "%s: a Wan %s model (it has '%s'), which is not supported",
+                           tensor_file_path(file), mtv ? "MTV" : "S2V", name);
+    }
     return LT_OK;
 }
 
-static int64_t layer_count(const struct tensor_file *file)
+static lt_status count_layers(const struct tensor_file *file, int64_t *layers_out, struct lt_error *error)
 {
     int64_t layers = 0;
     for (size_t i = 0; i < tensor_file_count(file); i++) {
-        long long number;
-        if (sscanf(tensor_file_at(file, i)->name, "blocks.%lld.", &number) == 1 && number >= layers && number < 512)
-            layers = number + 1;
+        const char *name = tensor_file_at(file, i)->name;
+        char *end;
+        if (strncmp(name, "blocks.", 7) != 0 || name[7] < '0' || name[7] > '9')
+            continue;
+        const long number = strtol(name + 7, &end, 10);
+        /* Animate's face blocks may be filed as blocks.N.fuser_block: they make no block */
+        if (*end != '.' || strncmp(end, ".fuser_block.", 13) == 0)
+            continue;
+        if (number >= LAYERS_MAX)
+            return lt_fail(error, LT_BAD_INPUT, "%s: tensor '%s': at most %d blocks are allowed",
+                           tensor_file_path(file), name, LAYERS_MAX);
+        layers = number >= layers ? number + 1 : layers;
     }
-    return layers;
+    *layers_out = layers;
+    return LT_OK;
+}
+
+static bool is_animate(const struct tensor_file *file)
+{
+    return tensor_file_find(file, "pose_patch_embedding.weight") ||
+           tensor_file_find(file, "face_adapter.fuser_blocks.0.k_norm.weight") ||
+           tensor_file_find(file, "blocks.0.fuser_block.k_norm.weight");
 }
 
 static lt_status choose_variant(const struct tensor_file *file, struct dit_config *c, struct lt_error *error)
 {
     c->image_attention = tensor_file_find(file, "blocks.0.cross_attn.k_img.weight") != NULL;
     c->image_positions = tensor_file_find(file, "img_emb.emb_pos") != NULL;
-    if (tensor_file_find(file, "pose_patch_embedding.weight") ||
-        tensor_file_find(file, "face_adapter.fuser_blocks.0.k_norm.weight"))
+    if (is_animate(file))
         c->variant = DIT_VARIANT_ANIMATE;
-    else if (c->image_attention)
+    else if (c->image_attention && c->in_channels == 36)
         c->variant = c->image_positions ? DIT_VARIANT_FLF2V : DIT_VARIANT_I2V_21;
+    else if (c->image_attention)
+        return lt_fail(error, LT_UNSUPPORTED, "%s: image cross-attention with %lld input channels: a control model, "
+                       "which is not supported", tensor_file_path(file), (long long)c->in_channels);
     else if (c->in_channels == 36)
         c->variant = DIT_VARIANT_I2V_22;
     else if (c->in_channels == 48 && c->out_channels == 48)
@@ -122,21 +150,36 @@ static lt_status choose_variant(const struct tensor_file *file, struct dit_confi
     return LT_OK;
 }
 
+/* The sizes of the model it is merged onto are not in it: those of the one published base are assumed. */
+static lt_status detect_talk(const struct tensor_file *file, struct dit_config *config_out, struct lt_error *error)
+{
+    struct dit_config c;
+    LT_TRY(dit_config_named("talk-addon", &c, error));
+    LT_TRY(units_of(file, "blocks.0.norm_x.weight", 1, &c.dim, error));
+    if (c.dim % 128 != 0)
+        return lt_fail(error, LT_BAD_INPUT, "%s: width %lld is not a multiple of the head width 128",
+                       tensor_file_path(file), (long long)c.dim);
+    c.head_count = c.dim / 128;
+    LT_TRY(count_layers(file, &c.layer_count, error));
+    *config_out = c;
+    return LT_OK;
+}
+
 lt_status dit_config_detect(const struct tensor_file *file, struct dit_config *config_out,
                             struct lt_error *error)
 {
     struct dit_config c = {.text_len = 512, .epsilon = 1e-6f};
-    const struct tensor_info *tensor;
+    int64_t unused;
     if (tensor_file_find(file, "blocks.0.audio_cross_attn.q_linear.weight") &&
         !tensor_file_find(file, "blocks.0.self_attn.q.weight")) {
         if (tensor_file_find(file, "blocks.0.audio_cross_attn.q_norm.weight"))
             return lt_fail(error, LT_UNSUPPORTED, "%s: a LongCat-Avatar model, which is not supported",
                            tensor_file_path(file));
-        return dit_config_named("talk-addon", config_out, error);
+        return detect_talk(file, config_out, error);
     }
-    LT_TRY(need(file, "patch_embedding.bias", &tensor, error));
-    LT_TRY(refuse_relatives(file, error));
-    c.dim = count_of(tensor);
+    if (!is_animate(file)) /* it may hold parts that others are known by */
+        LT_TRY(refuse_relatives(file, error));
+    LT_TRY(units_of(file, "patch_embedding.bias", 1, &c.dim, error));
     if (c.dim == 4096)
         return lt_fail(error, LT_UNSUPPORTED, "%s: a LongCat model (width 4096), which is not supported",
                        tensor_file_path(file));
@@ -144,23 +187,17 @@ lt_status dit_config_detect(const struct tensor_file *file, struct dit_config *c
         return lt_fail(error, LT_BAD_INPUT, "%s: width %lld is not a multiple of the head width 128",
                        tensor_file_path(file), (long long)c.dim);
     c.head_count = c.dim / 128;
-    LT_TRY(need(file, "patch_embedding.weight", &tensor, error));
-    c.in_channels = count_of(tensor) / (4 * c.dim);
-    LT_TRY(need(file, "head.head.weight", &tensor, error));
-    c.out_channels = count_of(tensor) / c.dim / 4;
-    LT_TRY(need(file, "blocks.0.ffn.0.weight", &tensor, error));
-    c.ffn_dim = count_of(tensor) / c.dim;
-    LT_TRY(need(file, "text_embedding.0.weight", &tensor, error));
-    c.text_dim = count_of(tensor) / c.dim;
-    LT_TRY(need(file, "time_embedding.0.weight", &tensor, error));
-    c.freq_dim = count_of(tensor) / c.dim;
-    LT_TRY(need(file, "blocks.0.self_attn.norm_q.weight", &tensor, error));
-    LT_TRY(need(file, "head.modulation", &tensor, error));
-    c.layer_count = layer_count(file);
-    if (c.in_channels < 1 || c.out_channels < 1 || c.ffn_dim < 1 || c.text_dim < 1 || c.freq_dim < 2)
-        return lt_fail(error, LT_BAD_INPUT, "%s: tensor shapes do not fit together (channels %lld and %lld, text %lld, "
-                       "time %lld)", tensor_file_path(file), (long long)c.in_channels, (long long)c.out_channels,
-                       (long long)c.text_dim, (long long)c.freq_dim);
+    LT_TRY(units_of(file, "patch_embedding.weight", 4 * c.dim, &c.in_channels, error));
+    LT_TRY(units_of(file, "head.head.weight", 4 * c.dim, &c.out_channels, error));
+    LT_TRY(units_of(file, "blocks.0.ffn.0.weight", c.dim, &c.ffn_dim, error));
+    LT_TRY(units_of(file, "text_embedding.0.weight", c.dim, &c.text_dim, error));
+    LT_TRY(units_of(file, "time_embedding.0.weight", c.dim, &c.freq_dim, error));
+    LT_TRY(units_of(file, "blocks.0.self_attn.norm_q.weight", c.dim, &unused, error));
+    LT_TRY(units_of(file, "head.modulation", 2 * c.dim, &unused, error));
+    if (c.freq_dim % 2 != 0)
+        return lt_fail(error, LT_BAD_INPUT, "%s: tensor 'time_embedding.0.weight': %lld columns, expected an even "
+                       "number", tensor_file_path(file), (long long)c.freq_dim);
+    LT_TRY(count_layers(file, &c.layer_count, error));
     LT_TRY(choose_variant(file, &c, error));
     *config_out = c;
     return LT_OK;

@@ -8,7 +8,15 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { NAME_BYTES_MAX = 1024, VALUE_BYTES_MAX = 16 << 20, ARRAY_DEPTH_MAX = 4, BUFFER_BYTES = 64 * 1024 };
+enum {
+    NAME_BYTES_MAX = 1024,
+    VALUE_BYTES_MAX = 64 * 1024, /* longer metadata texts are passed over */
+    ARRAY_DEPTH_MAX = 4,
+    BUFFER_BYTES = 64 * 1024,
+    HEADER_BYTES_MAX = 256 << 20, /* bounds the time that a sparse file of any size can take */
+    PAIR_COUNT_MAX = 8192,
+    TENSOR_COUNT_MAX = 65536,
+};
 
 enum gguf_type { GGUF_U8, GGUF_I8, GGUF_U16, GGUF_I16, GGUF_U32, GGUF_I32, GGUF_F32, GGUF_BOOL, GGUF_STRING,
                  GGUF_ARRAY, GGUF_U64, GGUF_I64, GGUF_F64, GGUF_TYPE_COUNT };
@@ -46,6 +54,13 @@ static lt_status no_memory(struct reader *r, struct lt_error *error)
     return lt_fail(error, LT_NO_MEMORY, "%s: no memory for its index", r->path);
 }
 
+static lt_status check_header(struct reader *r, struct lt_error *error)
+{
+    if (r->at > HEADER_BYTES_MAX)
+        return lt_fail(error, LT_BAD_INPUT, "%s: a header of more than %d MiB", r->path, HEADER_BYTES_MAX >> 20);
+    return LT_OK;
+}
+
 static lt_status take(struct reader *r, void *data, uint64_t bytes, struct lt_error *error)
 {
     uint8_t *to = data;
@@ -66,7 +81,7 @@ static lt_status take(struct reader *r, void *data, uint64_t bytes, struct lt_er
         r->at += part;
         bytes -= part;
     }
-    return LT_OK;
+    return check_header(r, error);
 }
 
 static lt_status skip(struct reader *r, uint64_t bytes, struct lt_error *error)
@@ -74,7 +89,7 @@ static lt_status skip(struct reader *r, uint64_t bytes, struct lt_error *error)
     if (bytes > r->end - r->at)
         return bad(r, error, "a metadata value reaches beyond the end of the file");
     r->at += bytes;
-    return LT_OK;
+    return check_header(r, error);
 }
 
 static lt_status take_u32(struct reader *r, uint32_t *value, struct lt_error *error)
@@ -103,6 +118,22 @@ static lt_status take_string(struct reader *r, uint64_t bytes_max, const char *w
     text[bytes] = 0;
     if (memchr(text, 0, (size_t)bytes))
         return lt_fail(error, LT_BAD_INPUT, "%s: %s holds a zero byte", r->path, what);
+    *text_out = text;
+    return LT_OK;
+}
+
+/* A metadata text; one that is too long to keep is passed over, and *text_out stays NULL. */
+static lt_status take_text(struct reader *r, char **text_out, struct lt_error *error)
+{
+    uint64_t bytes;
+    LT_TRY(take_u64(r, &bytes, error));
+    if (bytes > VALUE_BYTES_MAX)
+        return skip(r, bytes, error);
+    char *text = lt_arena_take(r->arena, (size_t)bytes + 1);
+    if (!text)
+        return no_memory(r, error);
+    LT_TRY(take(r, text, bytes, error));
+    text[bytes] = 0;
     *text_out = text;
     return LT_OK;
 }
@@ -223,7 +254,7 @@ static lt_status take_value(struct reader *r, const char *key, char **text_out, 
         LT_TRY(take_alignment(r, type, error));
         snprintf(text, sizeof text, "%llu", (unsigned long long)r->alignment);
     } else if (type == GGUF_STRING) {
-        return take_string(r, VALUE_BYTES_MAX, "a metadata string", text_out, error);
+        return take_text(r, text_out, error);
     } else if (type == GGUF_ARRAY && strncmp(key, shape_prefix, sizeof shape_prefix - 1) == 0) {
         LT_TRY(take_shape(r, key + sizeof shape_prefix - 1, error));
     } else if (type == GGUF_ARRAY) {
@@ -240,9 +271,9 @@ static lt_status take_value(struct reader *r, const char *key, char **text_out, 
 
 static lt_status take_pairs(struct reader *r, uint64_t count, struct gguf_index *index, struct lt_error *error)
 {
-    if (count > (r->end - r->at) / 13) /* key length, one letter, type */
-        return lt_fail(error, LT_BAD_INPUT, "%s: %llu metadata pairs do not fit in the file", r->path,
-                       (unsigned long long)count);
+    if (count > PAIR_COUNT_MAX || count > (r->end - r->at) / 13) /* key length, one letter, type */
+        return lt_fail(error, LT_BAD_INPUT, "%s: %llu metadata pairs do not fit in the file, or are more than %d",
+                       r->path, (unsigned long long)count, PAIR_COUNT_MAX);
     for (uint64_t i = 0; i < count; i++) {
         char *key, *value = NULL;
         LT_TRY(take_string(r, NAME_BYTES_MAX, "a metadata key", &key, error));
@@ -257,21 +288,37 @@ static lt_status take_pairs(struct reader *r, uint64_t count, struct gguf_index 
             return no_memory(r, error);
         *pair = (struct gguf_pair){key, value, index->metadata};
         index->metadata = pair;
-        if (i > 100000)
-            return bad(r, error, "more than 100,000 metadata pairs");
     }
     return LT_OK;
 }
 
 /* -- tensors ------------------------------------------------------------------------------------------------ */
 
+/* Types that exist in other files of this format. */
+static const char *foreign_type(uint32_t type)
+{
+    static const struct {
+        uint32_t id;
+        const char *name;
+    } known[] = {
+        {9, "Q8_1"},    {15, "Q8_K"},  {16, "IQ2_XXS"}, {17, "IQ2_XS"}, {18, "IQ3_XXS"}, {19, "IQ1_S"},
+        {20, "IQ4_NL"}, {21, "IQ3_S"}, {22, "IQ2_S"},   {23, "IQ4_XS"}, {29, "IQ1_M"},   {34, "TQ1_0"},
+        {35, "TQ2_0"},  {39, "MXFP4"},
+    };
+    for (size_t i = 0; i < LT_COUNT(known); i++)
+        if (known[i].id == type)
+            return known[i].name;
+    return "unknown";
+}
+
 static lt_status tensor_bytes(struct reader *r, struct tensor_info *tensor, uint32_t type, struct lt_error *error)
 {
     const struct lt_type_info *info = type < 200 ? lt_type_info((enum lt_type)type) : NULL;
     uint64_t count = 1;
     if (!info)
-        return lt_fail(error, LT_UNSUPPORTED, "%s: tensor '%s' has ggml type %u, which is not supported (F32, F16, BF16, "
-                       "Q4_0 to Q8_0 and Q2_K to Q6_K are)", r->path, tensor->name, type);
+        return lt_fail(error, LT_UNSUPPORTED, "%s: tensor '%s' has ggml type %u (%s), which is not supported (F32, "
+                       "F16, BF16, Q4_0 to Q8_0 and Q2_K to Q6_K are)", r->path, tensor->name, type,
+                       foreign_type(type));
     tensor->type = info->type;
     for (int i = 0; i < tensor->rank; i++)
         if (tensor->dim[i] < 1 || __builtin_mul_overflow(count, (uint64_t)tensor->dim[i], &count) ||
@@ -328,6 +375,10 @@ static lt_status apply_shapes(struct reader *r, struct gguf_index *index, struct
             if (have != want)
                 return lt_fail(error, LT_BAD_INPUT, "%s: orig_shape of '%s' has %lld values, the tensor %lld", r->path,
                                tensor->name, (long long)want, (long long)have);
+            if (shape->dim[shape->rank - 1] % lt_type_info(tensor->type)->block_values != 0)
+                return lt_fail(error, LT_UNSUPPORTED, "%s: orig_shape of '%s': its rows of %lld values are not whole %s "
+                               "blocks", r->path, tensor->name, (long long)shape->dim[shape->rank - 1],
+                               lt_type_info(tensor->type)->name);
             tensor->rank = shape->rank;
             memcpy(tensor->dim, shape->dim, sizeof tensor->dim);
         }
@@ -370,9 +421,9 @@ static lt_status parse(struct reader *r, struct gguf_index *index, struct lt_err
     LT_TRY(take_u64(r, &tensors, error));
     LT_TRY(take_u64(r, &pairs, error));
     LT_TRY(take_pairs(r, pairs, index, error));
-    if (tensors > (r->end - r->at) / 25) /* name length and letter, rank, type, offset */
-        return lt_fail(error, LT_BAD_INPUT, "%s: %llu tensors do not fit in the file", r->path,
-                       (unsigned long long)tensors);
+    if (tensors > TENSOR_COUNT_MAX || tensors > (r->end - r->at) / 25) /* name length, letter, rank, type, offset */
+        return lt_fail(error, LT_BAD_INPUT, "%s: %llu tensors do not fit in the file, or are more than %d", r->path,
+                       (unsigned long long)tensors, TENSOR_COUNT_MAX);
     index->count = (size_t)tensors;
     index->tensor = lt_arena_take_array(r->arena, index->count, sizeof *index->tensor);
     if (!index->tensor)

@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 enum { BLOCKS_MAX = 512, ALIGNMENT = 64 };
 
@@ -36,7 +37,7 @@ struct store {
 static int64_t block_of(const char *name)
 {
     char *end;
-    if (strncmp(name, "blocks.", 7) != 0)
+    if (strncmp(name, "blocks.", 7) != 0 || name[7] < '0' || name[7] > '9')
         return -1;
     const long number = strtol(name + 7, &end, 10);
     return end > name + 7 && *end == '.' && number >= 0 && number < BLOCKS_MAX ? number : -1;
@@ -80,7 +81,9 @@ static lt_status reserve_slabs(struct store *store, const struct tensor_file *fi
         struct slab *slab = &store->slab[i];
         if (slab->bytes == 0)
             continue;
-        slab->data = aligned_alloc(ALIGNMENT, slab->bytes);
+        /* not malloc: what is unmapped goes back to the system at once */
+        void *data = mmap(NULL, slab->bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        slab->data = data == MAP_FAILED ? NULL : data;
         if (!slab->data)
             return lt_fail(error, LT_NO_MEMORY, "%s: no memory for a slab of %zu bytes", store->path, slab->bytes);
         store->stats.slab_count++;
@@ -146,7 +149,8 @@ void store_destroy(struct store **store)
         return;
     for (size_t i = 0; s->slab && i <= s->block_count; i++) {
         lt_assert(s->slab[i].users == 0);
-        free(s->slab[i].data);
+        if (s->slab[i].data)
+            munmap(s->slab[i].data, s->slab[i].bytes);
     }
     free(s->slab);
     free(s->path);
@@ -211,12 +215,13 @@ lt_status store_tensor_shaped(const struct store *store, const char *name, int r
     LT_TRY(store_tensor(store, name, &view, error));
     for (int i = 0; i < rank; i++)
         count *= dim[i];
-    if (count != lt_view_count(&view)) {
+    const struct lt_type_info *type = lt_type_info(view.type);
+    if (count != lt_view_count(&view) || (rank > 0 && dim[rank - 1] % type->block_values != 0)) {
         char expected[128], found[128];
         format_dims(expected, sizeof expected, rank, dim);
         format_dims(found, sizeof found, view.rank, view.dim);
-        return lt_fail(error, LT_BAD_INPUT, "%s: tensor '%s': expected %s, found %s", store->path, name, expected,
-                       found);
+        return lt_fail(error, LT_BAD_INPUT, "%s: tensor '%s': expected %s, found %s of type %s", store->path,
+                       name, expected, found, type->name);
     }
     *view_out = lt_view_make(view.data, view.type, rank, dim);
     return LT_OK;

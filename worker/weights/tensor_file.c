@@ -13,7 +13,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum { PIECE_BYTES = 8 << 20, SAMPLES = 64, SAMPLE_BYTES = 4096 };
+enum { PIECE_BYTES = 8 << 20, PAGE_BYTES = 4096, SAMPLES = 64, SAMPLE_BYTES = 4096, INDEX_BYTES_MAX = 32 << 20 };
 
 struct tensor_file {
     int fd;
@@ -34,7 +34,9 @@ struct tensor_file {
 static int by_offset(const void *a, const void *b)
 {
     const struct tensor_info *x = a, *y = b;
-    return x->offset < y->offset ? -1 : x->offset > y->offset;
+    if (x->offset != y->offset)
+        return x->offset < y->offset ? -1 : 1;
+    return x->bytes < y->bytes ? -1 : x->bytes > y->bytes; /* an empty tensor stands before its neighbour */
 }
 
 static int by_name(const void *a, const void *b, void *context)
@@ -150,7 +152,7 @@ lt_status tensor_file_open(const char *path, struct tensor_file **file_out, stru
     char magic[4];
     if (!file)
         return lt_fail(error, LT_NO_MEMORY, "%s: no memory", path);
-    lt_arena_init(&file->arena, 0);
+    lt_arena_init(&file->arena, INDEX_BYTES_MAX);
     file->fd = open(path, O_RDONLY | O_CLOEXEC);
     file->path = strdup(path);
     const char *dot = strrchr(path, '.');
@@ -162,7 +164,9 @@ lt_status tensor_file_open(const char *path, struct tensor_file **file_out, stru
         status = lt_fail(error, LT_UNSUPPORTED, "%s: Python pickles are not read; convert it to safetensors first", path);
     else
         status = lt_file_read_at(file->fd, path, 0, magic, 4, error);
-    if (status == LT_OK)
+    if (status == LT_OK && memcmp(magic, "PK\3\4", 4) == 0)
+        status = lt_fail(error, LT_UNSUPPORTED, "%s: Python pickles are not read; convert it to safetensors first", path);
+    else if (status == LT_OK)
         status = memcmp(magic, "GGUF", 4) == 0 ? index_gguf(file, error) : index_safetensors(file, error);
     if (status != LT_OK) {
         tensor_file_close(&file);
@@ -242,13 +246,28 @@ const char *tensor_file_metadata(const struct tensor_file *file, const char *key
 
 /* -- bytes -------------------------------------------------------------------------------------------------- */
 
+static bool same_file(const struct stat *a, const struct stat *b)
+{
+    return a->st_dev == b->st_dev && a->st_ino == b->st_ino && a->st_size == b->st_size &&
+           a->st_mtim.tv_sec == b->st_mtim.tv_sec && a->st_mtim.tv_nsec == b->st_mtim.tv_nsec;
+}
+
+/* Both what is held open and what now has its name: a file that was replaced is another model. */
 static lt_status check_unchanged(const struct tensor_file *file, struct lt_error *error)
 {
-    struct stat now;
-    if (fstat(file->fd, &now) != 0 || now.st_size != file->opened.st_size || now.st_ino != file->opened.st_ino ||
-        now.st_mtim.tv_sec != file->opened.st_mtim.tv_sec || now.st_mtim.tv_nsec != file->opened.st_mtim.tv_nsec)
+    struct stat held, named;
+    if (fstat(file->fd, &held) != 0 || stat(file->path, &named) != 0 || !same_file(&held, &file->opened) ||
+        !same_file(&named, &file->opened))
         return lt_fail(error, LT_CORRUPT, "%s: the file changed since it was opened; load it again", file->path);
     return LT_OK;
+}
+
+/* Only whole pages are dropped, so the page that the read before this one ended in is dropped now. */
+static void drop_cache(const struct tensor_file *file, uint64_t offset, uint64_t bytes)
+{
+    const uint64_t start = offset / PAGE_BYTES * PAGE_BYTES, last = offset + bytes;
+    const uint64_t end = last == tensor_file_bytes(file) ? last + PAGE_BYTES : last;
+    posix_fadvise(file->fd, (off_t)start, (off_t)(end - start), POSIX_FADV_DONTNEED);
 }
 
 lt_status tensor_file_read(struct tensor_file *file, const struct tensor_info *info, void *data,
@@ -260,11 +279,11 @@ lt_status tensor_file_read(struct tensor_file *file, const struct tensor_info *i
         const uint64_t left = info->bytes - done, part = left < PIECE_BYTES ? left : PIECE_BYTES;
         if (lt_file_read_at(file->fd, file->path, info->offset + done, to + done, (size_t)part, error) != LT_OK)
             return lt_error_prefix(error, "tensor '%s'", info->name);
-        posix_fadvise(file->fd, (off_t)(info->offset + done), (off_t)part, POSIX_FADV_DONTNEED);
+        drop_cache(file, info->offset + done, part);
         done += part;
     }
     file->bytes_read += info->bytes;
-    return LT_OK;
+    return check_unchanged(file, error); /* nor while it was read */
 }
 
 uint64_t tensor_file_bytes_read(const struct tensor_file *file)
