@@ -3,6 +3,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include <oneapi/dnnl/dnnl.h>
+
 unsigned lt_caps_detect(void)
 {
     unsigned caps = LT_CAP_HOST;
@@ -23,4 +25,12 @@ void lt_caps_format(unsigned caps, char *text, size_t size)
 {
     snprintf(text, size, "%s%s%s%s", caps & LT_CAP_HOST ? "host" : "ref", caps & LT_CAP_AVX2 ? " avx2" : "",
              caps & LT_CAP_AVX512 ? " avx512" : "", caps & LT_CAP_AVX512_BF16 ? " avx512_bf16" : "");
+}
+
+void lt_kernels_class(char *text, size_t size)
+{
+    char caps[64];
+    const dnnl_version_t *dnnl = dnnl_version();
+    lt_caps_format(lt_caps_detect(), caps, sizeof caps);
+    snprintf(text, size, "%s onednn-%d.%d.%d", caps, dnnl->major, dnnl->minor, dnnl->patch);
 }

@@ -152,6 +152,8 @@ enum lt_caps {
 };
 unsigned lt_caps_detect(void);
 void lt_caps_format(unsigned caps, char *text, size_t size);
+/* What must be equal for equal bits: instruction sets and library version, "host avx2 avx512 onednn-2.6.3". */
+void lt_kernels_class(char *text, size_t size);
 
 /* Fills every entry: reference first, then what `caps` allow, later wins. caps 0 = reference only. */
 void lt_kernels_init(struct lt_kernels *table, unsigned caps);
