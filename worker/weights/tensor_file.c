@@ -13,7 +13,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum { PIECE_BYTES = 8 << 20, PAGE_BYTES = 4096, SAMPLES = 64, SAMPLE_BYTES = 4096, INDEX_BYTES_MAX = 32 << 20 };
+enum { PIECE_BYTES = 8 << 20, SAMPLES = 64, SAMPLE_BYTES = 4096, INDEX_BYTES_MAX = 32 << 20 };
 
 struct tensor_file {
     int fd;
@@ -262,12 +262,13 @@ static lt_status check_unchanged(const struct tensor_file *file, struct lt_error
     return LT_OK;
 }
 
-/* Only whole pages are dropped, so the page that the read before this one ended in is dropped now. */
+/* The cache keeps what a call covers only in part, and its units may be some MiB large: a piece of what was read before
+ * is named again. Length 0 means to the end of the file. */
 static void drop_cache(const struct tensor_file *file, uint64_t offset, uint64_t bytes)
 {
-    const uint64_t start = offset / PAGE_BYTES * PAGE_BYTES, last = offset + bytes;
-    const uint64_t end = last == tensor_file_bytes(file) ? last + PAGE_BYTES : last;
-    posix_fadvise(file->fd, (off_t)start, (off_t)(end - start), POSIX_FADV_DONTNEED);
+    const uint64_t start = offset > PIECE_BYTES ? offset - PIECE_BYTES : 0, last = offset + bytes;
+    const uint64_t length = last == tensor_file_bytes(file) ? 0 : last - start;
+    posix_fadvise(file->fd, (off_t)start, (off_t)length, POSIX_FADV_DONTNEED);
 }
 
 lt_status tensor_file_read(struct tensor_file *file, const struct tensor_info *info, void *data,
