@@ -84,6 +84,15 @@ static uint32_t ready_lowest(const struct ready_set *set)
     return index;
 }
 
+/* Words beyond the end of a level are empty. */
+static uint64_t word_of(const struct ready_set *set, uint64_t task_count, uint32_t level, uint64_t index)
+{
+    uint64_t words = task_count;
+    for (uint32_t i = 0; i <= level; i++)
+        words = (words + 63) / 64;
+    return index < words ? set->word[level][index] : 0;
+}
+
 static uint32_t window_count(const struct plan *plan, uint32_t step)
 {
     return step < plan->step_count ? plan->step[step].window_count : plan->segment_count;
@@ -217,6 +226,30 @@ enum task_state graph_state(const struct graph *graph, uint32_t task)
 uint32_t graph_next(const struct graph *graph)
 {
     return ready_lowest(&graph->ready);
+}
+
+uint32_t graph_next_after(const struct graph *graph, uint32_t task)
+{
+    const struct ready_set *set = &graph->ready;
+    uint64_t index = (uint64_t)task + 1;
+    uint32_t level = 0;
+    /* Up until a word has a bit at or above the index, then down along the lowest ones. */
+    for (; level < set->level_count; level++, index = index / 64 + 1) {
+        const uint64_t limit = level == 0 ? graph->plan->task_count : UINT64_MAX;
+        if (index >= limit)
+            return UINT32_MAX;
+        const uint64_t word = word_of(set, graph->plan->task_count, level, index / 64);
+        const uint64_t above = word & (UINT64_MAX << index % 64);
+        if (above) {
+            index = index / 64 * 64 + (uint64_t)__builtin_ctzll(above);
+            break;
+        }
+    }
+    if (level == set->level_count)
+        return UINT32_MAX;
+    while (level-- > 0)
+        index = index * 64 + (uint64_t)__builtin_ctzll(set->word[level][index]);
+    return (uint32_t)index;
 }
 
 uint32_t graph_ready_count(const struct graph *graph)

@@ -16,6 +16,8 @@ void graph_destroy(struct graph **graph);
 enum task_state graph_state(const struct graph *graph, uint32_t task);
 /* The ready task to run next: lowest step first, then lowest index; UINT32_MAX: none is ready. */
 uint32_t graph_next(const struct graph *graph);
+/* The lowest ready task above `task`; UINT32_MAX: none. */
+uint32_t graph_next_after(const struct graph *graph, uint32_t task);
 uint32_t graph_ready_count(const struct graph *graph);
 void graph_lease(struct graph *graph, uint32_t task);  /* READY -> LEASED */
 void graph_return(struct graph *graph, uint32_t task); /* LEASED -> READY */

@@ -20,6 +20,9 @@ struct run_text {
     uint64_t bytes; /* 0: not given */
 };
 
+/* "blobs/<hex>": where a text lies in the store. */
+void run_text_name(const struct lt_digest *digest, char name_out[80]);
+
 struct run_params {
     uint32_t id;
     const char *json; /* canonical; copied */
@@ -44,6 +47,27 @@ enum { RUN_MODELS = 3 };
 const struct job_model *run_model(const struct run *run, uint32_t index); /* name NULL: the job has none */
 void run_pin_model(struct run *run, uint32_t index, const struct lt_digest *fingerprint);
 uint32_t run_task_model(const struct run *run, uint32_t task); /* index of the model it needs */
+/* The first task after `task` that may need another model. */
+uint32_t run_model_end(const struct run *run, uint32_t task);
+
+/* What the leases need of a task, beside its state in the graph. */
+struct run_task {
+    uint64_t epoch;    /* of the last lease; 0: never leased */
+    uint32_t attempts; /* charged to it */
+    uint32_t lease;    /* index into the lease table, UINT32_MAX: none */
+};
+struct run_task *run_task(struct run *run, uint32_t task);
+
+/* READY -> LEASED and back, in graph and counters. */
+void run_lease(struct run *run, uint32_t task);
+void run_return(struct run *run, uint32_t task);
+
+/* Leases of before a restart: LEASED in the graph, waiting for their worker. Emptied by the call. */
+struct run_recovered {
+    uint32_t task;
+    struct lt_peer peer;
+};
+size_t run_take_recovered(struct run *run, struct run_recovered **recovered_out); /* for the caller to free */
 
 /* Everything a worker needs for a READY or LEASED task. Reads the latents once, for the digest of the slice. */
 lt_status run_task_spec(struct run *run, uint32_t task, struct lt_task_spec *spec_out, struct lt_error *error);

@@ -1,0 +1,189 @@
+#include "coordinator/dispatch.h"
+
+#include <stdio.h>
+#include <string.h>
+
+enum refusal {
+    FITS,
+    SILENT,
+    LEAVING,
+    HELD,
+    OTHER_CLASS,
+    NO_MODEL,
+    OTHER_MODEL,
+    MODEL_REFUSED,
+    REFUSAL_COUNT
+};
+
+static const char *const refusal_text[REFUSAL_COUNT] = {
+    [SILENT] = "silent",
+    [LEAVING] = "draining",
+    [HELD] = "paused after failures",
+    [OTHER_CLASS] = "of another kernel class",
+    [NO_MODEL] = "without the model",
+    [OTHER_MODEL] = "with another file of the model's name",
+    [MODEL_REFUSED] = "unable to use the model",
+};
+
+/* Slots aside: could this worker run this task? */
+static enum refusal judge(const struct fleet_worker *worker, const struct dispatch_job *job,
+                          uint32_t model_index, int64_t now_us)
+{
+    static const struct lt_digest any;
+    const struct job_model *model = run_model(job->run, model_index);
+    if (worker->suspect)
+        return SILENT;
+    if (worker->draining)
+        return LEAVING;
+    if (job->kernel_class[0] && strcmp(job->kernel_class, worker->kernel_class) != 0)
+        return OTHER_CLASS;
+    const struct fleet_model *file = fleet_model(worker, model->name, &model->fingerprint);
+    if (!file)
+        return fleet_model(worker, model->name, &any) ? OTHER_MODEL : NO_MODEL;
+    if (file->refused != LT_OK)
+        return MODEL_REFUSED;
+    return worker->hold_until_us > now_us ? HELD : FITS;
+}
+
+/* The first ready task of each model, in order; UINT32_MAX: none. */
+static void first_tasks(const struct dispatch_job *job, uint32_t first[RUN_MODELS])
+{
+    const struct graph *graph = run_graph(job->run);
+    for (uint32_t m = 0; m < RUN_MODELS; m++)
+        first[m] = UINT32_MAX;
+    uint32_t missing = RUN_MODELS;
+    for (uint32_t task = graph_next(graph); task != UINT32_MAX && missing > 0;) {
+        const uint32_t model = run_task_model(job->run, task);
+        if (first[model] == UINT32_MAX) {
+            first[model] = task;
+            missing--;
+        }
+        /* Tasks of one model come in long runs: skip what needs the same one. */
+        task = graph_next_after(graph, run_model_end(job->run, task) - 1);
+    }
+}
+
+static uint32_t window_of(const struct run *run, uint32_t task)
+{
+    uint32_t index, window;
+    return plan_task(run_plan(run), task, &index, &window) == PLAN_PREDICT ? window : UINT32_MAX;
+}
+
+static uint32_t score(const struct fleet_worker *worker, const struct run *run, uint32_t task)
+{
+    if (worker->last_job != run_id(run))
+        return 0;
+    return 1 + 2 * (worker->last_window == window_of(run, task)) +
+           4 * (worker->last_model == run_task_model(run, task));
+}
+
+/* The best worker with exactly the wanted kind of room. */
+static struct fleet_worker *find_worker(const struct fleet *fleet, const struct dispatch_job *job,
+                                        uint32_t task, bool idle, int64_t now_us)
+{
+    struct fleet_worker *best = NULL;
+    const uint32_t model = run_task_model(job->run, task);
+    for (size_t i = 0; i < fleet->count; i++) {
+        struct fleet_worker *worker = fleet->worker[i];
+        if (worker->lease_count >= worker->slot_count || (worker->lease_count == 0) != idle)
+            continue;
+        if (judge(worker, job, model, now_us) != FITS)
+            continue;
+        if (!best || worker->lease_count < best->lease_count ||
+            (worker->lease_count == best->lease_count &&
+             score(worker, job->run, task) > score(best, job->run, task)))
+            best = worker;
+    }
+    return best;
+}
+
+static bool comes_before(const struct dispatch_job *a, const struct dispatch_job *b)
+{
+    if (a->priority != b->priority)
+        return a->priority > b->priority;
+    if (a->lease_count != b->lease_count)
+        return a->lease_count < b->lease_count;
+    return run_id(a->run) < run_id(b->run);
+}
+
+/* The best (job, task, worker) whose worker is idle, or has room beside what it runs. */
+static bool pick_kind(const struct fleet *fleet, const struct dispatch_job *job, size_t job_count,
+                      bool idle, int64_t now_us, struct dispatch_choice *choice)
+{
+    bool found = false;
+    for (size_t i = 0; i < job_count; i++) {
+        if (graph_ready_count(run_graph(job[i].run)) == 0 ||
+            (found && !comes_before(&job[i], &job[choice->job])))
+            continue;
+        uint32_t first[RUN_MODELS], best = UINT32_MAX;
+        struct fleet_worker *best_worker = NULL;
+        first_tasks(&job[i], first);
+        for (uint32_t m = 0; m < RUN_MODELS; m++) {
+            if (first[m] >= best)
+                continue;
+            struct fleet_worker *worker = find_worker(fleet, &job[i], first[m], idle, now_us);
+            if (worker) {
+                best = first[m];
+                best_worker = worker;
+            }
+        }
+        if (best_worker) {
+            *choice = (struct dispatch_choice){(uint32_t)i, best, best_worker};
+            found = true;
+        }
+    }
+    return found;
+}
+
+bool dispatch_pick(const struct fleet *fleet, const struct dispatch_job *job, size_t job_count,
+                   int64_t now_us, struct dispatch_choice *choice_out)
+{
+    uint64_t ready = 0;
+    size_t room = 0, idle = 0;
+    for (size_t i = 0; i < job_count; i++)
+        ready += graph_ready_count(run_graph(job[i].run));
+    for (size_t i = 0; i < fleet->count; i++) {
+        const struct fleet_worker *worker = fleet->worker[i];
+        if (worker->suspect || worker->draining || worker->lease_count >= worker->slot_count)
+            continue;
+        idle += worker->lease_count == 0;
+        room += worker->lease_count > 0;
+    }
+    if (ready == 0 || room + idle == 0)
+        return false;
+    if (idle > 0 && pick_kind(fleet, job, job_count, true, now_us, choice_out))
+        return true;
+    return room > 0 && ready >= room &&
+           pick_kind(fleet, job, job_count, false, now_us, choice_out);
+}
+
+void dispatch_explain(const struct fleet *fleet, const struct dispatch_job *job, int64_t now_us,
+                      char *text_out, size_t size)
+{
+    const uint32_t task = graph_next(run_graph(job->run));
+    if (task == UINT32_MAX) {
+        snprintf(text_out, size, "%s",
+                 job->lease_count ? "every task that can run is leased" : "no task is ready");
+        return;
+    }
+    if (fleet->count == 0) {
+        snprintf(text_out, size, "no worker is connected");
+        return;
+    }
+    size_t count[REFUSAL_COUNT] = {0}, at = 0;
+    const uint32_t model = run_task_model(job->run, task);
+    for (size_t i = 0; i < fleet->count; i++)
+        count[judge(fleet->worker[i], job, model, now_us)]++;
+    if (count[FITS] > 0) {
+        snprintf(text_out, size, "waiting for a free worker: %zu of %zu can run it, all are busy",
+                 count[FITS], fleet->count);
+        return;
+    }
+    at = (size_t)snprintf(text_out, size, "task %u needs %s%s%s; of %zu workers", task,
+                          run_model(job->run, model)->name,
+                          job->kernel_class[0] ? " on kernel class " : "", job->kernel_class,
+                          fleet->count);
+    for (size_t r = 1; r < REFUSAL_COUNT && at < size; r++)
+        if (count[r] > 0)
+            at += (size_t)snprintf(text_out + at, size - at, ", %zu %s", count[r], refusal_text[r]);
+}
