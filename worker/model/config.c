@@ -4,7 +4,7 @@
 #include <string.h>
 #include <strings.h>
 
-enum { LAYERS_MAX = 512 };
+enum { LAYERS_MAX = 512, SIZE_MAX_SANE = 1 << 20 /* products of two or three stay far from overflow */ };
 
 static const struct {
     const char *name;
@@ -197,6 +197,9 @@ lt_status dit_config_detect(const struct tensor_file *file, struct dit_config *c
     if (c.freq_dim % 2 != 0)
         return lt_fail(error, LT_BAD_INPUT, "%s: tensor 'time_embedding.0.weight': %lld columns, expected an even "
                        "number", tensor_file_path(file), (long long)c.freq_dim);
+    if (c.dim > SIZE_MAX_SANE || c.ffn_dim > SIZE_MAX_SANE || c.text_dim > SIZE_MAX_SANE ||
+        c.freq_dim > SIZE_MAX_SANE || c.in_channels > SIZE_MAX_SANE || c.out_channels > SIZE_MAX_SANE)
+        return lt_fail(error, LT_BAD_INPUT, "%s: a width above %d", tensor_file_path(file), SIZE_MAX_SANE);
     LT_TRY(count_layers(file, &c.layer_count, error));
     LT_TRY(choose_variant(file, &c, error));
     *config_out = c;

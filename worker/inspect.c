@@ -1,0 +1,239 @@
+#include "worker/inspect.h"
+
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { PROBLEM_BYTES = 1536, VAE_SIZE_MAX = 65536 };
+
+/* -- problems ----------------------------------------------------------------------------------------------- */
+
+static lt_status add_problem(struct inspect_report *report, struct lt_error *error, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
+
+static lt_status add_problem(struct inspect_report *report, struct lt_error *error, const char *format, ...)
+{
+    char text[PROBLEM_BYTES];
+    va_list args;
+    va_start(args, format);
+    vsnprintf(text, sizeof text, format, args);
+    va_end(args);
+    for (char *c = text; *c; c++) /* names come from the file: a terminal must not obey them */
+        if ((unsigned char)*c < 0x20 || *c == 0x7f)
+            *c = '?';
+    if (report->problem_count == report->problem_room) {
+        const size_t room = report->problem_room ? 2 * report->problem_room : 16;
+        const char **grown = realloc(report->problem, room * sizeof *grown);
+        if (!grown)
+            return lt_fail(error, LT_NO_MEMORY, "no memory for the report");
+        report->problem = grown;
+        report->problem_room = room;
+    }
+    const char *kept = lt_arena_text(&report->arena, text);
+    if (!kept)
+        return lt_fail(error, LT_NO_MEMORY, "no memory for the report");
+    report->problem[report->problem_count++] = kept;
+    return LT_OK;
+}
+
+/* -- sums --------------------------------------------------------------------------------------------------- */
+
+static int64_t values_of(const struct tensor_info *info)
+{
+    int64_t count = 1;
+    for (int i = 0; i < info->rank; i++)
+        count *= info->dim[i];
+    return count;
+}
+
+static long block_of(const char *name)
+{
+    char *end;
+    if (strncmp(name, "blocks.", 7) != 0 || name[7] < '0' || name[7] > '9')
+        return -1;
+    const long block = strtol(name + 7, &end, 10);
+    return *end == '.' && block < 512 ? block : -1;
+}
+
+static lt_status sum_blocks(const struct tensor_file *file, struct inspect_report *report, struct lt_error *error)
+{
+    uint64_t *bytes = calloc(512, sizeof *bytes);
+    if (!bytes)
+        return lt_fail(error, LT_NO_MEMORY, "no memory for the report");
+    for (size_t i = 0; i < tensor_file_count(file); i++) {
+        const struct tensor_info *info = tensor_file_at(file, i);
+        const long block = block_of(info->name);
+        if (block < 0)
+            report->rest_bytes += info->bytes;
+        else
+            bytes[block] += info->bytes;
+        if (block >= (long)report->block_count)
+            report->block_count = (size_t)block + 1;
+    }
+    for (size_t i = 0; i < report->block_count; i++) {
+        if (i == 0 || bytes[i] < report->block_bytes_min)
+            report->block_bytes_min = bytes[i];
+        if (bytes[i] > report->block_bytes_max)
+            report->block_bytes_max = bytes[i];
+    }
+    free(bytes);
+    return LT_OK;
+}
+
+static void sum_types(const struct tensor_file *file, struct inspect_report *report)
+{
+    static const enum lt_type types[] = {
+#define TYPE_ID(name, id, values, bytes) LT_TYPE_##name,
+        LT_TYPE_LIST(TYPE_ID)
+#undef TYPE_ID
+    };
+    _Static_assert(LT_COUNT(types) <= INSPECT_TYPES_MAX, "room for every type");
+    for (size_t t = 0; t < LT_COUNT(types); t++) {
+        struct inspect_type sum = {.type = types[t]};
+        for (size_t i = 0; i < tensor_file_count(file); i++) {
+            const struct tensor_info *info = tensor_file_at(file, i);
+            if (info->type != types[t])
+                continue;
+            sum.tensors++;
+            sum.bytes += info->bytes;
+        }
+        if (sum.tensors > 0)
+            report->type[report->type_count++] = sum;
+    }
+    for (size_t i = 0; i < tensor_file_count(file); i++) {
+        const struct tensor_info *info = tensor_file_at(file, i);
+        report->parameters += (uint64_t)values_of(info);
+        report->tensor_bytes += info->bytes;
+        if (info->bytes > tensor_file_at(file, report->largest)->bytes)
+            report->largest = i;
+    }
+}
+
+/* -- expected and found ------------------------------------------------------------------------------------- */
+
+/* dit.md 3.1, 4.1: two groups of tensors have a second spelling in some files. */
+static const struct tensor_info *find_spelling(const struct tensor_file *file, const char *name)
+{
+    static const char fuser[] = "face_adapter.fuser_blocks.";
+    char other[256] = "";
+    const struct tensor_info *info = tensor_file_find(file, name);
+    if (info)
+        return info;
+    if (strncmp(name, fuser, sizeof fuser - 1) == 0) {
+        char *end;
+        const long block = strtol(name + sizeof fuser - 1, &end, 10);
+        snprintf(other, sizeof other, "blocks.%ld.fuser_block%s", 5 * block, end);
+    } else if (strncmp(name, "audio_proj.", 11) == 0) {
+        snprintf(other, sizeof other, "multitalk_%s", name);
+    }
+    return tensor_file_find(file, other);
+}
+
+static void format_dims(int rank, const int64_t *dim, char *text, size_t size)
+{
+    size_t length = (size_t)snprintf(text, size, "[");
+    for (int i = 0; i < rank && length < size; i++)
+        length += (size_t)snprintf(text + length, size - length, "%s%lld", i ? ", " : "", (long long)dim[i]);
+    if (length < size)
+        snprintf(text + length, size - length, "]");
+}
+
+/* By element count (dit.md 1.2); matrices also by their dims, as a transposed one has the same count. */
+static bool fits(const struct tensor_info *info, const struct catalogue_entry *entry)
+{
+    if (values_of(info) != catalogue_values(entry))
+        return false;
+    return info->rank != 2 || entry->rank != 2 || info->dim[0] == entry->dim[0];
+}
+
+static lt_status compare(const struct tensor_file *file, const struct catalogue *expected,
+                         struct inspect_report *report, struct lt_error *error)
+{
+    const size_t count = tensor_file_count(file);
+    bool *known = calloc(count + 1, sizeof *known);
+    lt_status status = LT_OK;
+    if (!known)
+        return lt_fail(error, LT_NO_MEMORY, "no memory for the report");
+    for (size_t i = 0; i < expected->count && status == LT_OK; i++) {
+        const struct catalogue_entry *entry = &expected->entry[i];
+        const struct tensor_info *info = find_spelling(file, entry->name);
+        char wanted[128], found[128];
+        format_dims(entry->rank, entry->dim, wanted, sizeof wanted);
+        if (info) {
+            known[info - tensor_file_at(file, 0)] = true;
+            format_dims(info->rank, info->dim, found, sizeof found);
+            if (!fits(info, entry))
+                status = add_problem(report, error, "tensor '%s': expected %s, found %s", entry->name, wanted, found);
+        } else if (!strstr(entry->name, ".kernel")) { /* constant buffers: some files leave them out */
+            status = add_problem(report, error, "tensor '%s' %s is missing", entry->name, wanted);
+        }
+    }
+    for (size_t i = 0; i < count && status == LT_OK; i++)
+        if (!known[i])
+            status = add_problem(report, error, "tensor '%s' is not part of this variant", tensor_file_at(file, i)->name);
+    free(known);
+    return status;
+}
+
+static lt_status inspect_vae(const struct tensor_file *file, struct inspect_report *report, struct lt_error *error)
+{
+    const struct tensor_info *z = tensor_file_find(file, "conv2.bias");
+    const struct tensor_info *width = tensor_file_find(file, "decoder.conv1.bias");
+    struct catalogue expected;
+    if (tensor_file_find(file, "decoder.upsamples.0.upsamples.0.residual.2.weight")) {
+        report->kind = INSPECT_VAE_Z48;
+        return LT_OK;
+    }
+    report->kind = INSPECT_VAE_Z16;
+    if (!z || !width)
+        return add_problem(report, error, "tensor '%s' is missing", z ? "decoder.conv1.bias" : "conv2.bias");
+    report->vae = (struct catalogue_vae){.dim = values_of(width) / 4, .channels = values_of(z)};
+    if (report->vae.dim > VAE_SIZE_MAX || report->vae.channels > VAE_SIZE_MAX)
+        return add_problem(report, error, "width %lld and %lld latent channels are not those of a VAE",
+                           (long long)report->vae.dim, (long long)report->vae.channels);
+    LT_TRY(catalogue_of_vae(&report->vae, &expected, error));
+    const lt_status status = compare(file, &expected, report, error);
+    catalogue_fini(&expected);
+    return status;
+}
+
+static lt_status inspect_model(const struct tensor_file *file, struct inspect_report *report,
+                               struct lt_error *error)
+{
+    struct catalogue expected;
+    struct lt_error reason;
+    if (tensor_file_find(file, "decoder.middle.0.residual.0.gamma"))
+        return inspect_vae(file, report, error);
+    if (dit_config_detect(file, &report->config, &reason) != LT_OK)
+        return add_problem(report, error, "%s", reason.text);
+    report->kind = INSPECT_TRANSFORMER;
+    LT_TRY(catalogue_of_dit(&report->config, &expected, error));
+    const lt_status status = compare(file, &expected, report, error);
+    catalogue_fini(&expected);
+    return status;
+}
+
+lt_status inspect_file(struct tensor_file *file, struct inspect_report *report_out, struct lt_error *error)
+{
+    struct inspect_report report = {0};
+    lt_status status;
+    lt_arena_init(&report.arena, 0);
+    LT_TRY_OR(tensor_file_fingerprint(file, &report.fingerprint, error), out);
+    sum_types(file, &report);
+    LT_TRY_OR(sum_blocks(file, &report, error), out);
+    LT_TRY_OR(inspect_model(file, &report, error), out);
+out:
+    if (status != LT_OK) {
+        inspect_fini(&report);
+        return status;
+    }
+    *report_out = report;
+    return LT_OK;
+}
+
+void inspect_fini(struct inspect_report *report)
+{
+    lt_arena_fini(&report->arena);
+    free(report->problem);
+    *report = (struct inspect_report){0};
+}

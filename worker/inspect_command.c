@@ -1,0 +1,59 @@
+#include "worker/commands.h"
+
+#include "common/option.h"
+#include "worker/inspect.h"
+
+struct settings {
+    bool json;
+};
+
+static const struct lt_option options[] = {
+    LT_OPTION(struct settings, json, FLAG, NULL, NULL, .help = "one JSON object"),
+};
+
+static const struct lt_command command = {
+    .program = "longtake-worker inspect",
+    .usage = "FILE [--json]",
+    .summary = "Tells what a GGUF or safetensors model file is: variant, sizes, types, bytes per block, and which tensors "
+               "are missing, extra or of a wrong shape. Reads the header and 64 samples of 4 KiB. Exits with 3 when the "
+               "file has problems.",
+    .examples = "  longtake-worker inspect wan2.2_t2v_high_noise_14B_Q5_K_M.gguf\n"
+                "  longtake-worker inspect wan_2.1_vae.safetensors --json\n",
+    .options = options,
+    .option_count = LT_COUNT(options),
+    .operand_min = 1,
+    .operand_max = 1,
+};
+
+static lt_status run(const char *path, bool json, struct lt_error *error)
+{
+    struct tensor_file *file = NULL;
+    struct inspect_report report = {0};
+    LT_TRY(tensor_file_open(path, &file, error));
+    lt_status status = inspect_file(file, &report, error);
+    if (status == LT_OK) {
+        json ? inspect_print_json(file, &report, stdout) : inspect_print(file, &report, stdout);
+        if (report.problem_count > 0)
+            status = lt_fail(error, LT_BAD_INPUT, "%s: %zu problems", path, report.problem_count);
+        inspect_fini(&report);
+    }
+    tensor_file_close(&file);
+    return status;
+}
+
+int worker_inspect(int argc, char **argv)
+{
+    struct settings settings;
+    struct lt_operands operands;
+    struct lt_error error;
+    bool help = false;
+    lt_status status = lt_options_parse(&command, argc, argv, &settings, sizeof settings, &operands, &help, &error);
+    if (status == LT_OK) {
+        if (!help)
+            status = run(operands.item[0], settings.json, &error);
+        lt_options_free(&command, &settings, &operands);
+    }
+    if (status != LT_OK)
+        fprintf(stderr, "longtake-worker inspect: %s\n", error.text);
+    return lt_status_exit_code(status);
+}
