@@ -3,8 +3,9 @@
 
 /*   name, function, one line of help; in the order --help shows them */
 #define WORKER_COMMAND_LIST(X)                                                                     \
+    X("run", worker_run, "connect to a coordinator and compute its tasks")                         \
     X("inspect", worker_inspect, "tell what a model file is, and what is wrong with it")           \
-    X("synth", worker_synth, "write a model file with real shapes and random weights")            \
+    X("synth", worker_synth, "write a model file with real shapes and random weights")             \
     X("eval", worker_eval, "run one component once, on tensors from a file")
 
 #define WORKER_COMMAND_PROTOTYPE(name, function, summary) int function(int argc, char **argv);

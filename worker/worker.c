@@ -1,0 +1,349 @@
+/* longtake-worker run: one loop that owns the link and the protocol, one thread that computes. The loop never waits for
+ * the computation: it hears of its end by a flag and a wake, so beats go on during a long step. */
+#include "worker/commands.h"
+
+#include "common/clock.h"
+#include "common/log.h"
+#include "common/option.h"
+#include "proto/link_zmq.h"
+#include "worker/core.h"
+#include "worker/engine.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/random.h>
+#include <unistd.h>
+
+struct settings {
+    const char *coordinator, *device, *name, *kernel, *key, *server_key, *log_level;
+    struct lt_text_list models;
+    int64_t threads;
+    uint64_t blob_cache, device_memory, ram;
+    bool insecure, exit_with_parent;
+};
+
+static const struct lt_option options[] = {
+    LT_OPTION(struct settings, coordinator, TEXT, "URL", NULL,
+              .help = "tcp://host:7701 or ipc:///path: the coordinator's worker address"),
+    LT_OPTION(struct settings, models, LIST, "DIR", NULL, .help = "folder (or file) with models; may be given again"),
+    LT_OPTION(struct settings, device, TEXT, "NAME", "host", .help = "where to compute"),
+    LT_OPTION(struct settings, threads, INT, "N", "0", .min = 0, .max = 1024, .help = "0: every processor"),
+    LT_OPTION(struct settings, name, TEXT, "NAME", NULL, .help = "shown to operators; default: host name and process"),
+    LT_OPTION(struct settings, blob_cache, SIZE, "SIZE", "1GiB",
+              .help = "prompts and latents kept for tasks to come"),
+    LT_OPTION(struct settings, device_memory, SIZE, "SIZE", NULL, .help = "limit of the device (planner not built yet)"),
+    LT_OPTION(struct settings, ram, SIZE, "SIZE", NULL, .help = "limit of main memory (planner not built yet)"),
+    LT_OPTION(struct settings, kernel, TEXT, "SEL", "best", .help = "ref, best, or OP=ref|best,…"),
+    LT_OPTION(struct settings, key, TEXT, "FILE", NULL, .help = "own secret key (longtake keygen)"),
+    LT_OPTION(struct settings, server_key, TEXT, "FILE", NULL, .help = "the coordinator's public key"),
+    LT_OPTION(struct settings, insecure, FLAG, NULL, NULL, .help = "no encryption, on any address"),
+    LT_OPTION(struct settings, exit_with_parent, FLAG, NULL, NULL, .help = "end when the starting process ends"),
+    LT_OPTION(struct settings, log_level, TEXT, "LEVEL", "info", .choices = "debug|info|warn|error|off",
+              .help = "least level that is logged"),
+};
+static const struct lt_command command = {
+    .program = "longtake-worker run",
+    .usage = "--coordinator URL --models DIR [options]",
+    .summary = "Connects to a coordinator and computes tasks until it is told to leave.\n"
+               "SIGTERM or Ctrl-C: finish the running task, hand back what waits, leave. Twice: leave now.",
+    .examples = "  longtake-worker run --coordinator tcp://127.0.0.1:7701 --models ~/models\n"
+                "  longtake-worker run --coordinator tcp://farm:7701 --models /models --key w1.key --server-key farm.pub",
+    .options = options,
+    .option_count = LT_COUNT(options),
+};
+
+enum { PROGRESS_MS = 200 };
+
+struct worker {
+    const struct settings *settings;
+    struct engine *engine;
+    struct worker_core *core;
+    struct lt_zmq_params link_params;
+    struct lt_link *link;
+    bool reconnect, exit;
+    lt_status exit_status;
+    char exit_text[256];
+
+    /* The compute thread: a task is handed over under the lock and comes back under it. */
+    pthread_t thread;
+    pthread_mutex_t lock;
+    pthread_cond_t work;
+    bool stop, has_task, has_result;
+    const struct lt_task_spec *spec;
+    struct engine_blob blob[LT_SPEC_BLOBS_MAX];
+    size_t blob_count;
+    struct engine_progress progress;
+    lt_status status;
+    struct lt_error error;
+    void *result;
+};
+
+static volatile sig_atomic_t stop_signals;
+
+static void on_signal(int number)
+{
+    (void)number;
+    stop_signals++;
+}
+
+/* -- the compute thread -------------------------------------------------------------------------------------- */
+
+static void *compute_main(void *context)
+{
+    struct worker *w = context;
+    pthread_mutex_lock(&w->lock);
+    while (!w->stop) {
+        if (!w->has_task) {
+            pthread_cond_wait(&w->work, &w->lock);
+            continue;
+        }
+        pthread_mutex_unlock(&w->lock);
+        void *result = NULL;
+        struct lt_error error = {0};
+        const lt_status status =
+            engine_run(w->engine, w->spec, w->blob, w->blob_count, &w->progress, &result, &error);
+        pthread_mutex_lock(&w->lock);
+        w->has_task = false;
+        w->has_result = true;
+        w->status = status;
+        w->error = error;
+        w->result = result;
+        if (w->link)
+            w->link->ops->wake(w->link);
+    }
+    pthread_mutex_unlock(&w->lock);
+    return NULL;
+}
+
+static void start_task(struct worker *w, const struct worker_action *action)
+{
+    pthread_mutex_lock(&w->lock);
+    lt_assert(!w->has_task && !w->has_result);
+    w->spec = action->spec;
+    memcpy(w->blob, action->blob, sizeof w->blob);
+    w->blob_count = action->blob_count;
+    atomic_store(&w->progress.cancel, 0);
+    w->has_task = true;
+    pthread_cond_signal(&w->work);
+    pthread_mutex_unlock(&w->lock);
+}
+
+/* Hands a finished task to the core. */
+static void take_result(struct worker *w)
+{
+    pthread_mutex_lock(&w->lock);
+    const bool finished = w->has_result;
+    w->has_result = false;
+    pthread_mutex_unlock(&w->lock);
+    if (!finished)
+        return;
+    if (w->status != LT_OK && w->status != LT_CANCELLED)
+        lt_log(LT_LOG_WARN, "task.failed", "%s: %s", lt_status_name(w->status), w->error.text);
+    worker_core_finished(w->core, w->status, w->error.text, w->result, lt_clock_now_us());
+}
+
+/* -- actions ------------------------------------------------------------------------------------------------- */
+
+static void perform(void *context, const struct worker_action *action)
+{
+    struct worker *w = context;
+    struct lt_error error;
+    switch (action->kind) {
+    case WORKER_SEND:
+        if (w->link && w->link->ops->send(w->link, &action->packet, &error) != LT_OK)
+            lt_log(LT_LOG_DEBUG, "link.unsent", "%s: %s", lt_message_name(action->packet.message.kind), error.text);
+        break; /* what was lost is asked for again */
+    case WORKER_RECONNECT: w->reconnect = true; break;
+    case WORKER_START: start_task(w, action); break;
+    case WORKER_CANCEL: atomic_store(&w->progress.cancel, 1); break;
+    case WORKER_EXIT:
+        w->exit = true;
+        w->exit_status = action->status;
+        snprintf(w->exit_text, sizeof w->exit_text, "%s", action->text);
+        break;
+    }
+}
+
+static lt_status connect_again(struct worker *w, struct lt_error *error)
+{
+    struct lt_link *link = NULL, *old;
+    w->reconnect = false;
+    pthread_mutex_lock(&w->lock); /* the compute thread wakes whatever link is there */
+    old = w->link;
+    w->link = NULL;
+    pthread_mutex_unlock(&w->lock);
+    if (old)
+        old->ops->destroy(old);
+    LT_TRY(lt_zmq_connect(&w->link_params, &link, error));
+    pthread_mutex_lock(&w->lock);
+    w->link = link;
+    pthread_mutex_unlock(&w->lock);
+    worker_core_connected(w->core, lt_clock_now_us());
+    return LT_OK;
+}
+
+/* -- the loop ------------------------------------------------------------------------------------------------ */
+
+static int wait_ms(const struct worker *w)
+{
+    const int64_t left = (worker_core_deadline_us(w->core) - lt_clock_now_us()) / 1000 + 1;
+    return left < 0 ? 0 : left < PROGRESS_MS ? (int)left : PROGRESS_MS;
+}
+
+static lt_status loop(struct worker *w, struct lt_error *error)
+{
+    int signals = 0;
+    while (!w->exit) {
+        struct lt_packet packet;
+        bool got = false;
+        worker_core_progress(w->core, atomic_load(&w->progress.phase), atomic_load(&w->progress.done),
+                             atomic_load(&w->progress.total));
+        worker_core_tick(w->core, lt_clock_now_us());
+        if (w->reconnect)
+            LT_TRY(connect_again(w, error));
+        if (w->link)
+            LT_TRY(w->link->ops->receive(w->link, wait_ms(w), &packet, &got, error));
+        else
+            usleep(1000 * (unsigned)wait_ms(w));
+        if (got)
+            worker_core_receive(w->core, &packet, lt_clock_now_us());
+        take_result(w);
+        if (stop_signals > signals) {
+            signals = stop_signals;
+            if (signals > 1)
+                return lt_fail(error, LT_CANCELLED, "stopped at once by a second signal");
+            lt_log(LT_LOG_INFO, "worker.draining", "finishing the running task");
+            worker_core_drain(w->core, lt_clock_now_us());
+        }
+    }
+    return w->exit_status == LT_OK ? LT_OK : lt_fail(error, w->exit_status, "%s", w->exit_text);
+}
+
+/* -- start and end ------------------------------------------------------------------------------------------- */
+
+static lt_status check_settings(const struct settings *settings, struct lt_error *error)
+{
+    if (!settings->coordinator)
+        return lt_fail(error, LT_USAGE, "--coordinator is needed; see --help");
+    if (settings->models.count == 0)
+        return lt_fail(error, LT_USAGE, "--models is needed: a folder with GGUF or safetensors files");
+    if (strcmp(settings->device, "host") != 0)
+        return lt_fail(error, LT_UNSUPPORTED, "--device %s: this build has no CUDA; use --device host", settings->device);
+    if (settings->device_memory || settings->ram)
+        return lt_fail(error, LT_UNSUPPORTED, "--device-memory and --ram: the memory planner is not built yet");
+    return LT_OK;
+}
+
+static void make_peer(struct lt_peer *peer, const char *name, uint64_t nonce)
+{
+    const struct lt_digest digest = lt_sha256(name, strlen(name));
+    memcpy(peer->id, digest.byte, 8);
+    memcpy(peer->id + 8, &nonce, 8);
+    peer->id[0] |= 1; /* ZeroMQ keeps ids that begin with zero to itself */
+}
+
+static void default_name(char *name, size_t size)
+{
+    char host[128] = "worker";
+    gethostname(host, sizeof host - 1);
+    snprintf(name, size, "%s-%ld", host, (long)getpid());
+}
+
+static lt_status begin(struct worker *w, struct worker_params *params, char *name, struct lt_error *error)
+{
+    const struct settings *s = w->settings;
+    const struct engine_params engine = {s->models.item, s->models.count, (int)s->threads, s->kernel};
+    uint64_t random[2] = {0};
+    size_t model_count;
+    if (getrandom(random, sizeof random, 0) != (ssize_t)sizeof random)
+        return lt_fail(error, LT_IO, "no random numbers from the system: %s", strerror(errno));
+    LT_TRY(engine_create(&engine, &w->engine, error));
+    const struct lt_model_file *models = engine_models(w->engine, &model_count);
+    lt_log(LT_LOG_INFO, "worker.start", "name=%s models=%zu class=\"%s\"", name, model_count,
+           engine_kernel_class(w->engine));
+    *params = (struct worker_params){
+        .name = name,
+        .build = LT_VERSION,
+        .device = s->device,
+        .kernel_class = engine_kernel_class(w->engine),
+        .model = models,
+        .model_count = model_count,
+        .boot_nonce = random[0],
+        .memory_bytes = (uint64_t)sysconf(_SC_PHYS_PAGES) * (uint64_t)sysconf(_SC_PAGESIZE),
+        .blob_cache_bytes = s->blob_cache,
+        .jitter_seed = random[1],
+    };
+    w->link_params = (struct lt_zmq_params){.endpoint = s->coordinator, .key_file = s->key,
+                                            .server_key_file = s->server_key, .insecure = s->insecure};
+    make_peer(&w->link_params.peer, name, random[0]);
+    LT_TRY(worker_core_create(params, perform, w, lt_clock_now_us(), &w->core, error));
+    if (pthread_create(&w->thread, NULL, compute_main, w) != 0)
+        return lt_fail(error, LT_NO_MEMORY, "cannot start the compute thread");
+    return LT_OK;
+}
+
+static void end(struct worker *w)
+{
+    if (w->thread) {
+        atomic_store(&w->progress.cancel, 1);
+        pthread_mutex_lock(&w->lock);
+        w->stop = true;
+        pthread_cond_signal(&w->work);
+        pthread_mutex_unlock(&w->lock);
+        pthread_join(w->thread, NULL);
+        if (w->has_result)
+            free(w->result);
+    }
+    worker_core_destroy(&w->core);
+    if (w->link)
+        w->link->ops->destroy(w->link);
+    engine_destroy(&w->engine);
+    pthread_cond_destroy(&w->work);
+    pthread_mutex_destroy(&w->lock);
+}
+
+static lt_status run(const struct settings *settings, struct lt_error *error)
+{
+    struct worker w = {.settings = settings};
+    struct worker_params params;
+    enum lt_log_level level;
+    char name[256];
+    LT_TRY(check_settings(settings, error));
+    if (lt_log_level_parse(settings->log_level, &level))
+        lt_log_set_level(level);
+    if (settings->exit_with_parent)
+        prctl(PR_SET_PDEATHSIG, SIGKILL);
+    signal(SIGINT, on_signal);
+    signal(SIGTERM, on_signal);
+    if (settings->name)
+        snprintf(name, sizeof name, "%s", settings->name);
+    else
+        default_name(name, sizeof name);
+    pthread_mutex_init(&w.lock, NULL);
+    pthread_cond_init(&w.work, NULL);
+    lt_status status = begin(&w, &params, name, error);
+    if (status == LT_OK)
+        status = loop(&w, error);
+    end(&w);
+    return status;
+}
+
+int worker_run(int argc, char **argv)
+{
+    struct settings settings;
+    struct lt_operands operands;
+    struct lt_error error;
+    bool help;
+    lt_status status = lt_options_parse(&command, argc, argv, &settings, sizeof settings, &operands, &help, &error);
+    if (status == LT_OK && !help)
+        status = run(&settings, &error);
+    if (status != LT_OK)
+        fprintf(stderr, "longtake-worker run: %s\n", error.text);
+    lt_options_free(&command, &settings, &operands);
+    return lt_status_exit_code(status);
+}
