@@ -17,6 +17,9 @@
 #include "common/view.h"
 
 #include <string.h>
+#if defined(__F16C__)
+#include <immintrin.h>
+#endif
 
 static float half_at(const uint8_t *at)
 {
@@ -175,16 +178,31 @@ static void (*const blocks[])(const uint8_t *block, float *v) = {
     [LT_TYPE_Q5_K] = q5_k, [LT_TYPE_Q6_K] = q6_k,
 };
 
+static void halves(const uint16_t *from, float *to, int64_t count)
+{
+    int64_t i = 0;
+#if defined(__F16C__)
+    for (; i + 8 <= count; i += 8)
+        _mm256_storeu_ps(to + i, _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(const void *)(from + i))));
+#endif
+    for (; i < count; i++)
+        to[i] = lt_f16_to_f32(from[i]);
+}
+
 static void dequantize_row(enum lt_type type, const void *from, float *to, int64_t count)
 {
     const struct lt_type_info *info = lt_type_info(type);
     lt_assert(info && count % (int64_t)info->block_values == 0);
     if (type == LT_TYPE_F32) {
         memcpy(to, from, (size_t)count * sizeof *to);
-    } else if (type == LT_TYPE_F16 || type == LT_TYPE_BF16) {
+    } else if (type == LT_TYPE_F16) {
+        halves(from, to, count);
+    } else if (type == LT_TYPE_BF16) {
         const uint16_t *bits = from;
-        for (int64_t i = 0; i < count; i++)
-            to[i] = type == LT_TYPE_F16 ? lt_f16_to_f32(bits[i]) : lt_bf16_to_f32(bits[i]);
+        for (int64_t i = 0; i < count; i++) {
+            const uint32_t wide = (uint32_t)bits[i] << 16;
+            memcpy(&to[i], &wide, 4);
+        }
     } else {
         lt_assert((size_t)type < LT_COUNT(blocks) && blocks[type]);
         const uint8_t *block = from;

@@ -1,88 +1,125 @@
-/* Flash attention on the host: queries in blocks of 64, keys in tiles of 256, online softmax in f32. Logits exist for
- * one tile only. Products by oneDNN, in bf16 or f32.
+/* Flash attention on the host: queries in blocks of 128, keys in tiles of 256, online softmax in f32. Logits exist for
+ * one tile only. Keys and values are packed once a head into oneDNN's own layout; products in bf16 or f32.
  *
  *   flops 4·L·S·K a head; bytes: K and V of a head are read once per query block from the cache they fit in. */
 #include "kernels/host/gemm.h"
-#include "kernels/host/simd.h"
 
 #include <math.h>
 #include <string.h>
 
-enum { QUERY_BLOCK = 64, KEY_TILE = 256 };
+enum { QUERY_BLOCK = 128, KEY_TILE = 256, WIDTH_MAX = 1024 };
 
 struct attention {
     struct lt_exec *exec;
     const struct lt_attention_args *args;
     const struct simd *simd;
     bool bf16, round;
-    int64_t keys, width, heads, padded; /* padded: keys rounded up to a tile */
-    char *k, *v;                        /* [heads][keys, width] and [heads][width, padded], GEMM type */
-    size_t value;                       /* bytes of a value there */
+    int64_t keys, width, heads, tiles;
+    struct host_layout keys_layout, values_layout; /* [256 keys, K] and [K, 256 keys] */
+    char *k, *v;                                   /* [heads][tiles] of those */
+    size_t value;                                  /* bytes of a value there */
     struct host_failure failure;
 };
 
-static void put(const struct attention *a, void *to, int64_t index, float x)
+/* A row of `count` values in the product's type. */
+static void put_row(const struct attention *a, void *to, const float *from, int64_t count)
 {
-    uint16_t half;
-    if (a->bf16 || a->round)
-        a->simd->to_bf16(&x, &half, 1);
-    if (a->bf16)
-        ((uint16_t *)to)[index] = half;
-    else if (a->round)
-        a->simd->from_bf16(&half, (float *)to + index, 1);
-    else
-        ((float *)to)[index] = x;
-}
-
-/* A row of `count` values in the GEMM's type. */
-static void put_row(const struct attention *a, void *to, const float *from, int64_t count, float *spare)
-{
+    uint16_t half[WIDTH_MAX];
     if (a->bf16) {
         a->simd->to_bf16(from, to, count);
     } else if (a->round) {
-        a->simd->to_bf16(from, (uint16_t *)(void *)spare, count);
-        a->simd->from_bf16((uint16_t *)(void *)spare, to, count);
-    } else {
+        a->simd->to_bf16(from, half, count);
+        a->simd->from_bf16(half, to, count);
+    } else if (to != from) {
         memcpy(to, from, (size_t)count * sizeof *from);
     }
 }
 
-/* Packs the keys [tile] of one head: K by rows, V transposed. */
-static void pack_part(void *context, int64_t index, int thread)
+static const float *key_row(const struct lt_view *view, int64_t s, int64_t head)
 {
-    (void)thread;
-    struct attention *a = context;
-    const struct lt_view *k = &a->args->k, *v = &a->args->v;
-    const int64_t head = index % a->heads, first = index / a->heads * KEY_TILE;
-    const int64_t last = first + KEY_TILE < a->keys ? first + KEY_TILE : a->keys;
-    float spare[1024];
-    char *to_k = a->k + (size_t)(head * a->keys * a->width) * a->value;
-    char *to_v = a->v + (size_t)(head * a->width * a->padded) * a->value;
-    for (int64_t s = first; s < last; s++) {
-        const float *from = (const float *)k->data + s * k->stride[0] + head * k->stride[1];
-        put_row(a, to_k + (size_t)(s * a->width) * a->value, from, a->width, spare);
-        from = (const float *)v->data + s * v->stride[0] + head * v->stride[1];
-        for (int64_t i = 0; i < a->width; i++)
-            put(a, to_v, i * a->padded + s, from[i]);
+    return (const float *)view->data + s * view->stride[0] + head * view->stride[1];
+}
+
+/* Sixteen keys at a time; keys past the last are zeros. */
+static void pack_keys(const struct attention *a, int64_t head, int64_t first, int64_t count, char *rows, char *to)
+{
+    const int64_t wide = a->keys_layout.k_padded;
+    for (int64_t n = 0; n < KEY_TILE; n += HOST_PACK_ROWS) {
+        memset(rows, 0, (size_t)(HOST_PACK_ROWS * wide) * a->value);
+        for (int64_t i = 0; i < HOST_PACK_ROWS && n + i < count; i++)
+            put_row(a, rows + (size_t)(i * wide) * a->value, key_row(&a->args->k, first + n + i, head), a->width);
+        host_pack(a->simd, &a->keys_layout, n, 0, rows, wide, wide, to);
     }
 }
 
+/* Values stand with their keys along the summed dimension: two rows side by side make the pairs of bf16. */
+static void pack_values(const struct attention *a, int64_t head, int64_t first, int64_t count, char *rows, char *to)
+{
+    const struct host_layout *layout = &a->values_layout;
+    const int64_t unit = layout->unit, block = layout->block;
+    char *second = rows + (size_t)a->width * a->value;
+    memset(to, 0, layout->bytes);
+    for (int64_t s = 0; s < count; s += unit) {
+        put_row(a, rows, key_row(&a->args->v, first + s, head), a->width);
+        if (unit == 2 && s + 1 < count)
+            put_row(a, second, key_row(&a->args->v, first + s + 1, head), a->width);
+        else
+            memset(second, 0, (size_t)a->width * a->value);
+        for (int64_t n = 0; n < a->width; n += block) {
+            const int64_t few = a->width - n < block ? a->width - n : block;
+            char *at = to + (size_t)(n / block * layout->block_stride + s * block) * a->value;
+            if (unit == 2)
+                a->simd->zip((uint16_t *)(void *)rows + n, (uint16_t *)(void *)second + n, (uint16_t *)(void *)at, few);
+            else
+                memcpy(at, rows + (size_t)n * a->value, (size_t)few * a->value);
+        }
+    }
+}
+
+/* Plain rows of the values' layout: a transpose. */
+static void transpose_values(const struct attention *a, int64_t head, int64_t first, int64_t count, char *row, char *to)
+{
+    memset(to, 0, a->values_layout.bytes);
+    for (int64_t s = 0; s < count; s++) {
+        put_row(a, row, key_row(&a->args->v, first + s, head), a->width);
+        for (int64_t i = 0; i < a->width; i++)
+            memcpy(to + (size_t)(i * KEY_TILE + s) * a->value, row + (size_t)i * a->value, a->value);
+    }
+}
+
+static void pack_part(void *context, int64_t index, int thread)
+{
+    struct attention *a = context;
+    struct lt_error error;
+    const int64_t head = index / a->tiles, first = index % a->tiles * KEY_TILE;
+    const int64_t count = a->keys - first < KEY_TILE ? a->keys - first : KEY_TILE;
+    char *rows = lt_exec_scratch(a->exec, thread, (size_t)(HOST_PACK_ROWS * (a->keys_layout.k_padded + 16)) * a->value);
+    if (!rows) {
+        lt_fail(&error, LT_NO_MEMORY, "op attention: no scratch memory");
+        host_failure_note(&a->failure, &error);
+        return;
+    }
+    pack_keys(a, head, first, count, rows, a->k + (size_t)index * a->keys_layout.bytes);
+    if (a->values_layout.block)
+        pack_values(a, head, first, count, rows, a->v + (size_t)index * a->values_layout.bytes);
+    else
+        transpose_values(a, head, first, count, rows, a->v + (size_t)index * a->values_layout.bytes);
+}
+
 struct block { /* one query block of one head, in thread scratch */
-    char *q, *p;          /* GEMM type: [64, width], [64, 256] */
-    float *logit, *sum_v; /* [64, 256], [64, width] */
+    char *q, *p;          /* product type: [128, K], [128, 256] */
+    float *logit, *sum_v; /* [128, 256], [128, K] */
     float top[QUERY_BLOCK], sum[QUERY_BLOCK];
-    int64_t rows;
+    int64_t rows, padded; /* padded: products take rows by sixteen */
 };
 
-static lt_status add_tile(struct attention *a, struct block *b, int64_t head, int64_t first, int thread,
+static lt_status add_tile(struct attention *a, struct block *b, int64_t head, int64_t tile, int thread,
                           struct lt_error *error)
 {
-    const int64_t count = first + KEY_TILE < a->keys ? KEY_TILE : a->keys - first;
-    const char *k = a->k + (size_t)((head * a->keys + first) * a->width) * a->value;
-    const char *v = a->v + (size_t)(head * a->width * a->padded + first) * a->value;
-    float spare[KEY_TILE];
-    LT_TRY(host_gemm(a->exec, thread, a->bf16, b->rows, count, a->width, b->q, a->width, k, a->width, b->logit,
-                     KEY_TILE, NULL, false, error));
+    const int64_t first = tile * KEY_TILE, count = a->keys - first < KEY_TILE ? a->keys - first : KEY_TILE;
+    const size_t index = (size_t)(head * a->tiles + tile);
+    LT_TRY(host_product(a->exec, thread, &a->keys_layout, b->padded, b->q, a->k + index * a->keys_layout.bytes,
+                        b->logit, false, error));
     const bool has_last = first + count == a->keys && a->args->last_key_bias != 0;
     for (int64_t i = 0; i < b->rows; i++) {
         float *logit = b->logit + i * KEY_TILE;
@@ -95,41 +132,51 @@ static lt_status add_tile(struct attention *a, struct block *b, int64_t head, in
         b->top[i] = top;
         if (keep != 1.0f)
             a->simd->scale_row(b->sum_v + i * a->width, keep, a->width);
-        put_row(a, b->p + (size_t)(i * KEY_TILE) * a->value, logit, count, spare);
+        memset(logit + count, 0, (size_t)(KEY_TILE - count) * sizeof *logit);
+        put_row(a, b->p + (size_t)(i * KEY_TILE) * a->value, logit, KEY_TILE);
     }
-    return host_gemm(a->exec, thread, a->bf16, b->rows, a->width, count, b->p, KEY_TILE, v, a->padded, b->sum_v,
-                     a->width, NULL, true, error);
+    return host_product(a->exec, thread, &a->values_layout, b->padded, b->p,
+                        a->v + index * a->values_layout.bytes, b->sum_v, true, error);
 }
 
+static bool take_block(struct attention *a, struct block *b, int64_t head, int64_t first, int thread)
+{
+    const struct lt_view *q = &a->args->q;
+    const size_t q_bytes = ((size_t)(QUERY_BLOCK * a->width) * a->value + 63) / 64 * 64;
+    const size_t p_bytes = (size_t)(QUERY_BLOCK * KEY_TILE) * a->value;
+    b->q = lt_exec_scratch(a->exec, thread, q_bytes + p_bytes + (size_t)(QUERY_BLOCK * (KEY_TILE + a->width)) * 4);
+    if (!b->q)
+        return false;
+    b->p = b->q + q_bytes;
+    b->logit = (float *)(void *)(b->p + p_bytes);
+    b->sum_v = b->logit + QUERY_BLOCK * KEY_TILE;
+    b->rows = first + QUERY_BLOCK < q->dim[0] ? QUERY_BLOCK : q->dim[0] - first;
+    b->padded = (b->rows + HOST_PACK_ROWS - 1) / HOST_PACK_ROWS * HOST_PACK_ROWS;
+    memset(b->sum_v, 0, (size_t)(QUERY_BLOCK * a->width) * sizeof *b->sum_v);
+    memset(b->q, 0, q_bytes);
+    memset(b->p, 0, p_bytes);
+    for (int64_t i = 0; i < b->rows; i++) {
+        put_row(a, b->q + (size_t)(i * a->width) * a->value, key_row(q, first + i, head), a->width);
+        b->top[i] = -INFINITY;
+        b->sum[i] = 0;
+    }
+    return true;
+}
+
+/* Blocks of one head follow each other, so its keys and values stay in cache. */
 static void query_part(void *context, int64_t index, int thread)
 {
     struct attention *a = context;
     struct lt_error error;
-    struct block b;
-    const struct lt_view *q = &a->args->q, *out = &a->args->out;
-    const int64_t head = index % a->heads, first = index / a->heads * QUERY_BLOCK;
-    const size_t q_bytes = (size_t)(QUERY_BLOCK * a->width) * a->value;
-    const size_t p_bytes = (size_t)(QUERY_BLOCK * KEY_TILE) * a->value;
-    char *scratch = lt_exec_scratch(a->exec, thread,
-                                    q_bytes + p_bytes + (size_t)(QUERY_BLOCK * (KEY_TILE + a->width)) * 4);
-    lt_status status = scratch ? LT_OK : lt_fail(&error, LT_NO_MEMORY, "op attention: no scratch memory");
-    if (status == LT_OK) {
-        b.q = scratch;
-        b.p = b.q + q_bytes;
-        b.logit = (float *)(void *)(b.p + p_bytes);
-        b.sum_v = b.logit + QUERY_BLOCK * KEY_TILE;
-        b.rows = first + QUERY_BLOCK < q->dim[0] ? QUERY_BLOCK : q->dim[0] - first;
-        memset(b.sum_v, 0, (size_t)(QUERY_BLOCK * a->width) * sizeof *b.sum_v);
-        float spare[1024];
-        for (int64_t i = 0; i < b.rows; i++) {
-            put_row(a, b.q + (size_t)(i * a->width) * a->value,
-                    (const float *)q->data + (first + i) * q->stride[0] + head * q->stride[1], a->width, spare);
-            b.top[i] = -INFINITY;
-            b.sum[i] = 0;
-        }
-        for (int64_t s = 0; s < a->keys && status == LT_OK; s += KEY_TILE)
-            status = add_tile(a, &b, head, s, thread, &error);
-    }
+    struct block b = {0};
+    const struct lt_view *out = &a->args->out;
+    const int64_t blocks = (a->args->q.dim[0] + QUERY_BLOCK - 1) / QUERY_BLOCK;
+    const int64_t head = index / blocks, first = index % blocks * QUERY_BLOCK;
+    lt_status status = take_block(a, &b, head, first, thread)
+                           ? LT_OK
+                           : lt_fail(&error, LT_NO_MEMORY, "op attention: no scratch memory");
+    for (int64_t tile = 0; tile < a->tiles && status == LT_OK; tile++)
+        status = add_tile(a, &b, head, tile, thread, &error);
     if (status != LT_OK) {
         host_failure_note(&a->failure, &error);
         return;
@@ -147,16 +194,19 @@ lt_status host_attention(struct lt_exec *exec, const struct lt_attention_args *a
     struct attention a = {.exec = exec, .args = args, .simd = simd_best(), .bf16 = bf16 && host_has_bf16(),
                           .round = bf16 && !host_has_bf16(), .keys = args->k.dim[0], .width = args->q.dim[2],
                           .heads = args->q.dim[1]};
-    if (a.width > 1024)
-        return lt_fail(error, LT_UNSUPPORTED, "op attention: head width %lld, at most 1024", (long long)a.width);
-    a.padded = (a.keys + KEY_TILE - 1) / KEY_TILE * KEY_TILE;
+    if (a.width > WIDTH_MAX)
+        return lt_fail(error, LT_UNSUPPORTED, "op attention: head width %lld, at most %d", (long long)a.width, WIDTH_MAX);
+    a.tiles = (a.keys + KEY_TILE - 1) / KEY_TILE;
     a.value = a.bf16 ? 2 : 4;
-    const size_t k_bytes = ((size_t)(a.heads * a.keys * a.width) * a.value + 63) / 64 * 64;
-    a.k = lt_exec_scratch(exec, -1, k_bytes + (size_t)(a.heads * a.width * a.padded) * a.value);
+    LT_TRY(host_layout_choose(&a.keys_layout, a.bf16, KEY_TILE, a.width, error));
+    LT_TRY(host_layout_choose(&a.values_layout, a.bf16, a.width, KEY_TILE, error));
+    const size_t k_bytes = (size_t)(a.heads * a.tiles) * a.keys_layout.bytes;
+    a.k = lt_exec_scratch(exec, -1, k_bytes + (size_t)(a.heads * a.tiles) * a.values_layout.bytes);
     if (!a.k)
         return lt_fail(error, LT_NO_MEMORY, "op attention: no scratch memory");
     a.v = a.k + k_bytes;
-    lt_exec_parallel(exec, a.heads * (a.padded / KEY_TILE), pack_part, &a);
+    lt_exec_parallel(exec, a.heads * a.tiles, pack_part, &a);
+    LT_TRY(host_failure_give(&a.failure, error));
     lt_exec_parallel(exec, a.heads * ((args->q.dim[0] + QUERY_BLOCK - 1) / QUERY_BLOCK), query_part, &a);
     return host_failure_give(&a.failure, error);
 }

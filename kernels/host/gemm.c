@@ -116,31 +116,21 @@ dnnl_status_t host_run(const struct host_place *place, const struct host_memory 
     return status;
 }
 
-/* -- matrix product ---------------------------------------------------------------------------------------- */
+/* -- products ---------------------------------------------------------------------------------------------- */
 
-struct gemm {
-    dnnl_memory_desc_t a, b, c, bias;
-    bool has_bias, accumulate;
+struct product {
+    dnnl_memory_desc_t a, b, c;
+    bool accumulate;
 };
 
-static void describe(struct gemm *g, bool bf16, int64_t m, int64_t n, int64_t k, int64_t lda, int64_t ldb,
-                     int64_t ldc)
+/* An inner product: of oneDNN's two ways to multiply matrices the one that keeps its speed for narrow tiles. */
+static dnnl_status_t make_product_pd(dnnl_engine_t engine, const struct product *p, dnnl_primitive_desc_t *pd)
 {
-    const dnnl_data_type_t type = bf16 ? dnnl_bf16 : dnnl_f32;
-    dnnl_memory_desc_init_by_strides(&g->a, 2, (dnnl_dims_t){m, k}, type, (dnnl_dims_t){lda, 1});
-    dnnl_memory_desc_init_by_strides(&g->b, 2, (dnnl_dims_t){k, n}, type, (dnnl_dims_t){1, ldb});
-    dnnl_memory_desc_init_by_strides(&g->c, 2, (dnnl_dims_t){m, n}, dnnl_f32, (dnnl_dims_t){ldc, 1});
-    dnnl_memory_desc_init_by_strides(&g->bias, 2, (dnnl_dims_t){1, n}, dnnl_f32, (dnnl_dims_t){n, 1});
-}
-
-static dnnl_status_t make_gemm(dnnl_engine_t engine, const void *context, dnnl_primitive_t *made)
-{
-    const struct gemm *g = context;
-    dnnl_matmul_desc_t desc;
-    dnnl_primitive_desc_t pd = NULL;
+    dnnl_inner_product_desc_t desc;
     dnnl_primitive_attr_t attr = NULL;
-    dnnl_status_t status = dnnl_matmul_desc_init(&desc, &g->a, &g->b, g->has_bias ? &g->bias : NULL, &g->c);
-    if (status == dnnl_success && g->accumulate) {
+    dnnl_status_t status =
+        dnnl_inner_product_forward_desc_init(&desc, dnnl_forward_inference, &p->a, &p->b, NULL, &p->c);
+    if (status == dnnl_success && p->accumulate) {
         dnnl_post_ops_t ops = NULL;
         dnnl_primitive_attr_create(&attr);
         dnnl_post_ops_create(&ops);
@@ -149,30 +139,124 @@ static dnnl_status_t make_gemm(dnnl_engine_t engine, const void *context, dnnl_p
         dnnl_post_ops_destroy(ops);
     }
     if (status == dnnl_success)
-        status = dnnl_primitive_desc_create(&pd, &desc, attr, engine, NULL);
-    if (status == dnnl_success)
-        status = dnnl_primitive_create(made, pd);
-    if (pd)
-        dnnl_primitive_desc_destroy(pd);
+        status = dnnl_primitive_desc_create(pd, &desc, attr, engine, NULL);
     if (attr)
         dnnl_primitive_attr_destroy(attr);
     return status;
 }
 
-lt_status host_gemm(struct lt_exec *exec, int thread, bool bf16, int64_t m, int64_t n, int64_t k,
-                    const void *a, int64_t lda, const void *b, int64_t ldb, float *c, int64_t ldc,
-                    const float *bias, bool accumulate, struct lt_error *error)
+static dnnl_status_t make_product(dnnl_engine_t engine, const void *context, dnnl_primitive_t *made)
 {
-    struct gemm gemm = {.has_bias = bias != NULL, .accumulate = accumulate};
-    const struct host_key key = {{HOST_GEMM | (bf16 ? 16 : 0) | (bias ? 32 : 0) | (accumulate ? 64 : 0), m, n,
-                                  k, lda, ldb, ldc}};
+    dnnl_primitive_desc_t pd = NULL;
+    dnnl_status_t status = make_product_pd(engine, context, &pd);
+    if (status == dnnl_success)
+        status = dnnl_primitive_create(made, pd);
+    if (pd)
+        dnnl_primitive_desc_destroy(pd);
+    return status;
+}
+
+static void describe(struct product *p, bool bf16, int64_t m, int64_t n, int64_t k)
+{
+    const dnnl_data_type_t type = bf16 ? dnnl_bf16 : dnnl_f32;
+    dnnl_memory_desc_init_by_tag(&p->a, 2, (dnnl_dims_t){m, k}, type, dnnl_nc);
+    dnnl_memory_desc_init_by_tag(&p->c, 2, (dnnl_dims_t){m, n}, dnnl_f32, dnnl_nc);
+}
+
+/* Reads [n / block][k / unit][block][unit] out of a descriptor; false when it is something else. */
+static bool read_layout(struct host_layout *layout)
+{
+    const dnnl_blocking_desc_t *b = &layout->desc.format_desc.blocking;
+    const dnnl_dim_t *inner = b->inner_blks, *of = b->inner_idxs;
+    const int64_t unit = layout->unit;
+    int64_t k_block = 1;
+    if (layout->desc.format_kind != dnnl_blocked)
+        return false;
+    if (b->inner_nblks == 0 && unit == 1 && b->strides[0] == 1) {
+        layout->block = layout->n;
+    } else if (b->inner_nblks == 1 && unit == 1 && of[0] == 0) {
+        layout->block = inner[0];
+    } else if (b->inner_nblks == 2 && unit == 1 && of[0] == 1 && of[1] == 0) {
+        k_block = inner[0];
+        layout->block = inner[1];
+    } else if (b->inner_nblks == 3 && of[0] == 1 && of[1] == 0 && of[2] == 1 && inner[2] == unit) {
+        k_block = inner[0] * unit;
+        layout->block = inner[1];
+    } else {
+        return false;
+    }
+    layout->block_stride = b->inner_nblks ? b->strides[0] : layout->n * layout->k;
+    return b->strides[1] == k_block * layout->block;
+}
+
+lt_status host_layout_choose(struct host_layout *layout_out, bool bf16, int64_t n, int64_t k,
+                             struct lt_error *error)
+{
+    const dnnl_data_type_t type = bf16 ? dnnl_bf16 : dnnl_f32;
+    struct product product = {.accumulate = true};
+    struct host_layout layout = {.n = n, .k = k, .bf16 = bf16, .unit = bf16 ? 2 : 1};
+    dnnl_engine_t engine = NULL;
+    dnnl_primitive_desc_t pd = NULL;
+    describe(&product, bf16, HOST_BLOCK_ROWS, n, k);
+    dnnl_memory_desc_init_by_tag(&product.b, 2, (dnnl_dims_t){n, k}, type, dnnl_format_tag_any);
+    dnnl_status_t status = dnnl_engine_create(&engine, dnnl_cpu, 0);
+    if (status == dnnl_success)
+        status = make_product_pd(engine, &product, &pd);
+    if (status == dnnl_success)
+        layout.desc = *dnnl_primitive_desc_query_md(pd, dnnl_query_weights_md, 0);
+    if (pd)
+        dnnl_primitive_desc_destroy(pd);
+    if (engine)
+        dnnl_engine_destroy(engine);
+    if (status != dnnl_success)
+        return host_dnnl_failed("choosing a product", status, error);
+    if (!read_layout(&layout)) { /* plain rows work everywhere */
+        layout.block = 0;
+        dnnl_memory_desc_init_by_tag(&layout.desc, 2, (dnnl_dims_t){n, k}, type, dnnl_oi);
+    }
+    layout.k_padded = layout.desc.padded_dims[1];
+    layout.bytes = (dnnl_memory_desc_get_size(&layout.desc) + 63) / 64 * 64;
+    *layout_out = layout;
+    return LT_OK;
+}
+
+void host_pack(const struct simd *simd, const struct host_layout *layout, int64_t n, int64_t k, const void *rows,
+               int64_t stride, int64_t count, void *to)
+{
+    const int64_t unit = layout->unit;
+    if (layout->block == 0) {
+        const size_t value = layout->bf16 ? 2 : 4;
+        const int64_t length = k + count < layout->k ? count : layout->k - k;
+        for (int64_t i = 0; i < HOST_PACK_ROWS && n + i < layout->n; i++)
+            memcpy((char *)to + (size_t)((n + i) * layout->k + k) * value,
+                   (const char *)rows + (size_t)(i * stride) * value, (size_t)length * value);
+        return;
+    }
+    const int64_t padded = layout->desc.padded_dims[0];
+    for (int64_t i = 0; i < HOST_PACK_ROWS && n + i < padded;) {
+        const int64_t column = (n + i) % layout->block, room = layout->block - column;
+        const int64_t few = room < HOST_PACK_ROWS - i ? room : HOST_PACK_ROWS - i;
+        /* Both kinds of unit are 32 bits: a float, or two bf16. */
+        simd->transpose((const uint32_t *)rows + i * stride / unit, stride / unit, few, count / unit,
+                        (uint32_t *)to + ((n + i) / layout->block * layout->block_stride + k * layout->block) / unit +
+                            column,
+                        layout->block);
+        i += few;
+    }
+}
+
+lt_status host_product(struct lt_exec *exec, int thread, const struct host_layout *layout, int64_t m, const void *a,
+                       const void *b, float *c, bool accumulate, struct lt_error *error)
+{
+    struct product product = {.b = layout->desc, .accumulate = accumulate};
+    const struct host_key key = {{HOST_PRODUCT | (layout->bf16 ? 16 : 0) | (accumulate ? 32 : 0), m, layout->n,
+                                  layout->k, layout->block}};
     struct host_place place;
-    describe(&gemm, bf16, m, n, k, lda, ldb, ldc);
-    LT_TRY(host_primitive(exec, thread, &key, make_gemm, &gemm, &place, error));
-    const struct host_memory memory[] = {{DNNL_ARG_SRC, &gemm.a, a},
-                                         {DNNL_ARG_WEIGHTS, &gemm.b, b},
-                                         {DNNL_ARG_DST, &gemm.c, c},
-                                         {DNNL_ARG_BIAS, &gemm.bias, bias}};
-    const dnnl_status_t status = host_run(&place, memory, bias ? 4 : 3);
+    describe(&product, layout->bf16, m, layout->n, layout->k);
+    LT_TRY(host_primitive(exec, thread, &key, make_product, &product, &place, error));
+    const struct host_memory memory[] = {{DNNL_ARG_SRC, &product.a, a},
+                                         {DNNL_ARG_WEIGHTS, &product.b, b},
+                                         {DNNL_ARG_DST, &product.c, c}};
+    const dnnl_status_t status = host_run(&place, memory, 3);
     return status == dnnl_success ? LT_OK : host_dnnl_failed("matrix product", status, error);
 }

@@ -1,11 +1,13 @@
-/* oneDNN behind two calls: a primitive by key, kept per thread, and its execution on plain pointers. */
+/* oneDNN behind few calls: a primitive by key, kept per thread, its execution on plain pointers, and products of
+ * packed matrices. */
 #pragma once
 
 #include "kernels/host/host.h"
+#include "kernels/host/simd.h"
 
 #include <oneapi/dnnl/dnnl.h>
 
-enum host_primitive_kind { HOST_GEMM = 1, HOST_CONV = 2, HOST_REORDER = 3 };
+enum host_primitive_kind { HOST_PRODUCT = 1, HOST_CONV = 2, HOST_REORDER = 3 };
 
 struct host_key { /* what a primitive depends on; the first word names the kind */
     int64_t word[12];
@@ -32,8 +34,27 @@ lt_status host_primitive(struct lt_exec *exec, int thread, const struct host_key
 dnnl_status_t host_run(const struct host_place *place, const struct host_memory *memory, int count);
 lt_status host_dnnl_failed(const char *what, dnnl_status_t status, struct lt_error *error);
 
-/* c[M,N] f32 (row stride ldc) = a[M,K] (row stride lda) · b[N,K]ᵀ (row stride ldb) + bias[N]; a and b both f32 or
- * both bf16; bias may be NULL; `accumulate` adds to c. One thread; K is never split. */
-lt_status host_gemm(struct lt_exec *exec, int thread, bool bf16, int64_t m, int64_t n, int64_t k,
-                    const void *a, int64_t lda, const void *b, int64_t ldb, float *c, int64_t ldc,
-                    const float *bias, bool accumulate, struct lt_error *error);
+/* How oneDNN wants weights [n, k] to lie: [n / block][k / unit][block][unit], with k padded by zeros to k_padded and
+ * unit 2 for bf16 and 1 for f32; block 0: plain rows. The right operand is packed by us, straight from its
+ * quantised or strided form, so nothing is reordered inside a product. */
+struct host_layout {
+    dnnl_memory_desc_t desc;
+    bool bf16;
+    int64_t n, k, k_padded, block, block_stride, unit;
+    size_t bytes; /* of one packed operand, a multiple of 64 */
+};
+
+enum { HOST_BLOCK_ROWS = 256, HOST_PACK_ROWS = 16 };
+
+lt_status host_layout_choose(struct host_layout *layout_out, bool bf16, int64_t n, int64_t k,
+                             struct lt_error *error);
+
+/* Packs sixteen rows n … n+15, values [k, k+count) of each (row i at rows + i·stride values, in the product's type) into
+ * `to`. n is a multiple of 16; k, count and stride are even. Rows past the last must be zeros, and the
+ * values from layout->k to k_padded too. */
+void host_pack(const struct simd *simd, const struct host_layout *layout, int64_t n, int64_t k, const void *rows,
+               int64_t stride, int64_t count, void *to);
+
+/* c[m, n] = a[m, k] · b[n, k]ᵀ, all dense, c f32; `accumulate` adds to c. One thread; k is never split. */
+lt_status host_product(struct lt_exec *exec, int thread, const struct host_layout *layout, int64_t m, const void *a,
+                       const void *b, float *c, bool accumulate, struct lt_error *error);

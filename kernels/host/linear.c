@@ -1,79 +1,109 @@
-/* out = activation(in · weightᵀ + bias). Rows are taken in chunks; each part dequantises one tile of weight rows to the
- * GEMM's type once and multiplies it with the whole chunk.
+/* out = activation(in · weightᵀ + bias). Rows are taken in chunks, converted once to the product's type; each part
+ * dequantises one tile of weight rows straight into oneDNN's layout and multiplies it with the chunk, block of rows by
+ * block of rows, so that a block's results are still in cache when bias and activation are applied.
  *
- *   bytes: weights once per chunk of 2,048 rows, in and out once; 2·L·N·K flops; bound by the GEMM from about
- *   100 rows on, by dequantisation below. */
+ *   bytes: weights once per chunk of 24 MiB, in and out once; 2·L·N·K flops; bound by the product from about
+ *   100 rows on, by dequantisation below. Up to four rows are plain dot products: packing would not pay. */
 #include "kernels/host/gemm.h"
-#include "kernels/host/simd.h"
 #include "kernels/quant.h"
 
 #include <string.h>
 
-enum { CHUNK_ROWS = 2048, CONVERT_ROWS = 64 };
+enum { CHUNK_BYTES = 24 << 20, CONVERT_ROWS = 64, PIECE = 256, DOT_ROWS = 4 };
 
 struct linear {
     struct lt_exec *exec;
     const struct lt_linear_args *args;
     const struct simd *simd;
-    bool bf16;        /* the GEMM's type */
-    bool round;       /* f32 GEMM on values rounded to bf16 */
-    const void *a;    /* [rows, K], converted or the input itself */
-    void *converted;
-    int64_t lda, row, rows, tile;
+    bool bf16;  /* the product's type */
+    bool round; /* an f32 product on values rounded to bf16 */
+    size_t value;
+    struct host_layout layout; /* of one tile */
+    char *a;                   /* [rows, K] */
+    int64_t row, rows, tile, row_bytes;
     const float *bias;
     struct host_failure failure;
 };
+
+static void round_values(const struct simd *simd, float *x, int64_t count)
+{
+    uint16_t half[PIECE];
+    for (int64_t i = 0; i < count; i += PIECE) {
+        const int64_t piece = count - i < PIECE ? count - i : PIECE;
+        simd->to_bf16(x + i, half, piece);
+        simd->from_bf16(half, x + i, piece);
+    }
+}
+
+static int64_t up_to(int64_t count, int64_t multiple)
+{
+    return (count + multiple - 1) / multiple * multiple;
+}
 
 static void convert_part(void *context, int64_t index, int thread)
 {
     (void)thread;
     struct linear *l = context;
-    const int64_t first = index * CONVERT_ROWS, k = l->args->weight.dim[1];
-    const int64_t last = first + CONVERT_ROWS < l->rows ? first + CONVERT_ROWS : l->rows;
+    const int64_t first = index * CONVERT_ROWS, k = l->args->weight.dim[1], rows = up_to(l->rows, HOST_PACK_ROWS);
+    const int64_t last = first + CONVERT_ROWS < rows ? first + CONVERT_ROWS : rows;
     for (int64_t i = first; i < last; i++) {
         const float *in = (const float *)l->args->in.data + (l->row + i) * l->args->in.stride[0];
-        if (l->bf16) {
-            l->simd->to_bf16(in, (uint16_t *)l->converted + i * k, k);
+        char *to = l->a + (size_t)(i * k) * l->value;
+        if (i >= l->rows) {
+            memset(to, 0, (size_t)k * l->value);
+        } else if (l->bf16) {
+            l->simd->to_bf16(in, (uint16_t *)(void *)to, k);
         } else {
-            float *out = (float *)l->converted + i * k;
-            uint16_t *half = (uint16_t *)(void *)out + k; /* the upper half of the row, then widened in place */
-            l->simd->to_bf16(in, half, k);
-            for (int64_t j = 0; j < k; j++) { /* reads at or after what it writes */
-                const uint32_t bits = (uint32_t)half[j] << 16;
-                memcpy(&out[j], &bits, 4);
-            }
+            memcpy(to, in, (size_t)k * sizeof *in);
+            if (l->round)
+                round_values(l->simd, (float *)(void *)to, k);
         }
     }
 }
 
-/* Weight rows [n, n+count) in the GEMM's type: the tensor itself where it already has it. */
-static const void *weight_tile(struct linear *l, int64_t n, int64_t count, int thread)
+/* Values [k, k+count) of weight row n in f32 … */
+static void weight_piece(const struct linear *l, int64_t n, int64_t k, int64_t count, float *to)
 {
-    const int64_t k = l->args->weight.dim[1];
-    const struct lt_view rows = lt_view_rows(&l->args->weight, n, count);
-    if ((l->bf16 && rows.type == LT_TYPE_BF16) || (!l->bf16 && !l->round && rows.type == LT_TYPE_F32))
-        return rows.data;
-    const size_t value = l->bf16 ? 2 : 4;
-    const size_t tile_bytes = (size_t)(l->tile * k) * value;
-    char *tile = lt_exec_scratch(l->exec, thread, tile_bytes + (size_t)k * 6 + 64);
-    if (!tile)
-        return NULL;
-    float *wide = (float *)(void *)(tile + (tile_bytes + 63) / 64 * 64);
-    uint16_t *half = (uint16_t *)(void *)(wide + k);
-    uint64_t row_bytes = 0;
-    lt_type_bytes(rows.type, (uint64_t)k, &row_bytes);
-    for (int64_t i = 0; i < count; i++) {
-        const char *from = (const char *)rows.data + (uint64_t)i * row_bytes;
-        float *to = l->bf16 ? wide : (float *)(void *)tile + i * k;
-        l->simd->dequantize(rows.type, from, to, k);
-        if (l->bf16) {
-            l->simd->to_bf16(wide, (uint16_t *)(void *)tile + i * k, k);
-        } else if (l->round) {
-            l->simd->to_bf16(to, half, k);
-            l->simd->from_bf16(half, to, k);
+    const struct lt_type_info *type = lt_type_info(l->args->weight.type);
+    const char *from = (const char *)l->args->weight.data + n * l->row_bytes;
+    l->simd->dequantize(type->type, from + k / type->block_values * type->block_bytes, to, count);
+    if (l->round)
+        round_values(l->simd, to, count);
+}
+
+/* … and sixteen rows packed: rows past the last and values past K are zeros. */
+static void pack_rows(const struct linear *l, int64_t n, int64_t n_in_tile, char *tile)
+{
+    const int64_t k = l->args->weight.dim[1], width = l->args->weight.dim[0];
+    _Alignas(64) float piece[HOST_PACK_ROWS * PIECE];
+    _Alignas(64) uint16_t half[HOST_PACK_ROWS * PIECE];
+    for (int64_t first = 0; first < l->layout.k_padded; first += PIECE) {
+        const int64_t left = k - first, padded = l->layout.k_padded - first < PIECE ? l->layout.k_padded - first : PIECE;
+        const int64_t count = left < PIECE ? left : PIECE;
+        for (int64_t i = 0; i < HOST_PACK_ROWS; i++) {
+            float *row = piece + i * PIECE;
+            const int64_t have = n + i < width ? count : 0;
+            memset(row + have, 0, (size_t)(padded - have) * sizeof *row);
+            if (have)
+                weight_piece(l, n + i, first, count, row);
+            if (l->bf16)
+                l->simd->to_bf16(row, half + i * PIECE, padded);
         }
+        host_pack(l->simd, &l->layout, n_in_tile, first, l->bf16 ? (const void *)half : piece, PIECE, padded, tile);
     }
-    return tile;
+}
+
+static void store_block(const struct linear *l, int64_t n, int64_t count, int64_t first, int64_t rows, const float *c)
+{
+    for (int64_t i = 0; i < rows; i++, c += l->tile) {
+        float *out = (float *)l->args->out.data + (l->row + first + i) * l->args->out.stride[0] + n;
+        if (l->bias)
+            l->simd->gated_add(out, c, l->bias + n, NULL, count);
+        else
+            memcpy(out, c, (size_t)count * sizeof *out);
+        if (l->args->activation != LT_ACTIVATION_NONE)
+            l->simd->activate(l->args->activation, out, count);
+    }
 }
 
 static void multiply_part(void *context, int64_t index, int thread)
@@ -82,49 +112,74 @@ static void multiply_part(void *context, int64_t index, int thread)
     struct lt_error error;
     const int64_t n = index * l->tile, k = l->args->weight.dim[1], width = l->args->weight.dim[0];
     const int64_t count = n + l->tile < width ? l->tile : width - n;
-    const void *weight = weight_tile(l, n, count, thread);
-    float *out = (float *)l->args->out.data + l->row * l->args->out.stride[0] + n;
-    lt_status status = weight ? LT_OK : lt_fail(&error, LT_NO_MEMORY, "op linear: no scratch memory");
+    char *tile = lt_exec_scratch(l->exec, thread,
+                                 l->layout.bytes + (size_t)(HOST_BLOCK_ROWS * l->tile) * sizeof(float));
+    lt_status status = tile ? LT_OK : lt_fail(&error, LT_NO_MEMORY, "op linear: no scratch memory");
     if (status == LT_OK)
-        status = host_gemm(l->exec, thread, l->bf16, l->rows, count, k, l->a, l->lda, weight, k, out,
-                           l->args->out.stride[0], l->bias ? l->bias + n : NULL, false, &error);
-    if (status != LT_OK) {
+        for (int64_t i = 0; i < l->tile; i += HOST_PACK_ROWS)
+            pack_rows(l, n + i, i, tile);
+    for (int64_t first = 0; first < l->rows && status == LT_OK; first += HOST_BLOCK_ROWS) {
+        float *c = (float *)(void *)(tile + l->layout.bytes);
+        const int64_t rows = l->rows - first < HOST_BLOCK_ROWS ? l->rows - first : HOST_BLOCK_ROWS;
+        status = host_product(l->exec, thread, &l->layout, up_to(rows, HOST_PACK_ROWS),
+                              l->a + (size_t)(first * k) * l->value, tile, c, false, &error);
+        if (status == LT_OK)
+            store_block(l, n, count, first, rows, c);
+    }
+    if (status != LT_OK)
+        host_failure_note(&l->failure, &error);
+}
+
+/* Few rows: each weight row is dequantised and dotted with all of them. */
+static void dot_part(void *context, int64_t index, int thread)
+{
+    struct linear *l = context;
+    struct lt_error error;
+    const int64_t n = index * l->tile, k = l->args->weight.dim[1], width = l->args->weight.dim[0];
+    float *weight = lt_exec_scratch(l->exec, thread, (size_t)k * sizeof *weight);
+    if (!weight) {
+        lt_fail(&error, LT_NO_MEMORY, "op linear: no scratch memory");
         host_failure_note(&l->failure, &error);
         return;
     }
-    if (l->args->activation != LT_ACTIVATION_NONE)
-        for (int64_t i = 0; i < l->rows; i++)
-            l->simd->activate(l->args->activation, out + i * l->args->out.stride[0], count);
+    for (int64_t i = n; i < n + l->tile && i < width; i++) {
+        weight_piece(l, i, 0, k, weight);
+        for (int64_t r = 0; r < l->rows; r++) {
+            float *out = (float *)l->args->out.data + r * l->args->out.stride[0] + i;
+            *out = l->simd->dot((const float *)(const void *)l->a + r * k, weight, k) + (l->bias ? l->bias[i] : 0);
+            if (l->args->activation != LT_ACTIVATION_NONE)
+                l->simd->activate(l->args->activation, out, 1);
+        }
+    }
 }
 
 lt_status host_linear(struct lt_exec *exec, const struct lt_linear_args *args, struct lt_error *error)
 {
-    const bool bf16 = lt_exec_precision(exec) == LT_PRECISION_BF16 && !args->exact;
-    struct linear l = {.exec = exec, .args = args, .simd = simd_best(), .bf16 = bf16 && host_has_bf16(),
-                       .round = bf16 && !host_has_bf16()};
+    const bool rounded = lt_exec_precision(exec) == LT_PRECISION_BF16 && !args->exact;
     const int64_t rows = args->in.dim[0], k = args->weight.dim[1], n = args->weight.dim[0];
-    l.tile = n >= 4096 ? 128 : 64;
-    const int64_t chunk = rows < CHUNK_ROWS ? rows : CHUNK_ROWS;
+    const bool few = rows <= DOT_ROWS, bf16 = rounded && host_has_bf16() && !few;
+    struct linear l = {.exec = exec, .args = args, .simd = simd_best(), .bf16 = bf16, .round = rounded && !bf16,
+                       .value = bf16 ? 2 : 4, .tile = n >= 4096 ? 128 : 64};
+    uint64_t row_bytes = 0;
+    lt_type_bytes(args->weight.type, (uint64_t)k, &row_bytes);
+    l.row_bytes = (int64_t)row_bytes;
+    if (!few)
+        LT_TRY(host_layout_choose(&l.layout, bf16, l.tile, k, error));
+    const int64_t fit = CHUNK_BYTES / (k * (int64_t)l.value) / HOST_BLOCK_ROWS * HOST_BLOCK_ROWS;
+    const int64_t most = fit > HOST_BLOCK_ROWS ? fit : HOST_BLOCK_ROWS, chunk = rows < most ? rows : most;
     const size_t bias_bytes = ((size_t)n * 4 + 63) / 64 * 64;
-    char *shared = lt_exec_scratch(exec, -1, bias_bytes + (bf16 ? (size_t)(chunk * k) * (l.bf16 ? 2 : 4) : 0));
+    char *shared = lt_exec_scratch(exec, -1, bias_bytes + (size_t)(up_to(chunk, HOST_PACK_ROWS) * k) * l.value);
     if (!shared)
         return lt_fail(error, LT_NO_MEMORY, "op linear: no scratch memory");
     if (args->bias.data) {
         lt_dequantize_row(args->bias.type, args->bias.data, (float *)(void *)shared, n);
         l.bias = (const float *)(const void *)shared;
     }
-    l.converted = shared + bias_bytes;
-    for (l.row = 0; l.row < rows; l.row += CHUNK_ROWS) {
-        l.rows = rows - l.row < CHUNK_ROWS ? rows - l.row : CHUNK_ROWS;
-        if (bf16) {
-            lt_exec_parallel(exec, (l.rows + CONVERT_ROWS - 1) / CONVERT_ROWS, convert_part, &l);
-            l.a = l.converted;
-            l.lda = k;
-        } else {
-            l.a = (const float *)args->in.data + l.row * args->in.stride[0];
-            l.lda = args->in.stride[0];
-        }
-        lt_exec_parallel(exec, (n + l.tile - 1) / l.tile, multiply_part, &l);
+    l.a = shared + bias_bytes;
+    for (l.row = 0; l.row < rows; l.row += chunk) {
+        l.rows = rows - l.row < chunk ? rows - l.row : chunk;
+        lt_exec_parallel(exec, (up_to(l.rows, HOST_PACK_ROWS) + CONVERT_ROWS - 1) / CONVERT_ROWS, convert_part, &l);
+        lt_exec_parallel(exec, (n + l.tile - 1) / l.tile, few ? dot_part : multiply_part, &l);
         LT_TRY(host_failure_give(&l.failure, error));
     }
     return LT_OK;

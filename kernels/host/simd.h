@@ -23,6 +23,12 @@ struct simd {
     float (*exp_row)(float *x, float scale, float top, int64_t count);
     float (*max_row)(const float *x, int64_t count);
     void (*scale_row)(float *x, float by, int64_t count);
+    float (*dot)(const float *a, const float *b, int64_t count);
+    /* to[j·width + i] = from[i·stride + j] for i < rows, j < count */
+    void (*transpose)(const uint32_t *from, int64_t stride, int64_t rows, int64_t count, uint32_t *to,
+                      int64_t width);
+    /* to[2i] = a[i], to[2i + 1] = b[i] */
+    void (*zip)(const uint16_t *a, const uint16_t *b, uint16_t *to, int64_t count);
 };
 
 extern const struct simd simd_plain, simd_avx2, simd_avx512;

@@ -195,6 +195,67 @@ static void scale_row(float *x, float by, int64_t count)
         x[i] *= by;
 }
 
+static float dot(const float *a, const float *b, int64_t count)
+{
+    float lane[SIMD_LANES] = {0};
+    int64_t i = 0;
+    for (; i + SIMD_LANES <= count; i += SIMD_LANES)
+        for (int j = 0; j < SIMD_LANES; j++)
+            lane[j] += a[i + j] * b[i + j];
+    for (int j = 0; i < count; i++, j++)
+        lane[j] += a[i] * b[i];
+    return add_lanes(lane);
+}
+
+#if defined(__AVX512F__)
+typedef uint32_t vec __attribute__((vector_size(64), aligned(4)));
+
+/* Transposes 16 by 16: swaps off-diagonal squares of 8, 4, 2 and 1. */
+static inline void transpose_16(const uint32_t *from, int64_t stride, uint32_t *to, int64_t width)
+{
+    vec a[16], b[16];
+    for (int i = 0; i < 16; i++)
+        memcpy(&a[i], from + i * stride, sizeof a[i]);
+#define SWAP(in, out, step, low, high)                                                             \
+    for (int i = 0; i < 16; i++)                                                                   \
+        out[i] = i & step ? __builtin_shuffle(in[i - step], in[i], (vec)high)                      \
+                          : __builtin_shuffle(in[i], in[i + step], (vec)low);
+#define LIST(...) {__VA_ARGS__}
+    SWAP(a, b, 8, LIST(0, 1, 2, 3, 4, 5, 6, 7, 16, 17, 18, 19, 20, 21, 22, 23),
+         LIST(8, 9, 10, 11, 12, 13, 14, 15, 24, 25, 26, 27, 28, 29, 30, 31))
+    SWAP(b, a, 4, LIST(0, 1, 2, 3, 16, 17, 18, 19, 8, 9, 10, 11, 24, 25, 26, 27),
+         LIST(4, 5, 6, 7, 20, 21, 22, 23, 12, 13, 14, 15, 28, 29, 30, 31))
+    SWAP(a, b, 2, LIST(0, 1, 16, 17, 4, 5, 20, 21, 8, 9, 24, 25, 12, 13, 28, 29),
+         LIST(2, 3, 18, 19, 6, 7, 22, 23, 10, 11, 26, 27, 14, 15, 30, 31))
+    SWAP(b, a, 1, LIST(0, 16, 2, 18, 4, 20, 6, 22, 8, 24, 10, 26, 12, 28, 14, 30),
+         LIST(1, 17, 3, 19, 5, 21, 7, 23, 9, 25, 11, 27, 13, 29, 15, 31))
+#undef SWAP
+#undef LIST
+    for (int i = 0; i < 16; i++)
+        memcpy(to + i * width, &a[i], sizeof a[i]);
+}
+#endif
+
+static void transpose(const uint32_t *from, int64_t stride, int64_t rows, int64_t count, uint32_t *to, int64_t width)
+{
+    int64_t j = 0;
+#if defined(__AVX512F__)
+    for (; rows == 16 && j + 16 <= count; j += 16)
+        transpose_16(from + j, stride, to + j * width, width);
+#endif
+    for (; j < count; j++)
+        for (int64_t i = 0; i < rows; i++)
+            to[j * width + i] = from[i * stride + j];
+}
+
+static void zip(const uint16_t *a, const uint16_t *b, uint16_t *to, int64_t count)
+{
+    for (int64_t i = 0; i < count; i++) {
+        to[2 * i] = a[i];
+        to[2 * i + 1] = b[i];
+    }
+}
+
 #define SIMD_TABLE(name_)                                                                          \
     {name_, dequantize_row, to_bf16, from_bf16, activate, sum, sum_squares, normalize, rotate,     \
-     gated_add, exp_row, max_row, scale_row}
+     gated_add, exp_row, max_row, scale_row, dot, transpose, zip}
