@@ -1,4 +1,4 @@
-/* Channels-last convolution of the VAE. Frames are converted once to the GEMM type; each part makes one band of rows of
+/* Channels-last convolution of the VAE. Frames of another type are converted once to the GEMM's; each part makes one band of rows of
  * one output frame: a 2-D convolution by oneDNN for each temporal tap, summed in tap order in f32, then bias, residual
  * and the output's type. Taps that fall on zero frames are skipped. Because taps are summed in one order and
  * bands do not depend on the call, cutting a sequence into calls (with `past`) gives the same bits. */
@@ -9,7 +9,7 @@
 
 #include <string.h>
 
-enum { BAND_ROWS = 16, TAPS_MAX = 3 };
+enum { BAND_ROWS = 4, TAPS_MAX = 3 };
 
 struct conv {
     struct lt_exec *exec;
@@ -19,7 +19,8 @@ struct conv {
     size_t value; /* bytes of a value in the GEMM's type */
     int64_t kt, ky, kx, ci, co, up;
     int64_t zeros, past_frames, bands;
-    char *frames; /* [past + in, Y, X, Ci] in the GEMM's type */
+    bool direct;  /* past and in are read where they are: they have the GEMM's type and dense rows */
+    char *frames; /* else [past + in, Y, X, Ci] in the GEMM's type */
     const float *bias;
     char *weight[TAPS_MAX]; /* in oneDNN's own layout */
     dnnl_memory_desc_t weight_desc;
@@ -207,7 +208,10 @@ static const char *source_rows(const struct conv *c, int64_t frame, int64_t firs
 {
     const int64_t columns = c->args->in.dim[2], rows = c->args->in.dim[1];
     const size_t pixel = (size_t)c->ci * c->value;
-    const char *plane = c->frames + (size_t)(frame * rows * columns) * pixel;
+    const struct lt_view *from = frame < c->past_frames ? &c->args->past : &c->args->in;
+    const int64_t own = frame < c->past_frames ? frame : frame - c->past_frames;
+    const char *plane = c->direct ? (const char *)from->data + (size_t)(own * from->stride[0]) * c->value
+                                  : c->frames + (size_t)(frame * rows * columns) * pixel;
     if (c->up == 1)
         return plane + (size_t)(first * columns) * pixel;
     char *at = to;
@@ -304,6 +308,12 @@ static void band_part(void *context, int64_t index, int thread)
     store_band(c, sums, t, number * BAND_ROWS, band.out_rows);
 }
 
+static bool is_direct(const struct conv *c, const struct lt_view *view)
+{
+    const bool same = c->bf16 ? view->type == LT_TYPE_BF16 : view->type == LT_TYPE_F32 && !c->round;
+    return !view->data || (same && view->stride[2] == c->ci && view->stride[1] == view->dim[2] * c->ci);
+}
+
 static lt_status prepare(struct conv *c, struct lt_error *error)
 {
     const struct lt_conv_args *a = c->args;
@@ -311,8 +321,9 @@ static lt_status prepare(struct conv *c, struct lt_error *error)
     const int64_t weights = lt_view_count(&a->weight);
     LT_TRY(choose_layout(c, error));
     const size_t tap_bytes = (dnnl_memory_desc_get_size(&c->weight_desc) + 63) / 64 * 64;
+    c->direct = is_direct(c, &a->in) && is_direct(c, &a->past);
     const size_t frame_bytes =
-        ((size_t)(frames * a->in.dim[1] * a->in.dim[2] * c->ci) * c->value + 63) / 64 * 64;
+        c->direct ? 0 : ((size_t)(frames * a->in.dim[1] * a->in.dim[2] * c->ci) * c->value + 63) / 64 * 64;
     const size_t plain_bytes = ((size_t)weights * 4 + 63) / 64 * 64, bias_bytes = ((size_t)c->co * 4 + 63) / 64 * 64;
     char *shared = lt_exec_scratch(c->exec, -1,
                                    frame_bytes + (size_t)c->kt * tap_bytes + plain_bytes + bias_bytes);
@@ -333,7 +344,8 @@ static lt_status prepare(struct conv *c, struct lt_error *error)
         lt_dequantize_row(a->bias.type, a->bias.data, bias, c->co);
         c->bias = bias;
     }
-    lt_exec_parallel(c->exec, frames * a->in.dim[1], convert_part, c);
+    if (!c->direct)
+        lt_exec_parallel(c->exec, frames * a->in.dim[1], convert_part, c);
     return LT_OK;
 }
 

@@ -250,10 +250,11 @@ void check_channel_norm(struct check *check)
 }
 
 /* The same sequence frame by frame with history must give the same bits as in one call. */
-static void check_conv_cut(struct check *check, struct lt_conv_args args, const float *whole, float *pieces)
+static void check_conv_cut(struct check *check, struct lt_conv_args args, const void *whole, void *pieces)
 {
     struct lt_error error;
     const int64_t frames = args.in.dim[0], kt = args.weight.dim[2];
+    const size_t bytes = args.in.type == LT_TYPE_F32 ? 4 : 2;
     const struct lt_view in = args.in, out = args.out;
     for (int64_t t = 0; t < frames; t++) {
         const int64_t past = t < kt - 1 ? t : kt - 1;
@@ -263,11 +264,57 @@ static void check_conv_cut(struct check *check, struct lt_conv_args args, const 
             args.past.data = NULL;
         args.out = out;
         args.out.dim[0] = 1;
-        args.out.data = pieces + t * out.stride[0];
+        args.out.data = (char *)pieces + (size_t)(t * out.stride[0]) * bytes;
         check_status(check, lt_conv(check->best, check->exec, &args, &error), &error);
     }
-    check_same(check, whole, pieces, (size_t)lt_view_count(&out) * sizeof(float),
+    check_same(check, whole, pieces, (size_t)lt_view_count(&out) * bytes,
                "frame by frame differs from the whole sequence");
+}
+
+/* The decoder's own case: bf16 activations, history, residual in place, sometimes two frames to one. */
+static void check_conv_bf16(struct check *check)
+{
+    struct lt_error error;
+    const int64_t ci = check_int(check, 1, 40), co = check_int(check, 1, 40), past = check_int(check, 0, 2);
+    const int64_t step = check_int(check, 1, 2), to = check_int(check, 1, 3);
+    const int64_t zeros = check_int(check, 0, 2 - past), t = (to - 1) * step + 3 - past - zeros;
+    const int64_t y = check_int(check, 1, 20), x = check_int(check, 1, 12), count = to * y * x * co;
+    float *bias = check_buffer(check, co), *want = check_buffer(check, count), *got = check_buffer(check, count);
+    uint16_t *out[3], *add = check_weights(check, LT_TYPE_BF16, count, 1);
+    check_fill(check, bias, co, 1);
+    struct lt_conv_args args = {
+        .out = lt_view_4d(NULL, LT_TYPE_BF16, to, y, x, co),
+        .in = lt_view_4d(check_weights(check, LT_TYPE_BF16, t * y * x * ci, 1), LT_TYPE_BF16, t, y, x, ci),
+        .weight = lt_view_make(check_weights(check, LT_TYPE_F32, co * ci * 27, 1.0f / sqrtf(27.0f * (float)ci)),
+                               LT_TYPE_F32, 5, (int64_t[]){co, ci, 3, 3, 3}),
+        .bias = lt_view_1d(bias, LT_TYPE_F32, co),
+        .add = lt_view_4d(NULL, LT_TYPE_BF16, to, y, x, co),
+        .stride_time = (int)step, .stride_space = 1,
+        .pad_top = 1, .pad_bottom = 1, .pad_left = 1, .pad_right = 1};
+    if (past)
+        args.past = lt_view_4d(check_weights(check, LT_TYPE_BF16, past * y * x * ci, 1), LT_TYPE_BF16, past, y, x, ci);
+    snprintf(check->what, sizeof check->what, "bf16 %lld+%lldx%lldx%lldx%lld to %lld frames of %lld", (long long)past,
+             (long long)t, (long long)y, (long long)x, (long long)ci, (long long)to, (long long)co);
+    for (int i = 0; i < 3; i++) {
+        out[i] = (uint16_t *)(void *)check_buffer(check, (count + 1) / 2);
+        memcpy(out[i], add, (size_t)count * 2);
+        args.out.data = args.add.data = out[i];
+        check_status(check, lt_conv(i ? check->best : check->ref, i == 2 ? check->other : check->exec, &args, &error),
+                     &error);
+    }
+    for (int64_t i = 0; i < count; i++) {
+        want[i] = lt_bf16_to_f32(out[0][i]);
+        got[i] = lt_bf16_to_f32(out[1][i]);
+    }
+    const struct check_bound bound = {1e-5, 1e-5, 0.0079, "sums that f32 orders differently may round to the next bf16"};
+    check_close(check, got, want, count, bound);
+    check_same(check, out[1], out[2], (size_t)count * 2, "bits depend on the number of threads");
+    args.add.data = NULL;
+    if (step == 1 && zeros == 2) { /* nothing before it: a whole sequence */
+        args.out.data = out[1];
+        check_status(check, lt_conv(check->best, check->exec, &args, &error), &error);
+        check_conv_cut(check, args, out[1], out[2]);
+    }
 }
 
 void check_conv(struct check *check)
@@ -310,4 +357,6 @@ void check_conv(struct check *check)
     RUN(conv, args, out, want, got, again, t * oy * ox * co, bound);
     if (causal && !args.add.data)
         check_conv_cut(check, args, got, again);
+    if (check->bf16)
+        check_conv_bf16(check);
 }
