@@ -5,55 +5,14 @@
  *   link --packets-----------------------------> loop: decide -> write files, journal commit -> send
  *   clock --------------------------------------+
  *
- * Everything here belongs to the thread that calls coordinator_step, except coordinator_call and coordinator_wake, which
- * any thread may use. A state folder has one coordinator at a time (a lock on it). What a state folder holds:
+ * Everything here belongs to the thread that calls coordinator_step (before the first step: that created it), except
+ * coordinator_call and coordinator_wake, which any thread may use. A state folder has one coordinator at a time (a lock on it). What a state folder holds:
  * docs/operations.md. */
 #pragma once
 
-#include "coordinator/run.h"
-#include "proto/link.h"
+#include "coordinator/core.h"
 
 struct coordinator;
-
-/*   name, terminal */
-#define JOB_STATE_LIST(X)                                                                                              \
-    X(QUEUED, 0)     /* accepted, planned, nothing leased yet */                                                       \
-    X(RUNNING, 0)    /* tasks are leased or done */                                                                    \
-    X(FINALIZING, 0) /* every task is in: the take is being published */                                               \
-    X(COMPLETED, 1)                                                                                                    \
-    X(FAILED, 1)                                                                                                       \
-    X(CANCELED, 1)
-
-enum job_state {
-#define JOB_STATE_ENUM(name, terminal) JOB_STATE_##name,
-    JOB_STATE_LIST(JOB_STATE_ENUM)
-#undef JOB_STATE_ENUM
-        JOB_STATE_COUNT
-};
-
-const char *job_state_name(enum job_state state); /* "running" */
-bool job_state_is_terminal(enum job_state state);
-/* The table of docs/architecture.md: which edges a job may take. */
-bool job_state_may_follow(enum job_state from, enum job_state to);
-
-enum coordinator_event_kind {
-    COORDINATOR_JOB_STATE, /* `state` is new; FINALIZING: somebody must publish (again after a restart) */
-    COORDINATOR_JOB_PROGRESS, /* tasks were committed */
-    COORDINATOR_WORKER_JOINED,
-    COORDINATOR_WORKER_LEFT,
-    COORDINATOR_TASK_FAILED, /* a worker reported failure; `text` says what */
-};
-
-struct coordinator_event {
-    uint64_t sequence; /* 1, 2, 3 … since the start of the process */
-    enum coordinator_event_kind kind;
-    uint32_t job; /* 0: none */
-    enum job_state state;
-    const char *text; /* worker name or reason; may be "" */
-};
-
-/* Called from the loop, after the journal's commit. It may call the functions below. */
-typedef void coordinator_listener(void *context, const struct coordinator_event *event);
 
 struct coordinator_params {
     const char *state_dir; /* created when missing */
@@ -109,22 +68,6 @@ lt_status coordinator_published(struct coordinator *coordinator, uint32_t job, l
 /* No new leases; workers are told to finish what they run. */
 void coordinator_drain(struct coordinator *coordinator);
 
-struct coordinator_job_status {
-    uint32_t id;
-    struct lt_digest digest; /* of the canonical job */
-    char name[128];
-    enum job_state state;
-    int priority;
-    struct run_progress progress;
-    double fraction;      /* 0..1 of the tasks */
-    double eta_seconds;   /* negative: not known yet */
-    uint64_t retry_count; /* leases that ended without a result */
-    int64_t created_us, started_us, finished_us; /* wall clock; 0: not yet */
-    lt_status status;     /* why it failed */
-    char reason[512];     /* why it failed, or why it does not run now; "" when it runs */
-    char kernel_class[128];
-};
-
 /* LT_NOT_FOUND when there is no such job. */
 lt_status coordinator_job_status(struct coordinator *coordinator, uint32_t job,
                                  struct coordinator_job_status *status_out, struct lt_error *error);
@@ -134,17 +77,6 @@ size_t coordinator_jobs(struct coordinator *coordinator, uint32_t *id_out, size_
 const char *coordinator_job_json(struct coordinator *coordinator, uint32_t job);
 /* NULL: no such job, or a finished one whose files are gone. */
 struct run *coordinator_job_run(struct coordinator *coordinator, uint32_t job);
-
-struct coordinator_worker_status {
-    char name[128], device[128], kernel_class[128];
-    const char *state; /* idle busy suspect draining */
-    uint32_t slot_count, lease_count, model_count;
-    uint64_t memory_bytes, rss_bytes;
-    uint64_t tasks_done, tasks_failed;
-    int64_t silent_ms;   /* since it was last heard */
-    double busy_seconds; /* sum of its leases that ended with a result */
-    uint32_t task_job, task_index, task_done, task_total; /* of its first lease; job 0: none */
-};
 
 size_t coordinator_workers(struct coordinator *coordinator, struct coordinator_worker_status *status_out, size_t max);
 uint64_t coordinator_event_sequence(const struct coordinator *coordinator);

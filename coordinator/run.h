@@ -94,6 +94,8 @@ uint32_t run_frame_width(const struct run *run);
 uint32_t run_frame_height(const struct run *run);
 /* Latent frame [0, T) at the end of the schedule: x_out [C, h, w] f32. */
 lt_status run_read_latent_frame(struct run *run, uint32_t frame, float *x_out, struct lt_error *error);
+/* The same at the step where the frame stands now. */
+lt_status run_read_present_frame(struct run *run, uint32_t frame, float *x_out, struct lt_error *error);
 /* x_out [C, T, h, w] f32. */
 lt_status run_read_latents(struct run *run, float *x_out, struct lt_error *error);
 /* SHA-256 of the latents [C, T, h, w], and of all pixel frames in order. */

@@ -207,6 +207,12 @@ lt_status run_read_latent_frame(struct run *run, uint32_t frame, float *x_out, s
                              run->plan.frame_bytes, error);
 }
 
+lt_status run_read_present_frame(struct run *run, uint32_t frame, float *x_out, struct lt_error *error)
+{
+    return latents_read_part(&run->latents, frame, graph_frame_step(run->graph, frame), 0, x_out,
+                             run->plan.frame_bytes, error);
+}
+
 static struct slice whole(const struct run *run)
 {
     return (struct slice){.count = (uint32_t)run->plan.latent_frames, .step = run->plan.step_count};
