@@ -110,10 +110,11 @@ static lt_status find_model(const struct engine *engine, const struct lt_model_f
                             struct lt_error *error)
 {
     const bool any = lt_digest_is_zero(&wanted->fingerprint);
+    const char *slash = strrchr(wanted->name, '/'), *name = slash ? slash + 1 : wanted->name;
     bool other = false;
     for (size_t i = 0; i < engine->model_count; i++) {
         const struct found *found = &engine->found[i];
-        const bool named = strcmp(found->file.name, wanted->name) == 0;
+        const bool named = strcmp(found->file.name, name) == 0;
         if (any ? named : lt_digest_equal(&found->file.fingerprint, &wanted->fingerprint)) {
             *out = found;
             return LT_OK;

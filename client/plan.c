@@ -1,0 +1,90 @@
+/* longtake plan: what a job will do, before anything runs. */
+#include "client/commands.h"
+
+#include "client/job_file.h"
+#include "common/option.h"
+#include "common/progress.h"
+#include "coordinator/plan_json.h"
+
+#include <stdio.h>
+
+struct settings {
+    bool json;
+};
+
+static const struct lt_option options[] = {
+    LT_OPTION(struct settings, json, FLAG, NULL, NULL, .help = "everything, for scripts (docs/plan.md)"),
+};
+static const struct lt_command command = {
+    .program = "longtake plan",
+    .usage = "JOB.json [--json]",
+    .summary = "Shows the context windows, steps, tasks and bytes of a job. Runs nothing and needs no model file.",
+    .examples = "  longtake plan take.json\n  longtake plan take.json --json | jq '.windows[0]'",
+    .options = options,
+    .option_count = LT_COUNT(options),
+    .operand_min = 1,
+    .operand_max = 1,
+};
+
+static void print_plan(const struct job *job, const struct plan *plan)
+{
+    char down[32], up[32], slice[32];
+    uint32_t least = UINT32_MAX, most = 0;
+    for (uint32_t s = 0; s < plan->step_count; s++) {
+        least = plan->step[s].window_count < least ? plan->step[s].window_count : least;
+        most = plan->step[s].window_count > most ? plan->step[s].window_count : most;
+    }
+    const struct window *first = &plan->step[0].window[0];
+    const int64_t tokens = first->frame_count * plan->latent_height * plan->latent_width / 4;
+    printf("job        %s\n", job->name);
+    printf("take       %lld frames of %lldx%lld at %g frames a second (%.1f s)\n", (long long)job->frame_count,
+           (long long)job->width, (long long)job->height, job->fps, (double)job->frame_count / job->fps);
+    printf("latents    [%lld, %lld, %lld, %lld]\n", (long long)plan->latent_channels, (long long)plan->latent_frames,
+           (long long)plan->latent_height, (long long)plan->latent_width);
+    if (least == most)
+        printf("windows    %u a step", most);
+    else
+        printf("windows    %u to %u a step", least, most);
+    printf(", %u latent frames, %lld tokens each\n", first->frame_count, (long long)tokens);
+    printf("steps      %u, timesteps %g to %g\n", plan->step_count, plan->step[0].timestep,
+           plan->step[plan->step_count - 1].timestep);
+    printf("tasks      %u predictions, %u decodes\n", plan->predict_count, plan->segment_count);
+    printf("speed-up   at most %u workers can work at once\n", most);
+    printf("wire       %s to workers, %s back; %s a window and step each way\n",
+           lt_size_format(plan->wire_bytes_down, down), lt_size_format(plan->wire_bytes_up, up),
+           lt_size_format(plan->frame_bytes * first->frame_count, slice));
+    printf("not known  memory and time: they depend on the model file, which only workers open "
+           "(longtake-worker inspect tells its bytes)\n");
+}
+
+static lt_status run(const char *path, const struct settings *settings, struct lt_error *error)
+{
+    struct job_file file = {0};
+    struct lt_arena arena;
+    struct plan plan;
+    LT_TRY(job_file_read(path, &file, error));
+    lt_arena_init(&arena, 0);
+    lt_status status = plan_build(&file.job, &arena, &plan, error);
+    if (status == LT_OK && settings->json)
+        status = plan_write_json(&file.job, &plan, stdout, error);
+    else if (status == LT_OK)
+        print_plan(&file.job, &plan);
+    lt_arena_fini(&arena);
+    job_file_fini(&file);
+    return status;
+}
+
+int client_plan(int argc, char **argv)
+{
+    struct settings settings;
+    struct lt_operands operands;
+    struct lt_error error;
+    bool help;
+    lt_status status = lt_options_parse(&command, argc, argv, &settings, sizeof settings, &operands, &help, &error);
+    if (status == LT_OK && !help)
+        status = run(operands.item[0], &settings, &error);
+    if (status != LT_OK)
+        fprintf(stderr, "longtake plan: %s\n", error.text);
+    lt_options_free(&command, &settings, &operands);
+    return lt_status_exit_code(status);
+}
