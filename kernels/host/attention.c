@@ -15,8 +15,9 @@ struct attention {
     const struct simd *simd;
     bool bf16, round;
     int64_t keys, width, heads, tiles;
-    struct host_layout keys_layout, values_layout; /* [256 keys, K] and [K, 256 keys] */
-    char *k, *v;                                   /* [heads][tiles] of those */
+    /* [256 keys, K] and [K, 256 keys]; of the last tile, which holds fewer keys, the next multiple of 64. */
+    struct host_layout keys_layout[2], values_layout[2];
+    char *k, *v; /* [heads][tiles] of the first of each */
     size_t value;                                  /* bytes of a value there */
     struct host_failure failure;
 };
@@ -35,27 +36,35 @@ static void put_row(const struct attention *a, void *to, const float *from, int6
     }
 }
 
+/* 1 for the last tile, 0 for the others. */
+static int is_last(const struct attention *a, int64_t tile)
+{
+    return tile + 1 == a->tiles;
+}
+
 static const float *key_row(const struct lt_view *view, int64_t s, int64_t head)
 {
     return (const float *)view->data + s * view->stride[0] + head * view->stride[1];
 }
 
 /* Sixteen keys at a time; keys past the last are zeros. */
-static void pack_keys(const struct attention *a, int64_t head, int64_t first, int64_t count, char *rows, char *to)
+static void pack_keys(const struct attention *a, const struct host_layout *layout, int64_t head, int64_t first,
+                      char *rows, char *to)
 {
-    const int64_t wide = a->keys_layout.k_padded;
-    for (int64_t n = 0; n < KEY_TILE; n += HOST_PACK_ROWS) {
+    const int64_t wide = layout->k_padded, count = a->keys - first;
+    for (int64_t n = 0; n < layout->n; n += HOST_PACK_ROWS) {
         memset(rows, 0, (size_t)(HOST_PACK_ROWS * wide) * a->value);
         for (int64_t i = 0; i < HOST_PACK_ROWS && n + i < count; i++)
             put_row(a, rows + (size_t)(i * wide) * a->value, key_row(&a->args->k, first + n + i, head), a->width);
-        host_pack(a->simd, &a->keys_layout, n, 0, rows, wide, wide, to);
+        host_pack(a->simd, layout, n, 0, rows, wide, wide, to);
     }
 }
 
 /* Values stand with their keys along the summed dimension: two rows side by side make the pairs of bf16. */
-static void pack_values(const struct attention *a, int64_t head, int64_t first, int64_t count, char *rows, char *to)
+static void pack_values(const struct attention *a, const struct host_layout *layout, int64_t head, int64_t first,
+                        char *rows, char *to)
 {
-    const struct host_layout *layout = &a->values_layout;
+    const int64_t count = a->keys - first < layout->k ? a->keys - first : layout->k;
     const int64_t unit = layout->unit, block = layout->block;
     char *second = rows + (size_t)a->width * a->value;
     memset(to, 0, layout->bytes);
@@ -77,13 +86,15 @@ static void pack_values(const struct attention *a, int64_t head, int64_t first, 
 }
 
 /* Plain rows of the values' layout: a transpose. */
-static void transpose_values(const struct attention *a, int64_t head, int64_t first, int64_t count, char *row, char *to)
+static void transpose_values(const struct attention *a, const struct host_layout *layout, int64_t head, int64_t first,
+                             char *row, char *to)
 {
-    memset(to, 0, a->values_layout.bytes);
+    const int64_t count = a->keys - first < layout->k ? a->keys - first : layout->k;
+    memset(to, 0, layout->bytes);
     for (int64_t s = 0; s < count; s++) {
         put_row(a, row, key_row(&a->args->v, first + s, head), a->width);
         for (int64_t i = 0; i < a->width; i++)
-            memcpy(to + (size_t)(i * KEY_TILE + s) * a->value, row + (size_t)i * a->value, a->value);
+            memcpy(to + (size_t)(i * layout->k + s) * a->value, row + (size_t)i * a->value, a->value);
     }
 }
 
@@ -91,19 +102,20 @@ static void pack_part(void *context, int64_t index, int thread)
 {
     struct attention *a = context;
     struct lt_error error;
-    const int64_t head = index / a->tiles, first = index % a->tiles * KEY_TILE;
-    const int64_t count = a->keys - first < KEY_TILE ? a->keys - first : KEY_TILE;
-    char *rows = lt_exec_scratch(a->exec, thread, (size_t)(HOST_PACK_ROWS * (a->keys_layout.k_padded + 16)) * a->value);
+    const int64_t head = index / a->tiles, tile = index % a->tiles, first = tile * KEY_TILE;
+    const struct host_layout *keys = &a->keys_layout[is_last(a, tile)], *values = &a->values_layout[is_last(a, tile)];
+    char *rows = lt_exec_scratch(a->exec, thread, (size_t)(HOST_PACK_ROWS * (keys->k_padded + 16)) * a->value);
     if (!rows) {
         lt_fail(&error, LT_NO_MEMORY, "op attention: no scratch memory");
         host_failure_note(&a->failure, &error);
         return;
     }
-    pack_keys(a, head, first, count, rows, a->k + (size_t)index * a->keys_layout.bytes);
-    if (a->values_layout.block)
-        pack_values(a, head, first, count, rows, a->v + (size_t)index * a->values_layout.bytes);
+    pack_keys(a, keys, head, first, rows, a->k + (size_t)index * a->keys_layout[0].bytes);
+    char *to = a->v + (size_t)index * a->values_layout[0].bytes;
+    if (values->block)
+        pack_values(a, values, head, first, rows, to);
     else
-        transpose_values(a, head, first, count, rows, a->v + (size_t)index * a->values_layout.bytes);
+        transpose_values(a, values, head, first, rows, to);
 }
 
 struct block { /* one query block of one head, in thread scratch */
@@ -116,13 +128,14 @@ struct block { /* one query block of one head, in thread scratch */
 static lt_status add_tile(struct attention *a, struct block *b, int64_t head, int64_t tile, int thread,
                           struct lt_error *error)
 {
+    const struct host_layout *keys = &a->keys_layout[is_last(a, tile)], *values = &a->values_layout[is_last(a, tile)];
     const int64_t first = tile * KEY_TILE, count = a->keys - first < KEY_TILE ? a->keys - first : KEY_TILE;
     const size_t index = (size_t)(head * a->tiles + tile);
-    LT_TRY(host_product(a->exec, thread, &a->keys_layout, b->padded, b->q, a->k + index * a->keys_layout.bytes,
-                        b->logit, false, error));
-    const bool has_last = first + count == a->keys && a->args->last_key_bias != 0;
+    LT_TRY(host_product(a->exec, thread, keys, b->padded, b->q, a->k + index * a->keys_layout[0].bytes, b->logit, false,
+                        error));
+    const bool has_last = is_last(a, tile) && a->args->last_key_bias != 0;
     for (int64_t i = 0; i < b->rows; i++) {
-        float *logit = b->logit + i * KEY_TILE;
+        float *logit = b->logit + i * keys->n;
         if (has_last)
             logit[count - 1] += a->args->last_key_bias / a->args->scale;
         const float tile_top = a->simd->max_row(logit, count) * a->args->scale;
@@ -132,11 +145,11 @@ static lt_status add_tile(struct attention *a, struct block *b, int64_t head, in
         b->top[i] = top;
         if (keep != 1.0f)
             a->simd->scale_row(b->sum_v + i * a->width, keep, a->width);
-        memset(logit + count, 0, (size_t)(KEY_TILE - count) * sizeof *logit);
-        put_row(a, b->p + (size_t)(i * KEY_TILE) * a->value, logit, KEY_TILE);
+        memset(logit + count, 0, (size_t)(keys->n - count) * sizeof *logit);
+        put_row(a, b->p + (size_t)(i * keys->n) * a->value, logit, keys->n);
     }
-    return host_product(a->exec, thread, &a->values_layout, b->padded, b->p,
-                        a->v + index * a->values_layout.bytes, b->sum_v, true, error);
+    return host_product(a->exec, thread, values, b->padded, b->p, a->v + index * a->values_layout[0].bytes, b->sum_v,
+                        true, error);
 }
 
 static bool take_block(struct attention *a, struct block *b, int64_t head, int64_t first, int thread)
@@ -198,10 +211,13 @@ lt_status host_attention(struct lt_exec *exec, const struct lt_attention_args *a
         return lt_fail(error, LT_UNSUPPORTED, "op attention: head width %lld, at most %d", (long long)a.width, WIDTH_MAX);
     a.tiles = (a.keys + KEY_TILE - 1) / KEY_TILE;
     a.value = a.bf16 ? 2 : 4;
-    LT_TRY(host_layout_choose(&a.keys_layout, a.bf16, KEY_TILE, a.width, error));
-    LT_TRY(host_layout_choose(&a.values_layout, a.bf16, a.width, KEY_TILE, error));
-    const size_t k_bytes = (size_t)(a.heads * a.tiles) * a.keys_layout.bytes;
-    a.k = lt_exec_scratch(exec, -1, k_bytes + (size_t)(a.heads * a.tiles) * a.values_layout.bytes);
+    const int64_t last = (a.keys - (a.tiles - 1) * KEY_TILE + 63) / 64 * 64;
+    for (int i = 0; i < 2; i++) {
+        LT_TRY(host_layout_choose(&a.keys_layout[i], a.bf16, i ? last : KEY_TILE, a.width, error));
+        LT_TRY(host_layout_choose(&a.values_layout[i], a.bf16, a.width, i ? last : KEY_TILE, error));
+    }
+    const size_t k_bytes = (size_t)(a.heads * a.tiles) * a.keys_layout[0].bytes;
+    a.k = lt_exec_scratch(exec, -1, k_bytes + (size_t)(a.heads * a.tiles) * a.values_layout[0].bytes);
     if (!a.k)
         return lt_fail(error, LT_NO_MEMORY, "op attention: no scratch memory");
     a.v = a.k + k_bytes;
