@@ -179,16 +179,21 @@ static lt_status inspect_vae(const struct tensor_file *file, struct inspect_repo
 {
     const struct tensor_info *z = tensor_file_find(file, "conv2.bias");
     const struct tensor_info *width = tensor_file_find(file, "decoder.conv1.bias");
+    const struct tensor_info *first = tensor_file_find(file, "encoder.conv1.bias");
+    const bool grouped = tensor_file_find(file, "decoder.upsamples.0.upsamples.0.residual.2.weight") != NULL;
     struct catalogue expected;
-    if (tensor_file_find(file, "decoder.upsamples.0.upsamples.0.residual.2.weight")) {
-        report->kind = INSPECT_VAE_Z48;
-        return LT_OK;
-    }
-    report->kind = INSPECT_VAE_Z16;
-    if (!z || !width)
-        return add_problem(report, error, "tensor '%s' is missing", z ? "decoder.conv1.bias" : "conv2.bias");
-    report->vae = (struct catalogue_vae){.dim = values_of(width) / 4, .channels = values_of(z)};
-    if (report->vae.dim > VAE_SIZE_MAX || report->vae.channels > VAE_SIZE_MAX)
+    report->kind = grouped ? INSPECT_VAE_Z48 : INSPECT_VAE_Z16;
+    if (!z || !width || !first)
+        return add_problem(report, error, "tensor '%s' is missing",
+                           !z ? "conv2.bias" : !width ? "decoder.conv1.bias" : "encoder.conv1.bias");
+    report->vae = (struct catalogue_vae){
+        .grouped = grouped,
+        .dim = grouped ? values_of(first) : values_of(width) / 4,
+        .decoder_dim = values_of(width) / 4,
+        .channels = values_of(z),
+    };
+    if (report->vae.dim > VAE_SIZE_MAX || report->vae.decoder_dim > VAE_SIZE_MAX ||
+        report->vae.channels > VAE_SIZE_MAX)
         return add_problem(report, error, "width %lld and %lld latent channels are not those of a VAE",
                            (long long)report->vae.dim, (long long)report->vae.channels);
     LT_TRY(catalogue_of_vae(&report->vae, &expected, error));

@@ -25,7 +25,7 @@ struct inspect_report {
     struct lt_arena arena; /* problems */
     enum inspect_kind kind;
     struct dit_config config;     /* of a transformer */
-    struct catalogue_vae vae;     /* of a z16 VAE */
+    struct catalogue_vae vae;     /* of a VAE */
     struct lt_digest fingerprint;
     uint64_t parameters, tensor_bytes, rest_bytes; /* rest: outside the blocks */
     uint64_t block_bytes_min, block_bytes_max;     /* 0 without blocks */

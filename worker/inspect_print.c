@@ -39,7 +39,8 @@ static void print_model(const struct inspect_report *report, FILE *to)
                 (long long)report->vae.channels, report->vae.dim == 24 ? " (lightVAE)" : "");
         break;
     case INSPECT_VAE_Z48:
-        fprintf(to, "             the VAE of TI2V-5B; its tensors are not compared\n");
+        fprintf(to, "sizes        widths %lld and %lld, %lld latent channels (for TI2V-5B)\n", (long long)report->vae.dim,
+                (long long)report->vae.decoder_dim, (long long)report->vae.channels);
         break;
     case INSPECT_UNKNOWN:
         break;
@@ -101,7 +102,7 @@ static void print_json_model(const struct inspect_report *report, FILE *to)
                 dit_variant_name(config->variant), (long long)config->dim, (long long)config->head_count,
                 (long long)config->ffn_dim, (long long)config->layer_count, (long long)config->in_channels,
                 (long long)config->out_channels, (long long)config->text_dim, (long long)config->freq_dim);
-    if (report->kind == INSPECT_VAE_Z16)
+    if (report->kind == INSPECT_VAE_Z16 || report->kind == INSPECT_VAE_Z48)
         fprintf(to, ", \"dim\": %lld, \"z\": %lld", (long long)report->vae.dim, (long long)report->vae.channels);
 }
 

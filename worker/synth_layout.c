@@ -134,8 +134,14 @@ static lt_status list_dit(const struct synth_params *params, struct catalogue *c
 static lt_status list_vae(const struct synth_params *params, struct catalogue *catalogue_out,
                           struct lt_error *error)
 {
-    const struct catalogue_vae vae = {.dim = params->dim ? params->dim : 96,
-                                      .channels = params->z ? params->z : 16};
+    const bool grouped = strcasecmp(params->variant, "vae-z48") == 0;
+    const int64_t dim = params->dim ? params->dim : grouped ? 160 : 96;
+    const struct catalogue_vae vae = {
+        .grouped = grouped,
+        .dim = dim,
+        .decoder_dim = (dim * 8 + 4) / 5, /* 256 of 160 */
+        .channels = params->z ? params->z : grouped ? 48 : 16,
+    };
     LT_TRY(check_size("dim", vae.dim, 1, 1024, error));
     LT_TRY(check_size("z", vae.channels, 1, 1024, error));
     return catalogue_of_vae(&vae, catalogue_out, error);
@@ -171,7 +177,7 @@ static lt_status choose_types(struct synth_layout *layout, const struct recipe *
 lt_status synth_layout_build(const struct synth_params *params, struct synth_layout *layout_out,
                              struct lt_error *error)
 {
-    const bool is_vae = strcasecmp(params->variant, "vae-z16") == 0;
+    const bool is_vae = strcasecmp(params->variant, "vae-z16") == 0 || strcasecmp(params->variant, "vae-z48") == 0;
     struct synth_layout layout = {.safetensors = params->path && ends_with(params->path, ".safetensors")};
     const struct recipe *recipe = NULL;
     LT_TRY(find_recipe(params->quant ? params->quant : is_vae ? "bf16" : "q5_k_m", &recipe, error));

@@ -39,8 +39,8 @@ static void transformers_have_the_published_sizes(void **state)
     }
 }
 
-/* encoders.md 1.1: 194 tensors, 126,892,531 parameters. */
-static void the_vae_has_the_published_size(void **state)
+/* encoders.md 1.1: 194 tensors, 126,892,531 parameters; 2: 196 tensors, 704,688,668 parameters. */
+static void vaes_have_the_published_sizes(void **state)
 {
     (void)state;
     struct lt_error error;
@@ -49,13 +49,18 @@ static void the_vae_has_the_published_size(void **state)
     assert_int_equal(catalogue.count, 194);
     assert_int_equal(parameters(&catalogue), 126892531);
     catalogue_fini(&catalogue);
+    const struct catalogue_vae z48 = {.grouped = true, .dim = 160, .decoder_dim = 256, .channels = 48};
+    assert_ok(catalogue_of_vae(&z48, &catalogue, &error));
+    assert_int_equal(catalogue.count, 196);
+    assert_int_equal(parameters(&catalogue), 704688668);
+    catalogue_fini(&catalogue);
 }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(transformers_have_the_published_sizes),
-        cmocka_unit_test(the_vae_has_the_published_size),
+        cmocka_unit_test(vaes_have_the_published_sizes),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -48,7 +48,7 @@ static void good_files_have_no_problems(void **state)
     } cases[] = {
         {"t2v-1.3b", "q4_k_m", 128, 2, INSPECT_TRANSFORMER, 2}, {"i2v-14b", "f16", 128, 1, INSPECT_TRANSFORMER, 1},
         {"flf2v-14b", "q8_0", 128, 1, INSPECT_TRANSFORMER, 1},  {"ti2v-5b", "q3_k_m", 128, 3, INSPECT_TRANSFORMER, 3},
-        {"vae-z16", "bf16", 4, 0, INSPECT_VAE_Z16, 0},
+        {"vae-z16", "bf16", 4, 0, INSPECT_VAE_Z16, 0},         {"vae-z48", "bf16", 5, 0, INSPECT_VAE_Z48, 0},
     };
     for (size_t i = 0; i < LT_COUNT(cases); i++) {
         struct lt_error error;

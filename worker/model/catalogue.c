@@ -334,14 +334,55 @@ static void add_decoder(struct builder *b, const struct catalogue_vae *vae)
     add_head(b, "decoder", 3, width[3]);
 }
 
+/* -- VAE of TI2V-5B (encoders.md 2.2) ----------------------------------------------------------------------- */
+
+enum { FOLDED_CHANNELS = 12 };
+
+/* `blocks` residual blocks from `in` to `out` channels, then a resampling that keeps them. */
+static void add_group(struct builder *b, const char *part, int group, int blocks, int64_t in, int64_t out,
+                      bool resample, int64_t time_out)
+{
+    char prefix[96];
+    for (int k = 0; k < blocks; k++) {
+        snprintf(prefix, sizeof prefix, "%s.%d.%s.%d.", part, group, strchr(part, '.') + 1, k);
+        add_residual(b, prefix, k == 0 ? in : out, out);
+    }
+    if (resample) {
+        snprintf(prefix, sizeof prefix, "%s.%d.%s.%d.", part, group, strchr(part, '.') + 1, blocks);
+        add_resample(b, prefix, out, out, time_out);
+    }
+}
+
+static void add_grouped_encoder(struct builder *b, const struct catalogue_vae *vae)
+{
+    const int64_t d = vae->dim, width[] = {d, d, 2 * d, 4 * d, 4 * d};
+    add_conv(b, "encoder.", "conv1", d, FOLDED_CHANNELS, 3, 3);
+    for (int group = 0; group < 4; group++)
+        add_group(b, "encoder.downsamples", group, 2, width[group], width[group + 1], group < 3,
+                  group == 1 || group == 2 ? width[group + 1] : 0);
+    add_middle(b, "encoder", 4 * d);
+    add_head(b, "encoder", 2 * vae->channels, 4 * d);
+}
+
+static void add_grouped_decoder(struct builder *b, const struct catalogue_vae *vae)
+{
+    const int64_t d = vae->decoder_dim, width[] = {4 * d, 4 * d, 4 * d, 2 * d, d};
+    add_conv(b, "decoder.", "conv1", 4 * d, vae->channels, 3, 3);
+    add_middle(b, "decoder", 4 * d);
+    for (int group = 0; group < 4; group++)
+        add_group(b, "decoder.upsamples", group, 3, width[group], width[group + 1], group < 3,
+                  group < 2 ? 2 * width[group + 1] : 0);
+    add_head(b, "decoder", FOLDED_CHANNELS, d);
+}
+
 lt_status catalogue_of_vae(const struct catalogue_vae *vae, struct catalogue *catalogue_out,
                            struct lt_error *error)
 {
     struct builder b;
     begin(&b);
-    add_encoder(&b, vae);
+    vae->grouped ? add_grouped_encoder(&b, vae) : add_encoder(&b, vae);
     add_conv(&b, "", "conv1", 2 * vae->channels, 2 * vae->channels, 1, 1);
     add_conv(&b, "", "conv2", vae->channels, vae->channels, 1, 1);
-    add_decoder(&b, vae);
+    vae->grouped ? add_grouped_decoder(&b, vae) : add_decoder(&b, vae);
     return finish(&b, catalogue_out, error);
 }
