@@ -6,12 +6,13 @@
 
 enum { PROBLEM_BYTES = 1536, VAE_SIZE_MAX = 65536 };
 
-/* -- problems ----------------------------------------------------------------------------------------------- */
+/* -- problems ---------------------------------------------------------------------------------- */
 
-static lt_status add_problem(struct inspect_report *report, struct lt_error *error, const char *format, ...)
-    __attribute__((format(printf, 3, 4)));
+static lt_status add_problem(struct inspect_report *report, struct lt_error *error,
+                             const char *format, ...) __attribute__((format(printf, 3, 4)));
 
-static lt_status add_problem(struct inspect_report *report, struct lt_error *error, const char *format, ...)
+static lt_status add_problem(struct inspect_report *report, struct lt_error *error,
+                             const char *format, ...)
 {
     char text[PROBLEM_BYTES];
     va_list args;
@@ -36,7 +37,7 @@ static lt_status add_problem(struct inspect_report *report, struct lt_error *err
     return LT_OK;
 }
 
-/* -- sums --------------------------------------------------------------------------------------------------- */
+/* -- sums -------------------------------------------------------------------------------------- */
 
 static int64_t values_of(const struct tensor_info *info)
 {
@@ -55,7 +56,8 @@ static long block_of(const char *name)
     return *end == '.' && block < 512 ? block : -1;
 }
 
-static lt_status sum_blocks(const struct tensor_file *file, struct inspect_report *report, struct lt_error *error)
+static lt_status sum_blocks(const struct tensor_file *file, struct inspect_report *report,
+                            struct lt_error *error)
 {
     uint64_t *bytes = calloc(512, sizeof *bytes);
     if (!bytes)
@@ -109,7 +111,7 @@ static void sum_types(const struct tensor_file *file, struct inspect_report *rep
     }
 }
 
-/* -- expected and found ------------------------------------------------------------------------------------- */
+/* -- expected and found ------------------------------------------------------------------------ */
 
 /* dit.md 3.1, 4.1: two groups of tensors have a second spelling in some files. */
 static const struct tensor_info *find_spelling(const struct tensor_file *file, const char *name)
@@ -133,12 +135,14 @@ static void format_dims(int rank, const int64_t *dim, char *text, size_t size)
 {
     size_t length = (size_t)snprintf(text, size, "[");
     for (int i = 0; i < rank && length < size; i++)
-        length += (size_t)snprintf(text + length, size - length, "%s%lld", i ? ", " : "", (long long)dim[i]);
+        length += (size_t)snprintf(text + length, size - length, "%s%lld", i ? ", " : "",
+                                   (long long)dim[i]);
     if (length < size)
         snprintf(text + length, size - length, "]");
 }
 
-/* By element count (dit.md 1.2); matrices also by their dims, as a transposed one has the same count. */
+/* By element count (dit.md 1.2); matrices also by their dims, as a transposed one has the same
+ * count. */
 static bool fits(const struct tensor_info *info, const struct catalogue_entry *entry)
 {
     if (values_of(info) != catalogue_values(entry))
@@ -163,29 +167,36 @@ static lt_status compare(const struct tensor_file *file, const struct catalogue 
             known[info - tensor_file_at(file, 0)] = true;
             format_dims(info->rank, info->dim, found, sizeof found);
             if (!fits(info, entry))
-                status = add_problem(report, error, "tensor '%s': expected %s, found %s", entry->name, wanted, found);
-        } else if (!strstr(entry->name, ".kernel")) { /* constant buffers: some files leave them out */
+                status = add_problem(report, error, "tensor '%s': expected %s, found %s",
+                                     entry->name, wanted, found);
+        } else if (!strstr(entry->name,
+                           ".kernel")) { /* constant buffers: some files leave them out */
             status = add_problem(report, error, "tensor '%s' %s is missing", entry->name, wanted);
         }
     }
     for (size_t i = 0; i < count && status == LT_OK; i++)
         if (!known[i])
-            status = add_problem(report, error, "tensor '%s' is not part of this variant", tensor_file_at(file, i)->name);
+            status = add_problem(report, error, "tensor '%s' is not part of this variant",
+                                 tensor_file_at(file, i)->name);
     free(known);
     return status;
 }
 
-static lt_status inspect_vae(const struct tensor_file *file, struct inspect_report *report, struct lt_error *error)
+static lt_status inspect_vae(const struct tensor_file *file, struct inspect_report *report,
+                             struct lt_error *error)
 {
     const struct tensor_info *z = tensor_file_find(file, "conv2.bias");
     const struct tensor_info *width = tensor_file_find(file, "decoder.conv1.bias");
     const struct tensor_info *first = tensor_file_find(file, "encoder.conv1.bias");
-    const bool grouped = tensor_file_find(file, "decoder.upsamples.0.upsamples.0.residual.2.weight") != NULL;
+    const bool grouped =
+        tensor_file_find(file, "decoder.upsamples.0.upsamples.0.residual.2.weight") != NULL;
     struct catalogue expected;
     report->kind = grouped ? INSPECT_VAE_Z48 : INSPECT_VAE_Z16;
     if (!z || !width || !first)
         return add_problem(report, error, "tensor '%s' is missing",
-                           !z ? "conv2.bias" : !width ? "decoder.conv1.bias" : "encoder.conv1.bias");
+                           !z       ? "conv2.bias"
+                           : !width ? "decoder.conv1.bias"
+                                    : "encoder.conv1.bias");
     report->vae = (struct catalogue_vae){
         .grouped = grouped,
         .dim = grouped ? values_of(first) : values_of(width) / 4,
@@ -194,7 +205,8 @@ static lt_status inspect_vae(const struct tensor_file *file, struct inspect_repo
     };
     if (report->vae.dim > VAE_SIZE_MAX || report->vae.decoder_dim > VAE_SIZE_MAX ||
         report->vae.channels > VAE_SIZE_MAX)
-        return add_problem(report, error, "width %lld and %lld latent channels are not those of a VAE",
+        return add_problem(report, error,
+                           "width %lld and %lld latent channels are not those of a VAE",
                            (long long)report->vae.dim, (long long)report->vae.channels);
     LT_TRY(catalogue_of_vae(&report->vae, &expected, error));
     const lt_status status = compare(file, &expected, report, error);
@@ -218,7 +230,8 @@ static lt_status inspect_model(const struct tensor_file *file, struct inspect_re
     return status;
 }
 
-lt_status inspect_file(struct tensor_file *file, struct inspect_report *report_out, struct lt_error *error)
+lt_status inspect_file(struct tensor_file *file, struct inspect_report *report_out,
+                       struct lt_error *error)
 {
     struct inspect_report report = {0};
     lt_status status;

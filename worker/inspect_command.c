@@ -14,9 +14,9 @@ static const struct lt_option options[] = {
 static const struct lt_command command = {
     .program = "longtake-worker inspect",
     .usage = "FILE [--json]",
-    .summary = "Tells what a GGUF or safetensors model file is: variant, sizes, types, bytes per block, and which tensors "
-               "are missing, extra or of a wrong shape. Reads the header and 64 samples of 4 KiB. Exits with 3 when the "
-               "file has problems.",
+    .summary = "Tells what a GGUF or safetensors model file is: variant, sizes, types, bytes per "
+               "block, and which tensors are missing, extra or of a wrong shape. Reads the header "
+               "and 64 samples of 4 KiB. Exits with 3 when the file has problems.",
     .examples = "  longtake-worker inspect wan2.2_t2v_high_noise_14B_Q5_K_M.gguf\n"
                 "  longtake-worker inspect wan_2.1_vae.safetensors --json\n",
     .options = options,
@@ -47,7 +47,8 @@ int worker_inspect(int argc, char **argv)
     struct lt_operands operands;
     struct lt_error error;
     bool help = false;
-    lt_status status = lt_options_parse(&command, argc, argv, &settings, sizeof settings, &operands, &help, &error);
+    lt_status status = lt_options_parse(&command, argc, argv, &settings, sizeof settings, &operands,
+                                        &help, &error);
     if (status == LT_OK) {
         if (!help)
             status = run(operands.item[0], settings.json, &error);

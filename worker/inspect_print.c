@@ -12,7 +12,7 @@ static const char *kind_name(const struct inspect_report *report)
     return names[report->kind];
 }
 
-/* -- text --------------------------------------------------------------------------------------------------- */
+/* -- text -------------------------------------------------------------------------------------- */
 
 static void print_safe(FILE *to, const char *text)
 {
@@ -27,20 +27,25 @@ static void print_model(const struct inspect_report *report, FILE *to)
     switch (report->kind) {
     case INSPECT_TRANSFORMER:
         fprintf(to, "variant      %s\n", dit_variant_name(config->variant));
-        fprintf(to, "sizes        width %lld, %lld heads, feed-forward %lld, %lld blocks, %lld to %lld channels, text %lld\n",
+        fprintf(to,
+                "sizes        width %lld, %lld heads, feed-forward %lld, %lld blocks, %lld to %lld "
+                "channels, text %lld\n",
                 (long long)config->dim, (long long)config->head_count, (long long)config->ffn_dim,
-                (long long)config->layer_count, (long long)config->in_channels, (long long)config->out_channels,
-                (long long)config->text_dim);
-        fprintf(to, "blocks       %s to %s each, the rest %s\n", lt_size_format(report->block_bytes_min, low),
-                lt_size_format(report->block_bytes_max, high), lt_size_format(report->rest_bytes, rest));
+                (long long)config->layer_count, (long long)config->in_channels,
+                (long long)config->out_channels, (long long)config->text_dim);
+        fprintf(to, "blocks       %s to %s each, the rest %s\n",
+                lt_size_format(report->block_bytes_min, low),
+                lt_size_format(report->block_bytes_max, high),
+                lt_size_format(report->rest_bytes, rest));
         break;
     case INSPECT_VAE_Z16:
         fprintf(to, "sizes        width %lld, %lld latent channels%s\n", (long long)report->vae.dim,
                 (long long)report->vae.channels, report->vae.dim == 24 ? " (lightVAE)" : "");
         break;
     case INSPECT_VAE_Z48:
-        fprintf(to, "sizes        widths %lld and %lld, %lld latent channels (for TI2V-5B)\n", (long long)report->vae.dim,
-                (long long)report->vae.decoder_dim, (long long)report->vae.channels);
+        fprintf(to, "sizes        widths %lld and %lld, %lld latent channels (for TI2V-5B)\n",
+                (long long)report->vae.dim, (long long)report->vae.decoder_dim,
+                (long long)report->vae.channels);
         break;
     case INSPECT_UNKNOWN:
         break;
@@ -53,14 +58,16 @@ void inspect_print(const struct tensor_file *file, const struct inspect_report *
     lt_digest_format(&report->fingerprint, digest);
     fprintf(to, "file         ");
     print_safe(to, tensor_file_path(file));
-    fprintf(to, "\nformat       %s, %s\n", tensor_file_format(file), lt_size_format(tensor_file_bytes(file), size));
+    fprintf(to, "\nformat       %s, %s\n", tensor_file_format(file),
+            lt_size_format(tensor_file_bytes(file), size));
     fprintf(to, "fingerprint  %s\n", digest);
     fprintf(to, "kind         %s\n", kind_name(report));
     print_model(report, to);
-    fprintf(to, "tensors      %zu, %.3f M parameters\n", tensor_file_count(file), (double)report->parameters * 1e-6);
+    fprintf(to, "tensors      %zu, %.3f M parameters\n", tensor_file_count(file),
+            (double)report->parameters * 1e-6);
     for (size_t i = 0; i < report->type_count; i++)
-        fprintf(to, "  %-10s %6zu  %s\n", lt_type_info(report->type[i].type)->name, report->type[i].tensors,
-                lt_size_format(report->type[i].bytes, size));
+        fprintf(to, "  %-10s %6zu  %s\n", lt_type_info(report->type[i].type)->name,
+                report->type[i].tensors, lt_size_format(report->type[i].bytes, size));
     if (tensor_file_count(file) > 0) {
         const struct tensor_info *largest = tensor_file_at(file, report->largest);
         fprintf(to, "largest      ");
@@ -74,9 +81,9 @@ void inspect_print(const struct tensor_file *file, const struct inspect_report *
         fprintf(to, "  and %zu more\n", report->problem_count - PROBLEMS_SHOWN);
 }
 
-/* -- JSON --------------------------------------------------------------------------------------------------- */
+/* -- JSON -------------------------------------------------------------------------------------- */
 
-/* Bytes that are not printable ASCII become \u00XX, so the output is JSON whatever the names are. */
+/* Bytes that are not printable ASCII become \u00XX: the output is JSON whatever the names are. */
 static void print_string(FILE *to, const char *text)
 {
     fputc('"', to);
@@ -96,24 +103,31 @@ static void print_json_model(const struct inspect_report *report, FILE *to)
 {
     const struct dit_config *config = &report->config;
     if (report->kind == INSPECT_TRANSFORMER)
-        fprintf(to,
-                ", \"variant\": \"%s\", \"dim\": %lld, \"heads\": %lld, \"ffn\": %lld, \"layers\": %lld, "
-                "\"in_channels\": %lld, \"out_channels\": %lld, \"text_dim\": %lld, \"freq_dim\": %lld",
-                dit_variant_name(config->variant), (long long)config->dim, (long long)config->head_count,
-                (long long)config->ffn_dim, (long long)config->layer_count, (long long)config->in_channels,
-                (long long)config->out_channels, (long long)config->text_dim, (long long)config->freq_dim);
+        fprintf(
+            to,
+            ", \"variant\": \"%s\", \"dim\": %lld, \"heads\": %lld, \"ffn\": %lld, \"layers\": "
+            "%lld, \"in_channels\": %lld, \"out_channels\": %lld, \"text_dim\": %lld, "
+            "\"freq_dim\": %lld",
+            dit_variant_name(config->variant), (long long)config->dim,
+            (long long)config->head_count, (long long)config->ffn_dim,
+            (long long)config->layer_count, (long long)config->in_channels,
+            (long long)config->out_channels, (long long)config->text_dim,
+            (long long)config->freq_dim);
     if (report->kind == INSPECT_VAE_Z16 || report->kind == INSPECT_VAE_Z48)
-        fprintf(to, ", \"dim\": %lld, \"z\": %lld", (long long)report->vae.dim, (long long)report->vae.channels);
+        fprintf(to, ", \"dim\": %lld, \"z\": %lld", (long long)report->vae.dim,
+                (long long)report->vae.channels);
 }
 
-void inspect_print_json(const struct tensor_file *file, const struct inspect_report *report, FILE *to)
+void inspect_print_json(const struct tensor_file *file, const struct inspect_report *report,
+                        FILE *to)
 {
     char digest[LT_DIGEST_HEX];
     lt_digest_format(&report->fingerprint, digest);
     fprintf(to, "{\"file\": ");
     print_string(to, tensor_file_path(file));
     fprintf(to, ", \"format\": \"%s\", \"bytes\": %llu, \"fingerprint\": \"%s\", \"kind\": \"%s\"",
-            tensor_file_format(file), (unsigned long long)tensor_file_bytes(file), digest, kind_name(report));
+            tensor_file_format(file), (unsigned long long)tensor_file_bytes(file), digest,
+            kind_name(report));
     print_json_model(report, to);
     fprintf(to, ", \"parameters\": %llu, \"tensors\": %zu, \"tensor_bytes\": %llu, \"types\": {",
             (unsigned long long)report->parameters, tensor_file_count(file),
@@ -122,13 +136,16 @@ void inspect_print_json(const struct tensor_file *file, const struct inspect_rep
         fprintf(to, "%s\"%s\": {\"tensors\": %zu, \"bytes\": %llu}", i ? ", " : "",
                 lt_type_info(report->type[i].type)->name, report->type[i].tensors,
                 (unsigned long long)report->type[i].bytes);
-    fprintf(to, "}, \"blocks\": %zu, \"block_bytes_min\": %llu, \"block_bytes_max\": %llu, \"rest_bytes\": %llu",
+    fprintf(to,
+            "}, \"blocks\": %zu, \"block_bytes_min\": %llu, \"block_bytes_max\": %llu, "
+            "\"rest_bytes\": %llu",
             report->block_count, (unsigned long long)report->block_bytes_min,
             (unsigned long long)report->block_bytes_max, (unsigned long long)report->rest_bytes);
     if (tensor_file_count(file) > 0) {
         fprintf(to, ", \"largest\": {\"name\": ");
         print_string(to, tensor_file_at(file, report->largest)->name);
-        fprintf(to, ", \"bytes\": %llu}", (unsigned long long)tensor_file_at(file, report->largest)->bytes);
+        fprintf(to, ", \"bytes\": %llu}",
+                (unsigned long long)tensor_file_at(file, report->largest)->bytes);
     }
     fprintf(to, ", \"problems\": [");
     for (size_t i = 0; i < report->problem_count; i++) {

@@ -1,5 +1,6 @@
-/* Tensors are written one after another, in file order; the pieces of a tensor are made and quantised in parallel, and
- * each goes to its place in the file at once. Memory: 2 MiB a thread, whatever the file's size. */
+/* Tensors are written one after another, in file order; the pieces of a tensor are made and
+ * quantised in parallel, and each goes to its place in the file at once. Memory: 2 MiB a thread,
+ * whatever the file's size. */
 #include "worker/synth.h"
 
 #include "common/safetensors.h"
@@ -28,10 +29,10 @@ struct job {
     struct lt_error error;
 };
 
-/* -- files -------------------------------------------------------------------------------------------------- */
+/* -- files ------------------------------------------------------------------------------------- */
 
-static lt_status begin_safetensors(const char *path, const struct synth_layout *layout, struct sink *sink,
-                                   struct lt_error *error)
+static lt_status begin_safetensors(const char *path, const struct synth_layout *layout,
+                                   struct sink *sink, struct lt_error *error)
 {
     const size_t count = layout->catalogue.count;
     struct lt_named_view *views = calloc(count, sizeof *views);
@@ -42,7 +43,8 @@ static lt_status begin_safetensors(const char *path, const struct synth_layout *
         views[i].name = tensor->name;
         views[i].view = lt_view_make(NULL, tensor->type, tensor->rank, tensor->dim);
     }
-    const lt_status status = lt_safetensors_writer_begin(path, views, count, &sink->safetensors, error);
+    const lt_status status =
+        lt_safetensors_writer_begin(path, views, count, &sink->safetensors, error);
     free(views);
     return status;
 }
@@ -61,11 +63,12 @@ static lt_status begin_sink(const char *path, const struct synth_layout *layout,
                              &sink->gguf, error);
 }
 
-static lt_status put(const struct sink *sink, size_t tensor, uint64_t offset, const void *data, size_t bytes,
-                     struct lt_error *error)
+static lt_status put(const struct sink *sink, size_t tensor, uint64_t offset, const void *data,
+                     size_t bytes, struct lt_error *error)
 {
-    return sink->gguf ? gguf_writer_put(sink->gguf, tensor, offset, data, bytes, error)
-                      : lt_safetensors_writer_put(sink->safetensors, tensor, offset, data, bytes, error);
+    return sink->gguf
+               ? gguf_writer_put(sink->gguf, tensor, offset, data, bytes, error)
+               : lt_safetensors_writer_put(sink->safetensors, tensor, offset, data, bytes, error);
 }
 
 static lt_status end_sink(struct sink *sink, struct lt_error *error)
@@ -80,7 +83,7 @@ static void abort_sink(struct sink *sink)
     lt_safetensors_writer_abort(&sink->safetensors);
 }
 
-/* -- pieces ------------------------------------------------------------------------------------------------- */
+/* -- pieces ------------------------------------------------------------------------------------ */
 
 static lt_status write_piece(struct job *job, int64_t index, int thread, struct lt_error *error)
 {
@@ -145,7 +148,9 @@ lt_status synth_write(const struct synth_params *params, synth_progress *progres
     struct stat info;
     lt_status status;
     LT_TRY(synth_layout_build(params, &layout, error));
-    LT_TRY_OR(lt_exec_create(&(struct lt_exec_params){.thread_count = params->threads}, &job.exec, error), out);
+    LT_TRY_OR(
+        lt_exec_create(&(struct lt_exec_params){.thread_count = params->threads}, &job.exec, error),
+        out);
     LT_TRY_OR(begin_sink(params->path, &layout, &job.sink, error), out);
     LT_TRY_OR(write_tensors(&job, progress, context, &report, error), out);
     LT_TRY_OR(end_sink(&job.sink, error), out);

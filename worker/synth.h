@@ -1,8 +1,9 @@
-/* Synthetic model files: the real names, shapes and types of a variant, filled with weights of a sane scale (or with
- * the deterministic fill of dit.md 8.1), so that everything downstream of a model file can run without one.
+/* Synthetic model files: the real names, shapes and types of a variant, filled with weights of a
+ * sane scale (or with the deterministic fill of dit.md 8.1), so that everything downstream of a
+ * model file can run without one.
  *
- * Every value is a function of (seed, tensor name, index): files do not depend on the number of threads, and a
- * tensor has the same values in each quantisation before it is quantised. */
+ * Every value is a function of (seed, tensor name, index): files do not depend on the number of
+ * threads, and a tensor has the same values in each quantisation before it is quantised. */
 #pragma once
 
 #include "worker/model/catalogue.h"
@@ -21,10 +22,12 @@ struct synth_params {
     int64_t layers, dim, ffn, text_dim, freq_dim; /* 0: the variant's own */
     int64_t z;                                    /* latent channels of a VAE; 0: 16 or 48 */
     int threads;                                  /* 0: all processors */
-    const char *path; /* ends with .safetensors: that format (f32, f16, bf16 only); otherwise GGUF */
+    const char
+        *path; /* ends with .safetensors: that format (f32, f16, bf16 only); otherwise GGUF */
 };
 
-/* What a file will hold. Types follow dit.md 1.3, including the raised types of v.weight and ffn.2.weight. */
+/* What a file will hold. Types follow dit.md 1.3, including the raised types of v.weight and
+ * ffn.2.weight. */
 struct synth_layout {
     struct catalogue catalogue;        /* original shapes */
     struct gguf_writer_tensor *tensor; /* as stored: leading ones trimmed as quantisers do */
@@ -38,15 +41,16 @@ lt_status synth_layout_build(const struct synth_params *params, struct synth_lay
 void synth_layout_fini(struct synth_layout *layout);
 
 /* Values [first, first + count) of a tensor, row-major. */
-void synth_fill_values(const struct synth_params *params, const struct catalogue_entry *entry, uint64_t first,
-                       float *out, size_t count);
+void synth_fill_values(const struct synth_params *params, const struct catalogue_entry *entry,
+                       uint64_t first, float *out, size_t count);
 
 struct synth_report {
     uint64_t parameters, file_bytes;
     size_t tensor_count;
 };
 
-typedef void synth_progress(void *context, uint64_t done, uint64_t total); /* values; in the caller's thread */
+typedef void synth_progress(void *context, uint64_t done,
+                            uint64_t total); /* values; in the caller's thread */
 
 /* Writes the file in pieces of 1 MiB a thread; on failure nothing is left of it. */
 lt_status synth_write(const struct synth_params *params, synth_progress *progress, void *context,

@@ -15,34 +15,45 @@ struct settings {
 
 static const struct lt_option options[] = {
     LT_OPTION(struct settings, variant, TEXT, "NAME", NULL,
-              .help = "t2v-1.3b, t2v-14b, i2v-14b, flf2v-14b, i2v-a14b, ti2v-5b, animate-14b, talk-addon, vae-z16, vae-z48"),
+              .help = "t2v-1.3b, t2v-14b, i2v-14b, flf2v-14b, i2v-a14b, ti2v-5b, animate-14b, "
+                      "talk-addon, vae-z16, vae-z48"),
     LT_OPTION(struct settings, quant, TEXT, "TYPE", NULL,
-              .help = "f32 f16 bf16 q8_0 q4_0 q4_1 q5_0 q5_1 q2_k q3_k_s q3_k_m q3_k_l q4_k_s q4_k_m q5_k_s q5_k_m "
-                      "q6_k; default q5_k_m (a VAE: bf16)"),
+              .help = "f32 f16 bf16 q8_0 q4_0 q4_1 q5_0 q5_1 q2_k q3_k_s q3_k_m q3_k_l q4_k_s "
+                      "q4_k_m q5_k_s q5_k_m q6_k; default q5_k_m (a VAE: bf16)"),
     LT_OPTION(struct settings, output, TEXT, "FILE", NULL,
               .help = "GGUF, or safetensors when the name ends so"),
-    LT_OPTION(struct settings, seed, INT, "S", "0", .help = "the weights are a function of seed and tensor name"),
+    LT_OPTION(struct settings, seed, INT, "S", "0",
+              .help = "the weights are a function of seed and tensor name"),
     LT_OPTION(struct settings, fill, TEXT, "KIND", "random", .choices = "random|golden",
               .help = "golden: the published deterministic fill that golden values are made with"),
-    LT_OPTION(struct settings, layers, INT, "N", "0", .help = "transformer blocks; 0: the variant's own"),
-    LT_OPTION(struct settings, dim, INT, "D", "0",
-              .help = "width, a multiple of 128 (a VAE: its base width, 96 or 160); 0: the variant's own"),
-    LT_OPTION(struct settings, ffn, INT, "N", "0", .help = "width of the feed-forward; 0: the variant's own"),
+    LT_OPTION(struct settings, layers, INT, "N", "0",
+              .help = "transformer blocks; 0: the variant's own"),
+    LT_OPTION(
+        struct settings, dim, INT, "D", "0",
+        .help =
+            "width, a multiple of 128 (a VAE: its base width, 96 or 160); 0: the variant's own"),
+    LT_OPTION(struct settings, ffn, INT, "N", "0",
+              .help = "width of the feed-forward; 0: the variant's own"),
     LT_OPTION(struct settings, text_dim, INT, "N", "0", .help = "width of text features; 0: 4096"),
-    LT_OPTION(struct settings, freq_dim, INT, "N", "0", .help = "width of the time embedding's input; 0: 256"),
+    LT_OPTION(struct settings, freq_dim, INT, "N", "0",
+              .help = "width of the time embedding's input; 0: 256"),
     LT_OPTION(struct settings, z, INT, "N", "0", .help = "latent channels of a VAE; 0: 16 or 48"),
-    LT_OPTION(struct settings, threads, INT, "N", "0", .min = 0, .max = 1024, .help = "0: all processors"),
+    LT_OPTION(struct settings, threads, INT, "N", "0", .min = 0, .max = 1024,
+              .help = "0: all processors"),
 };
 
 static const struct lt_command command = {
     .program = "longtake-worker synth",
     .usage = "--variant NAME --output FILE [options]",
-    .summary = "Writes a model file with the real names, shapes and types of a variant and random weights of a sane "
-               "scale. It loads, computes and swaps like a real one; its pictures are noise. The file is written in "
-               "small pieces: a 14B model needs little memory, but its full size on disk.",
-    .examples = "  longtake-worker synth --variant t2v-1.3b --quant q8_0 --seed 1 --output t2v.gguf\n"
-                "  longtake-worker synth --variant t2v-1.3b --layers 2 --dim 256 --ffn 512 --text-dim 64 --output tiny.gguf\n"
-                "  longtake-worker synth --variant vae-z16 --dim 16 --output vae.safetensors\n",
+    .summary = "Writes a model file with the real names, shapes and types of a variant and random "
+               "weights of a sane scale. It loads, computes and swaps like a real one; its "
+               "pictures are noise. The file is written in small pieces: a 14B model needs little "
+               "memory, but its full size on disk.",
+    .examples =
+        "  longtake-worker synth --variant t2v-1.3b --quant q8_0 --seed 1 --output t2v.gguf\n"
+        "  longtake-worker synth --variant t2v-1.3b --layers 2 --dim 256 --ffn 512 --text-dim 64 "
+        "--output tiny.gguf\n"
+        "  longtake-worker synth --variant vae-z16 --dim 16 --output vae.safetensors\n",
     .options = options,
     .option_count = LT_COUNT(options),
 };
@@ -60,7 +71,8 @@ static void show_progress(void *context, uint64_t done, uint64_t total)
 static lt_status run(const struct settings *settings, struct lt_error *error)
 {
     if (!settings->variant || !settings->output)
-        return lt_fail(error, LT_USAGE, "--%s is missing (try --help)", settings->variant ? "output" : "variant");
+        return lt_fail(error, LT_USAGE, "--%s is missing (try --help)",
+                       settings->variant ? "output" : "variant");
     const struct synth_params params = {
         .variant = settings->variant,
         .quant = settings->quant,
@@ -79,7 +91,8 @@ static lt_status run(const struct settings *settings, struct lt_error *error)
     struct synth_report report;
     int shown = -1;
     char size[32];
-    LT_TRY(synth_write(&params, isatty(STDERR_FILENO) ? show_progress : NULL, &shown, &report, error));
+    LT_TRY(
+        synth_write(&params, isatty(STDERR_FILENO) ? show_progress : NULL, &shown, &report, error));
     printf("%s: %zu tensors, %.3f M parameters, %s, %.1f s\n", params.path, report.tensor_count,
            (double)report.parameters * 1e-6, lt_size_format(report.file_bytes, size),
            (double)(lt_clock_now_us() - start_us) * 1e-6);
@@ -92,7 +105,8 @@ int worker_synth(int argc, char **argv)
     struct lt_operands operands;
     struct lt_error error;
     bool help = false;
-    lt_status status = lt_options_parse(&command, argc, argv, &settings, sizeof settings, &operands, &help, &error);
+    lt_status status = lt_options_parse(&command, argc, argv, &settings, sizeof settings, &operands,
+                                        &help, &error);
     if (status == LT_OK) {
         if (!help)
             status = run(&settings, &error);

@@ -1,5 +1,5 @@
-/* Values of synthetic weights. Scales are chosen so that activations keep their size through any number of blocks:
- * matrices N(0, 1/fan_in), norm weights near 1, biases and tokens small. */
+/* Values of synthetic weights. Scales are chosen so that activations keep their size through any
+ * number of blocks: matrices N(0, 1/fan_in), norm weights near 1, biases and tokens small. */
 #include "worker/synth.h"
 
 #include "common/rng.h"
@@ -15,8 +15,8 @@ static bool ends_with(const char *text, const char *end)
 
 static bool is_norm_weight(const char *name)
 {
-    return (ends_with(name, ".weight") && strstr(name, "norm")) || strcmp(name, "img_emb.proj.0.weight") == 0 ||
-           strcmp(name, "img_emb.proj.4.weight") == 0;
+    return (ends_with(name, ".weight") && strstr(name, "norm")) ||
+           strcmp(name, "img_emb.proj.0.weight") == 0 || strcmp(name, "img_emb.proj.4.weight") == 0;
 }
 
 static uint32_t fnv1a(const char *text)
@@ -27,7 +27,7 @@ static uint32_t fnv1a(const char *text)
     return hash;
 }
 
-/* -- golden (dit.md 8.1) ------------------------------------------------------------------------------------ */
+/* -- golden (dit.md 8.1) ----------------------------------------------------------------------- */
 
 static const uint32_t LCG_FACTOR = 1664525u, LCG_SUM = 1013904223u;
 
@@ -54,7 +54,7 @@ static void fill_golden(const char *name, uint64_t first, float *out, size_t cou
     }
 }
 
-/* -- random ------------------------------------------------------------------------------------------------- */
+/* -- random ------------------------------------------------------------------------------------ */
 
 /* The stored blur kernels of Animate's motion encoder: outer([1,3,3,1], [1,3,3,1]) / 64. */
 static void fill_blur(uint64_t first, float *out, size_t count)
@@ -82,8 +82,8 @@ static void choose_scale(const struct catalogue_entry *entry, float *mean, float
     }
 }
 
-static void fill_random(uint64_t seed, const struct catalogue_entry *entry, uint64_t first, float *out,
-                        size_t count)
+static void fill_random(uint64_t seed, const struct catalogue_entry *entry, uint64_t first,
+                        float *out, size_t count)
 {
     float mean, scale;
     const struct lt_philox stream =
@@ -94,8 +94,8 @@ static void fill_random(uint64_t seed, const struct catalogue_entry *entry, uint
         out[i] = mean + scale * out[i];
 }
 
-void synth_fill_values(const struct synth_params *params, const struct catalogue_entry *entry, uint64_t first,
-                       float *out, size_t count)
+void synth_fill_values(const struct synth_params *params, const struct catalogue_entry *entry,
+                       uint64_t first, float *out, size_t count)
 {
     if (params->fill == SYNTH_FILL_GOLDEN)
         fill_golden(entry->name, first, out, count);

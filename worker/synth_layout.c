@@ -6,8 +6,8 @@
 #include <string.h>
 #include <strings.h>
 
-/* The base type of a file, and the raised types of the attention's v and of the second ffn matrix; the first `early`
- * v tensors of a file may be raised further. */
+/* The base type of a file, and the raised types of the attention's v and of the second ffn matrix;
+ * the first `early` v tensors of a file may be raised further. */
 static const struct recipe {
     const char *name;
     uint32_t file_type;
@@ -33,7 +33,8 @@ static const struct recipe {
     {"q6_k", 18, LT_TYPE_Q6_K, LT_TYPE_Q6_K, LT_TYPE_Q6_K, LT_TYPE_Q6_K, 0},
 };
 
-static lt_status find_recipe(const char *name, const struct recipe **recipe_out, struct lt_error *error)
+static lt_status find_recipe(const char *name, const struct recipe **recipe_out,
+                             struct lt_error *error)
 {
     char known[256] = "";
     for (size_t i = 0; i < LT_COUNT(recipes); i++) {
@@ -47,7 +48,7 @@ static lt_status find_recipe(const char *name, const struct recipe **recipe_out,
     return lt_fail(error, LT_NOT_FOUND, "no quantisation '%s'; known are %s", name, known);
 }
 
-/* -- types -------------------------------------------------------------------------------------------------- */
+/* -- types ------------------------------------------------------------------------------------- */
 
 static bool ends_with(const char *text, const char *end)
 {
@@ -63,8 +64,13 @@ static bool is_16_bit(enum lt_type type)
 /* What the quantiser touches: two dims, a weight, and none of the parts that it keeps. */
 static bool is_quantised(const struct gguf_writer_tensor *tensor)
 {
-    static const char *const kept[] = {"modulation.", "patch_embedding.", "text_embedding.", "time_projection.",
-                                       "time_embedding.", "img_emb.", "head."};
+    static const char *const kept[] = {"modulation.",
+                                       "patch_embedding.",
+                                       "text_embedding.",
+                                       "time_projection.",
+                                       "time_embedding.",
+                                       "img_emb.",
+                                       "head."};
     if (tensor->rank != 2 || !ends_with(tensor->name, "weight"))
         return false;
     for (size_t i = 0; i < LT_COUNT(kept); i++)
@@ -102,14 +108,14 @@ static void trim(struct gguf_writer_tensor *tensor)
     memmove(tensor->dim, tensor->dim + ones, (size_t)tensor->rank * sizeof tensor->dim[0]);
 }
 
-/* -- layout ------------------------------------------------------------------------------------------------- */
+/* -- layout ------------------------------------------------------------------------------------ */
 
 static lt_status check_size(const char *option, int64_t value, int64_t multiple, int64_t max,
                             struct lt_error *error)
 {
     if (value < multiple || value > max || value % multiple != 0)
-        return lt_fail(error, LT_BAD_INPUT, "--%s is %lld, expected a multiple of %lld up to %lld", option,
-                       (long long)value, (long long)multiple, (long long)max);
+        return lt_fail(error, LT_BAD_INPUT, "--%s is %lld, expected a multiple of %lld up to %lld",
+                       option, (long long)value, (long long)multiple, (long long)max);
     return LT_OK;
 }
 
@@ -140,7 +146,9 @@ static lt_status list_vae(const struct synth_params *params, struct catalogue *c
         .grouped = grouped,
         .dim = dim,
         .decoder_dim = (dim * 8 + 4) / 5, /* 256 of 160 */
-        .channels = params->z ? params->z : grouped ? 48 : 16,
+        .channels = params->z ? params->z
+                    : grouped ? 48
+                              : 16,
     };
     LT_TRY(check_size("dim", vae.dim, 1, 1024, error));
     LT_TRY(check_size("z", vae.channels, 1, 1024, error));
@@ -177,16 +185,20 @@ static lt_status choose_types(struct synth_layout *layout, const struct recipe *
 lt_status synth_layout_build(const struct synth_params *params, struct synth_layout *layout_out,
                              struct lt_error *error)
 {
-    const bool is_vae = strcasecmp(params->variant, "vae-z16") == 0 || strcasecmp(params->variant, "vae-z48") == 0;
-    struct synth_layout layout = {.safetensors = params->path && ends_with(params->path, ".safetensors")};
+    const bool is_vae =
+        strcasecmp(params->variant, "vae-z16") == 0 || strcasecmp(params->variant, "vae-z48") == 0;
+    struct synth_layout layout = {.safetensors =
+                                      params->path && ends_with(params->path, ".safetensors")};
     const struct recipe *recipe = NULL;
     LT_TRY(find_recipe(params->quant ? params->quant : is_vae ? "bf16" : "q5_k_m", &recipe, error));
     const bool plain = recipe->base == LT_TYPE_F32 || is_16_bit(recipe->base);
     if (!plain && (is_vae || layout.safetensors))
-        return lt_fail(error, LT_UNSUPPORTED, "%s cannot be %s: only f32, f16 and bf16 are possible",
+        return lt_fail(error, LT_UNSUPPORTED,
+                       "%s cannot be %s: only f32, f16 and bf16 are possible",
                        is_vae ? "a VAE" : "a safetensors file", recipe->name);
     layout.file_type = recipe->file_type;
-    LT_TRY(is_vae ? list_vae(params, &layout.catalogue, error) : list_dit(params, &layout.catalogue, error));
+    LT_TRY(is_vae ? list_vae(params, &layout.catalogue, error)
+                  : list_dit(params, &layout.catalogue, error));
     const lt_status status = choose_types(&layout, recipe, is_vae, error);
     if (status != LT_OK) {
         synth_layout_fini(&layout);

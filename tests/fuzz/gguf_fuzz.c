@@ -1,5 +1,6 @@
-/* Any bytes as a GGUF header: refused with a text, or an index in which every tensor lies inside the file. The parser
- * reads through its callback, so the file is the input itself, followed by 1 MiB of zeros: large tensors may fit. */
+/* Any bytes as a GGUF header: refused with a text, or an index in which every tensor lies inside
+ * the file. The parser reads through its callback, so the file is the input itself, followed by 1
+ * MiB of zeros: large tensors may fit. */
 #include "worker/weights/gguf.h"
 
 #include <string.h>
@@ -11,7 +12,8 @@ struct input {
 
 static const uint64_t TAIL_BYTES = 1 << 20;
 
-static lt_status read_input(void *context, uint64_t offset, void *data, size_t bytes, struct lt_error *error)
+static lt_status read_input(void *context, uint64_t offset, void *data, size_t bytes,
+                            struct lt_error *error)
 {
     (void)error;
     const struct input *input = context;

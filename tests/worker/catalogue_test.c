@@ -1,5 +1,5 @@
-/* If the catalogue were wrong, synthetic files would not look like real ones, and inspect would call good files
- * damaged. */
+/* If the catalogue were wrong, synthetic files would not look like real ones, and inspect would
+ * call good files damaged. */
 #include "tests/test.h"
 
 #include "worker/model/catalogue.h"
@@ -21,8 +21,8 @@ static void transformers_have_the_published_sizes(void **state)
         size_t tensors;
         int64_t millions;
     } cases[] = {
-        {"t2v-1.3b", 825, 1419},   {"t2v-14b", 1095, 14288},     {"i2v-14b", 1303, 16395},
-        {"flf2v-14b", 1304, 16396}, {"i2v-a14b", 1095, 14289},    {"ti2v-5b", 825, 5000},
+        {"t2v-1.3b", 825, 1419},      {"t2v-14b", 1095, 14288},  {"i2v-14b", 1303, 16395},
+        {"flf2v-14b", 1304, 16396},   {"i2v-a14b", 1095, 14289}, {"ti2v-5b", 825, 5000},
         {"animate-14b", 1441, 17275}, {"talk-addon", 330, 2487},
     };
     for (size_t i = 0; i < LT_COUNT(cases); i++) {
@@ -34,7 +34,8 @@ static void transformers_have_the_published_sizes(void **state)
         const int64_t millions = (parameters(&catalogue) + 500000) / 1000000;
         if (catalogue.count != cases[i].tensors || millions != cases[i].millions)
             fail_msg("%s: %zu tensors, %lld M parameters; expected %zu, %lld", cases[i].name,
-                     catalogue.count, (long long)millions, cases[i].tensors, (long long)cases[i].millions);
+                     catalogue.count, (long long)millions, cases[i].tensors,
+                     (long long)cases[i].millions);
         catalogue_fini(&catalogue);
     }
 }
@@ -45,11 +46,13 @@ static void vaes_have_the_published_sizes(void **state)
     (void)state;
     struct lt_error error;
     struct catalogue catalogue;
-    assert_ok(catalogue_of_vae(&(struct catalogue_vae){.dim = 96, .channels = 16}, &catalogue, &error));
+    assert_ok(
+        catalogue_of_vae(&(struct catalogue_vae){.dim = 96, .channels = 16}, &catalogue, &error));
     assert_int_equal(catalogue.count, 194);
     assert_int_equal(parameters(&catalogue), 126892531);
     catalogue_fini(&catalogue);
-    const struct catalogue_vae z48 = {.grouped = true, .dim = 160, .decoder_dim = 256, .channels = 48};
+    const struct catalogue_vae z48 = {
+        .grouped = true, .dim = 160, .decoder_dim = 256, .channels = 48};
     assert_ok(catalogue_of_vae(&z48, &catalogue, &error));
     assert_int_equal(catalogue.count, 196);
     assert_int_equal(parameters(&catalogue), 704688668);

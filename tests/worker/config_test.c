@@ -1,5 +1,5 @@
-/* If detection were wrong, a file would run as another model: noise instead of pictures, or a crash far from its
- * cause. */
+/* If detection were wrong, a file would run as another model: noise instead of pictures, or a crash
+ * far from its cause. */
 #include "tests/test.h"
 
 #include "tests/worker/model_file.h"
@@ -8,12 +8,16 @@
 
 /* Headers only: a synthetic layout at small size, its bytes a hole in the file.
  * `drop` leaves a tensor out, `add` puts one in (one value). */
-static struct tensor_file *open_variant(const char *variant, int64_t layers, const char *drop, const char *add,
-                                        int *fd_out)
+static struct tensor_file *open_variant(const char *variant, int64_t layers, const char *drop,
+                                        const char *add, int *fd_out)
 {
     struct lt_error error;
     struct synth_layout layout;
-    struct synth_params params = {.variant = variant, .quant = "f16", .layers = layers, .dim = 256, .ffn = 500,
+    struct synth_params params = {.variant = variant,
+                                  .quant = "f16",
+                                  .layers = layers,
+                                  .dim = 256,
+                                  .ffn = 500,
                                   .text_dim = 72};
     struct bytes header = {0};
     char path[64];
@@ -30,7 +34,8 @@ static struct tensor_file *open_variant(const char *variant, int64_t layers, con
         for (int d = 0; d < tensor->rank; d++)
             dim[d] = (uint64_t)tensor->dim[tensor->rank - 1 - d];
         put_info(&header, tensor->name, (uint32_t)tensor->rank, dim, tensor->type, offset);
-        assert_true(lt_type_bytes(tensor->type, (uint64_t)catalogue_values(&layout.catalogue.entry[i]), &bytes));
+        assert_true(lt_type_bytes(tensor->type,
+                                  (uint64_t)catalogue_values(&layout.catalogue.entry[i]), &bytes));
         offset += (bytes + 31) / 32 * 32;
     }
     if (add)
@@ -53,9 +58,12 @@ static void every_variant_is_told_by_its_tensors(void **state)
         int64_t in, out;
         bool image, positions;
     } cases[] = {
-        {"t2v-1.3b", "t2v", 16, 16, false, false},       {"t2v-14b", "t2v", 16, 16, false, false},
-        {"i2v-14b", "i2v-2.1", 36, 16, true, false},     {"flf2v-14b", "flf2v", 36, 16, true, true},
-        {"i2v-a14b", "i2v-2.2", 36, 16, false, false},   {"ti2v-5b", "ti2v-5b", 48, 48, false, false},
+        {"t2v-1.3b", "t2v", 16, 16, false, false},
+        {"t2v-14b", "t2v", 16, 16, false, false},
+        {"i2v-14b", "i2v-2.1", 36, 16, true, false},
+        {"flf2v-14b", "flf2v", 36, 16, true, true},
+        {"i2v-a14b", "i2v-2.2", 36, 16, false, false},
+        {"ti2v-5b", "ti2v-5b", 48, 48, false, false},
         {"animate-14b", "animate", 36, 16, true, false},
     };
     for (size_t i = 0; i < LT_COUNT(cases); i++) {
@@ -129,9 +137,9 @@ static void what_is_missing_is_named(void **state)
 {
     (void)state;
     static const char *const needed[] = {
-        "patch_embedding.bias",   "patch_embedding.weight",  "head.head.weight",
-        "blocks.0.ffn.0.weight",  "text_embedding.0.weight", "time_embedding.0.weight",
-        "head.modulation",        "blocks.0.self_attn.norm_q.weight",
+        "patch_embedding.bias",  "patch_embedding.weight",           "head.head.weight",
+        "blocks.0.ffn.0.weight", "text_embedding.0.weight",          "time_embedding.0.weight",
+        "head.modulation",       "blocks.0.self_attn.norm_q.weight",
     };
     for (size_t i = 0; i < LT_COUNT(needed); i++) {
         struct lt_error error;
@@ -151,7 +159,8 @@ static void absurd_block_numbers_are_refused(void **state)
     struct lt_error error;
     struct dit_config config;
     int fd;
-    struct tensor_file *file = open_variant("t2v-1.3b", 2, NULL, "blocks.99999999999999999999.x", &fd);
+    struct tensor_file *file =
+        open_variant("t2v-1.3b", 2, NULL, "blocks.99999999999999999999.x", &fd);
     assert_fails(dit_config_detect(file, &config, &error), LT_BAD_INPUT, "blocks");
     tensor_file_close(&file);
     close(fd);

@@ -1,5 +1,6 @@
-/* Model files come from strangers. If the reader trusted one number of their headers, a download could crash a worker,
- * fill its memory, or read beyond a buffer and put what lies there into a picture. */
+/* Model files come from strangers. If the reader trusted one number of their headers, a download
+ * could crash a worker, fill its memory, or read beyond a buffer and put what lies there into a
+ * picture. */
 #include "tests/test.h"
 
 #include "tests/worker/model_file.h"
@@ -10,7 +11,8 @@
 enum { GGUF_U32 = 4, GGUF_I32 = 5, GGUF_F32 = 6, GGUF_STRING = 8, GGUF_ARRAY = 9, GGUF_U64 = 10 };
 enum { F32 = LT_TYPE_F32, Q8_0 = LT_TYPE_Q8_0 };
 
-static lt_status open_bytes(const struct bytes *file, struct tensor_file **file_out, struct lt_error *error)
+static lt_status open_bytes(const struct bytes *file, struct tensor_file **file_out,
+                            struct lt_error *error)
 {
     char path[64];
     const int fd = lend_path(file->data, file->count, path);
@@ -48,7 +50,9 @@ static struct bytes one_tensor(const char *name, uint32_t rank, const uint64_t *
     return file;
 }
 
+/* clang-format off */
 #define DIMS(...) (sizeof((uint64_t[]){__VA_ARGS__}) / 8), (const uint64_t[]){__VA_ARGS__}
+/* clang-format on */
 
 /* The names are those of llama.cpp's list of hand-made files. */
 static void bad_heads(void **state)
@@ -62,8 +66,8 @@ static void bad_heads(void **state)
         lt_status status;
         const char *part;
     } versions[] = {
-        {0, LT_UNSUPPORTED, "version 0"},   {1, LT_UNSUPPORTED, "version 1"},
-        {4, LT_UNSUPPORTED, "version 4"},   {0x03000000, LT_BAD_INPUT, "big-endian"},
+        {0, LT_UNSUPPORTED, "version 0"},         {1, LT_UNSUPPORTED, "version 1"},
+        {4, LT_UNSUPPORTED, "version 4"},         {0x03000000, LT_BAD_INPUT, "big-endian"},
         {0x02000000, LT_BAD_INPUT, "big-endian"},
     };
     for (size_t i = 0; i < LT_COUNT(versions); i++) {
@@ -126,8 +130,11 @@ static void bad_arrays(void **state)
         uint64_t count;
     } cases[] = {
         {GGUF_U64, UINT64_MAX / 8 + 2}, /* times 8 wraps to a small number */
-        {GGUF_U64, UINT64_MAX},         {GGUF_STRING, (uint64_t)1 << 61}, {GGUF_ARRAY, (uint64_t)1 << 60},
-        {GGUF_U32, 1000},               {13, 1},
+        {GGUF_U64, UINT64_MAX},
+        {GGUF_STRING, (uint64_t)1 << 61},
+        {GGUF_ARRAY, (uint64_t)1 << 60},
+        {GGUF_U32, 1000},
+        {13, 1},
     };
     for (size_t i = 0; i < LT_COUNT(cases); i++) {
         struct bytes file = head(0, 1);
@@ -177,7 +184,8 @@ static void bad_tensors(void **state)
     refuse(&file, LT_BAD_INPUT, "tensor name");
     file = one_tensor("", DIMS(4), F32, 0);
     refuse(&file, LT_BAD_INPUT, "without a name");
-    file = one_tensor("t", DIMS(1, 1, 1, 1, 1, 1), F32, 0); /* BAD_N_DIMS: five are right, six are not */
+    /* BAD_N_DIMS: five are right, six are not */
+    file = one_tensor("t", DIMS(1, 1, 1, 1, 1, 1), F32, 0);
     refuse(&file, LT_BAD_INPUT, "6 dimensions");
     file = one_tensor("t", DIMS(33), Q8_0, 0); /* BAD_SHAPE */
     refuse(&file, LT_BAD_INPUT, "whole Q8_0 blocks");
@@ -189,7 +197,8 @@ static void bad_tensors(void **state)
     refuse(&file, LT_BAD_INPUT, "negative");
     file = one_tensor("t", DIMS((uint64_t)1 << 40, (uint64_t)1 << 40), F32, 0); /* NE_TOO_BIG */
     refuse(&file, LT_BAD_INPUT, "not possible");
-    file = one_tensor("t", DIMS((uint64_t)1 << 31, (uint64_t)1 << 31), F32, 0); /* NBYTES_TOO_BIG: times 4 wraps */
+    /* NBYTES_TOO_BIG: times 4 wraps */
+    file = one_tensor("t", DIMS((uint64_t)1 << 31, (uint64_t)1 << 31), F32, 0);
     refuse(&file, LT_BAD_INPUT, "'t'");
     file = one_tensor("t", DIMS(((uint64_t)1 << 42) + 1), F32, 0);
     refuse(&file, LT_CORRUPT, "cut short");
@@ -212,7 +221,8 @@ static void bad_places(void **state)
         file = one_tensor("t", DIMS(4), F32, offsets[i]); /* BAD_OFFSET */
         refuse(&file, LT_BAD_INPUT, "multiple of the alignment");
     }
-    static const uint64_t beyond[] = {65536, (uint64_t)1 << 40, UINT64_MAX - 31, UINT64_MAX / 32 * 32 - 32};
+    static const uint64_t beyond[] = {65536, (uint64_t)1 << 40, UINT64_MAX - 31,
+                                      UINT64_MAX / 32 * 32 - 32};
     for (size_t i = 0; i < LT_COUNT(beyond); i++) {
         file = one_tensor("t", DIMS(4), F32, beyond[i]); /* NOT_ENOUGH_DATA, and sums that wrap */
         refuse(&file, LT_CORRUPT, "cut short");
@@ -249,8 +259,10 @@ static void bad_shapes_of_origin(void **state)
         lt_status status;
         const char *part;
     } cases[] = {
-        {GGUF_U32, 2, {4, 16}, LT_BAD_INPUT, "orig_shape"},      {GGUF_I32, 6, {0}, LT_BAD_INPUT, "orig_shape"},
-        {GGUF_I32, 2, {-4, -16}, LT_BAD_INPUT, "orig_shape"},    {GGUF_I32, 2, {4, 15}, LT_BAD_INPUT, "60 values"},
+        {GGUF_U32, 2, {4, 16}, LT_BAD_INPUT, "orig_shape"},
+        {GGUF_I32, 6, {0}, LT_BAD_INPUT, "orig_shape"},
+        {GGUF_I32, 2, {-4, -16}, LT_BAD_INPUT, "orig_shape"},
+        {GGUF_I32, 2, {4, 15}, LT_BAD_INPUT, "60 values"},
         {GGUF_I32, 2, {4, 16}, LT_UNSUPPORTED, "whole Q8_0"},
     };
     for (size_t i = 0; i < LT_COUNT(cases); i++) {
@@ -345,13 +357,16 @@ static void what_is_right_is_read(void **state)
     }
 }
 
-/* Cut at every byte up to the last tensor's end: never accepted. (Padding behind it may be missing.) */
+/* Cut at every byte up to the last tensor's end: never accepted. (Padding behind it may be
+ * missing.) */
 static void every_truncation_is_refused(void **state)
 {
     (void)state;
     static const struct shaped tensors[] = {
-        {"blocks.0.modulation", LT_TYPE_F32, 3, {1, 6, 16}}, {"blocks.0.ffn.0.weight", LT_TYPE_Q4_K, 2, {4, 256}},
-        {"head.head.bias", LT_TYPE_BF16, 1, {64}},           {"head.modulation", LT_TYPE_F32, 3, {1, 2, 40}},
+        {"blocks.0.modulation", LT_TYPE_F32, 3, {1, 6, 16}},
+        {"blocks.0.ffn.0.weight", LT_TYPE_Q4_K, 2, {4, 256}},
+        {"head.head.bias", LT_TYPE_BF16, 1, {64}},
+        {"head.modulation", LT_TYPE_F32, 3, {1, 2, 40}},
     };
     struct bytes file = gguf_of(tensors, LT_COUNT(tensors), "");
     assert_in_range(file.count, 1536, 4096);
@@ -367,8 +382,8 @@ static void every_truncation_is_refused(void **state)
     free(file.data);
 }
 
-/* Every byte of the header changed to every kind of other value: an error or an index, never a crash. Counts how many
- * are refused, so that the loop cannot silently stop meaning something. */
+/* Every byte of the header changed to every kind of other value: an error or an index, never a
+ * crash. Counts how many are refused, so that the loop cannot silently stop meaning something. */
 static void damaged_headers_do_no_harm(void **state)
 {
     (void)state;
@@ -394,7 +409,8 @@ static void damaged_headers_do_no_harm(void **state)
     free(file.data);
 }
 
-/* A terabyte of holes: the index costs what the header costs, and absurd counts that "fit" are refused. */
+/* A terabyte of holes: the index costs what the header costs, and absurd counts that "fit" are
+ * refused. */
 static void sparse_files_cost_nothing(void **state)
 {
     (void)state;

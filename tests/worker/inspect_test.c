@@ -1,5 +1,5 @@
-/* inspect is the first thing a user runs on a downloaded file. If it called a good file broken, or a broken one good,
- * an evening of rendering would be lost to it. */
+/* inspect is the first thing a user runs on a downloaded file. If it called a good file broken, or
+ * a broken one good, an evening of rendering would be lost to it. */
 #include "tests/test.h"
 
 #include "common/file.h"
@@ -23,16 +23,22 @@ static int remove_folder(void **state)
     return lt_dir_remove(*state, NULL) == LT_OK ? 0 : -1;
 }
 
-static struct tensor_file *synthesise(void **state, const char *variant, const char *quant, int64_t dim,
-                                      int64_t layers)
+static struct tensor_file *synthesise(void **state, const char *variant, const char *quant,
+                                      int64_t dim, int64_t layers)
 {
     struct lt_error error;
     struct synth_report report;
     struct tensor_file *file = NULL;
     char path[128];
     snprintf(path, sizeof path, "%s/%s-%s", (const char *)*state, variant, quant);
-    const struct synth_params params = {.variant = variant, .quant = quant, .dim = dim, .layers = layers, .ffn = 256,
-                                        .text_dim = 64, .z = 4, .path = path};
+    const struct synth_params params = {.variant = variant,
+                                        .quant = quant,
+                                        .dim = dim,
+                                        .layers = layers,
+                                        .ffn = 256,
+                                        .text_dim = 64,
+                                        .z = 4,
+                                        .path = path};
     assert_ok(synth_write(&params, NULL, NULL, &report, &error));
     assert_ok(tensor_file_open(path, &file, &error));
     return file;
@@ -46,14 +52,18 @@ static void good_files_have_no_problems(void **state)
         enum inspect_kind kind;
         size_t blocks;
     } cases[] = {
-        {"t2v-1.3b", "q4_k_m", 128, 2, INSPECT_TRANSFORMER, 2}, {"i2v-14b", "f16", 128, 1, INSPECT_TRANSFORMER, 1},
-        {"flf2v-14b", "q8_0", 128, 1, INSPECT_TRANSFORMER, 1},  {"ti2v-5b", "q3_k_m", 128, 3, INSPECT_TRANSFORMER, 3},
-        {"vae-z16", "bf16", 4, 0, INSPECT_VAE_Z16, 0},         {"vae-z48", "bf16", 5, 0, INSPECT_VAE_Z48, 0},
+        {"t2v-1.3b", "q4_k_m", 128, 2, INSPECT_TRANSFORMER, 2},
+        {"i2v-14b", "f16", 128, 1, INSPECT_TRANSFORMER, 1},
+        {"flf2v-14b", "q8_0", 128, 1, INSPECT_TRANSFORMER, 1},
+        {"ti2v-5b", "q3_k_m", 128, 3, INSPECT_TRANSFORMER, 3},
+        {"vae-z16", "bf16", 4, 0, INSPECT_VAE_Z16, 0},
+        {"vae-z48", "bf16", 5, 0, INSPECT_VAE_Z48, 0},
     };
     for (size_t i = 0; i < LT_COUNT(cases); i++) {
         struct lt_error error;
         struct inspect_report report;
-        struct tensor_file *file = synthesise(state, cases[i].variant, cases[i].quant, cases[i].dim, cases[i].layers);
+        struct tensor_file *file =
+            synthesise(state, cases[i].variant, cases[i].quant, cases[i].dim, cases[i].layers);
         assert_ok(inspect_file(file, &report, &error));
         if (report.problem_count > 0)
             fail_msg("%s: %s", cases[i].variant, report.problem[0]);
@@ -111,7 +121,8 @@ static void each_problem_is_named(void **state)
         }
         count++;
     }
-    tensors[count++] = (struct shaped){.name = "blocks.0.\x1b[2Jodd", .type = LT_TYPE_F32, .rank = 1, .dim = {1}};
+    tensors[count++] =
+        (struct shaped){.name = "blocks.0.\x1b[2Jodd", .type = LT_TYPE_F32, .rank = 1, .dim = {1}};
     struct bytes bytes = gguf_of(tensors, count, "");
     const int fd = lend_path(bytes.data, bytes.count, path);
     free(bytes.data);
@@ -150,7 +161,9 @@ static void unknown_files_say_why(void **state)
         enum inspect_kind kind;
         const char *problem;
     } cases[] = {
-        {{"anything", LT_TYPE_F32, 1, {1}}, INSPECT_UNKNOWN, "tensor 'patch_embedding.bias' is missing"},
+        {{"anything", LT_TYPE_F32, 1, {1}},
+         INSPECT_UNKNOWN,
+         "tensor 'patch_embedding.bias' is missing"},
         {{"vace_blocks.0.after_proj.weight", LT_TYPE_F32, 1, {1}}, INSPECT_UNKNOWN, "VACE"},
         {{"decoder.middle.0.residual.0.gamma", LT_TYPE_F32, 1, {1}}, INSPECT_VAE_Z16, "conv2.bias"},
     };
@@ -190,7 +203,8 @@ static void json_stays_json_whatever_the_names(void **state)
     FILE *to = open_memstream(&text, &length);
     inspect_print_json(file, &report, to);
     fclose(to);
-    assert_non_null(strstr(text, "\"largest\": {\"name\": \"quote\\\"back\\\\slash\\u000a\\u00ff\", \"bytes\": 12}"));
+    assert_non_null(strstr(
+        text, "\"largest\": {\"name\": \"quote\\\"back\\\\slash\\u000a\\u00ff\", \"bytes\": 12}"));
     for (size_t i = 0; i + 1 < length; i++)
         assert_in_range(text[i], 0x20, 0x7e);
     struct lt_json_scan scan; /* one whole object and nothing behind it */

@@ -1,5 +1,5 @@
-/* If the store broke, a worker would compute with another tensor's bytes, or need twice its memory while loading
- * and be killed by the system. */
+/* If the store broke, a worker would compute with another tensor's bytes, or need twice its memory
+ * while loading and be killed by the system. */
 #include "tests/test.h"
 
 #include "tests/worker/model_file.h"
@@ -85,7 +85,8 @@ static void a_filter_keeps_the_rest_on_disk(void **state)
 {
     (void)state;
     struct lt_error error;
-    struct fixture fixture = open_fixture("model.diffusion_model."); /* filters see canonical names */
+    struct fixture fixture =
+        open_fixture("model.diffusion_model."); /* filters see canonical names */
     struct store *store = NULL;
     struct store_stats stats;
     struct lt_view view;
@@ -98,7 +99,8 @@ static void a_filter_keeps_the_rest_on_disk(void **state)
     assert_int_equal(stats.slab_count, 1);
     assert_true(store_has(store, "blocks.0.modulation"));
     assert_false(store_has(store, "head.modulation"));
-    assert_fails(store_tensor(store, "head.modulation", &view, &error), LT_NOT_FOUND, "'head.modulation' is missing");
+    assert_fails(store_tensor(store, "head.modulation", &view, &error), LT_NOT_FOUND,
+                 "'head.modulation' is missing");
     store_destroy(&store);
     close_fixture(&fixture);
 }
@@ -112,15 +114,18 @@ static void shapes_are_checked_by_count(void **state)
     struct store *store = NULL;
     struct lt_view view = {.rank = 77};
     assert_ok(store_load(fixture.file, NULL, NULL, &store, &error));
-    assert_fails(store_tensor_shaped(store, "head.modulation", 2, (int64_t[]){2, 255}, &view, &error), LT_BAD_INPUT,
-                 "'head.modulation': expected [2, 255], found [1, 2, 256]");
-    assert_fails(store_tensor_shaped(store, "head.modulatio", 1, (int64_t[]){512}, &view, &error), LT_NOT_FOUND,
-                 "missing");
+    assert_fails(
+        store_tensor_shaped(store, "head.modulation", 2, (int64_t[]){2, 255}, &view, &error),
+        LT_BAD_INPUT, "'head.modulation': expected [2, 255], found [1, 2, 256]");
+    assert_fails(store_tensor_shaped(store, "head.modulatio", 1, (int64_t[]){512}, &view, &error),
+                 LT_NOT_FOUND, "missing");
     /* as many values, but rows that are not whole blocks of 32 */
-    assert_fails(store_tensor_shaped(store, "blocks.0.self_attn.q.weight", 2, (int64_t[]){4096, 16}, &view, &error),
+    assert_fails(store_tensor_shaped(store, "blocks.0.self_attn.q.weight", 2, (int64_t[]){4096, 16},
+                                     &view, &error),
                  LT_BAD_INPUT, "Q8_0");
     assert_int_equal(view.rank, 77); /* untouched */
-    assert_ok(store_tensor_shaped(store, "patch_embedding.weight", 2, (int64_t[]){256, 64}, &view, &error));
+    assert_ok(store_tensor_shaped(store, "patch_embedding.weight", 2, (int64_t[]){256, 64}, &view,
+                                  &error));
     assert_int_equal(view.rank, 2);
     assert_int_equal(view.stride[0], 64);
     store_destroy(&store);
@@ -139,8 +144,10 @@ static long resident_kib(void)
 static struct fixture open_large(uint64_t *largest_out)
 {
     static const struct shaped large[] = {
-        {"blocks.0.ffn.0.weight", LT_TYPE_F32, 2, {1024, 2048}}, {"blocks.1.ffn.0.weight", LT_TYPE_F32, 2, {1024, 2048}},
-        {"blocks.2.ffn.0.weight", LT_TYPE_F32, 2, {1024, 2048}}, {"head.modulation", LT_TYPE_F32, 2, {2, 256}},
+        {"blocks.0.ffn.0.weight", LT_TYPE_F32, 2, {1024, 2048}},
+        {"blocks.1.ffn.0.weight", LT_TYPE_F32, 2, {1024, 2048}},
+        {"blocks.2.ffn.0.weight", LT_TYPE_F32, 2, {1024, 2048}},
+        {"head.modulation", LT_TYPE_F32, 2, {2, 256}},
     };
     struct lt_error error;
     struct fixture fixture = {0};
@@ -155,7 +162,8 @@ static struct fixture open_large(uint64_t *largest_out)
     return fixture;
 }
 
-/* G1.1, G6.1, G6.2: loading costs the weights and little else, and they go back to the system, ten times over. */
+/* G1.1, G6.1, G6.2: loading costs the weights and little else, and they go back to the system, ten
+ * times over. */
 static void memory_is_the_weights_and_comes_back(void **state)
 {
     (void)state;
@@ -168,7 +176,8 @@ static void memory_is_the_weights_and_comes_back(void **state)
         const long before = resident_kib();
         assert_ok(store_load(fixture.file, NULL, NULL, &store, &error));
         const long grown = resident_kib() - before;
-        /* 1 % for the index and alignment, 1 MiB for what the first call of libc functions brings */
+        /* 1 % for the index and alignment, 1 MiB for what the first call of libc functions brings
+         */
         assert_true(grown <= (long)(fixture.bytes / 1024 * 101 / 100) + 1024);
         assert_true(grown + 64 >= (long)(fixture.bytes / 1024));
         store_destroy(&store);
@@ -200,8 +209,10 @@ static void a_failed_load_leaves_nothing(void **state)
 static void blocks_beyond_reason_are_not_slabs(void **state)
 {
     (void)state;
-    static const struct shaped odd[] = {{"blocks.4000000000.x", LT_TYPE_F32, 1, {4}}, {"blocks.-1.x", LT_TYPE_F32, 1, {4}},
-                                        {"blocks.", LT_TYPE_F32, 1, {4}},             {"blocks.1x", LT_TYPE_F32, 1, {4}}};
+    static const struct shaped odd[] = {{"blocks.4000000000.x", LT_TYPE_F32, 1, {4}},
+                                        {"blocks.-1.x", LT_TYPE_F32, 1, {4}},
+                                        {"blocks.", LT_TYPE_F32, 1, {4}},
+                                        {"blocks.1x", LT_TYPE_F32, 1, {4}}};
     struct lt_error error;
     struct tensor_file *file = NULL;
     struct store *store = NULL;

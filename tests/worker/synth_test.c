@@ -1,5 +1,6 @@
-/* Demos, benches and most tests run on synthetic files. If these were not like real ones, what passes on them would
- * fail on the first downloaded model; if the golden fill were wrong, no golden value could be reproduced. */
+/* Demos, benches and most tests run on synthetic files. If these were not like real ones, what
+ * passes on them would fail on the first downloaded model; if the golden fill were wrong, no golden
+ * value could be reproduced. */
 #include "tests/test.h"
 
 #include "common/file.h"
@@ -31,29 +32,36 @@ static void golden_values_are_the_published_ones(void **state)
 {
     (void)state;
     const struct synth_params params = {.fill = SYNTH_FILL_GOLDEN};
-    const struct catalogue_entry q = {.name = "blocks.0.self_attn.q.weight", .rank = 2, .dim = {256, 256}};
+    const struct catalogue_entry q = {
+        .name = "blocks.0.self_attn.q.weight", .rank = 2, .dim = {256, 256}};
     float values[5000], part[7];
     synth_fill_values(&params, &q, 0, values, 5000);
     static const struct {
         int index;
         double value;
-    } wanted[] = {{0, -0.044529193128}, {1, 0.092022996303}, {2, 0.025134336437}, {4999, -0.002000003867}};
+    } wanted[] = {
+        {0, -0.044529193128}, {1, 0.092022996303}, {2, 0.025134336437}, {4999, -0.002000003867}};
     for (size_t i = 0; i < LT_COUNT(wanted); i++)
-        assert_true(fabs(values[wanted[i].index] - wanted[i].value) < 1e-8); /* f32 of 0.09: half an ulp is 4e-9 */
+        assert_true(fabs(values[wanted[i].index] - wanted[i].value) <
+                    1e-8);                                /* f32 of 0.09: half an ulp is 4e-9 */
     for (uint64_t first = 0; first < 4900; first += 61) { /* pieces are cut anywhere */
         synth_fill_values(&params, &q, first, part, 7);
         assert_memory_equal(part, values + first, sizeof part);
     }
     static const char *const ones[] = {"blocks.3.norm3.weight", "blocks.0.self_attn.norm_q.weight",
                                        "img_emb.proj.0.weight", "img_emb.proj.4.weight"};
-    static const char *const zeros[] = {"blocks.3.norm3.bias", "img_emb.proj.1.weight", "blocks.0.modulation"};
+    static const char *const zeros[] = {"blocks.3.norm3.bias", "img_emb.proj.1.weight",
+                                        "blocks.0.modulation"};
     for (size_t i = 0; i < LT_COUNT(ones); i++) {
-        synth_fill_values(&params, &(struct catalogue_entry){.name = ones[i], .rank = 1, .dim = {7}}, 0, part, 7);
+        synth_fill_values(
+            &params, &(struct catalogue_entry){.name = ones[i], .rank = 1, .dim = {7}}, 0, part, 7);
         for (int j = 0; j < 7; j++)
             assert_true(fabsf(part[j] - 1) <= 0.1f);
     }
     for (size_t i = 0; i < LT_COUNT(zeros); i++) {
-        synth_fill_values(&params, &(struct catalogue_entry){.name = zeros[i], .rank = 1, .dim = {7}}, 0, part, 7);
+        synth_fill_values(&params,
+                          &(struct catalogue_entry){.name = zeros[i], .rank = 1, .dim = {7}}, 0,
+                          part, 7);
         for (int j = 0; j < 7; j++)
             assert_true(fabsf(part[j]) <= 0.1f);
     }
@@ -68,7 +76,8 @@ static uint64_t stored_bytes(const struct gguf_writer_tensor *tensor)
     return bytes;
 }
 
-/* dit.md 6.5: bytes of a block's quantised tensors, of published recipes. Block 20 is behind all early raises. */
+/* dit.md 6.5: bytes of a block's quantised tensors, of published recipes. Block 20 is behind all
+ * early raises. */
 static void blocks_have_the_published_bytes(void **state)
 {
     (void)state;
@@ -76,18 +85,22 @@ static void blocks_have_the_published_bytes(void **state)
         const char *quant;
         uint64_t t2v, i2v;
     } cases[] = {
-        {"bf16", 702545920, 807403520},   {"q8_0", 373227520, 428933120},   {"q6_k", 288153600, 331161600},
-        {"q5_k_m", 257863680, 293908480}, {"q5_k_s", 241500160, 277544960}, {"q4_k_m", 229355520, 258846720},
-        {"q4_k_s", 206438400, 235929600}, {"q3_k_m", 167301120, 189829120}, {"q4_0", 202014720, 231505920},
+        {"bf16", 702545920, 807403520},   {"q8_0", 373227520, 428933120},
+        {"q6_k", 288153600, 331161600},   {"q5_k_m", 257863680, 293908480},
+        {"q5_k_s", 241500160, 277544960}, {"q4_k_m", 229355520, 258846720},
+        {"q4_k_s", 206438400, 235929600}, {"q3_k_m", 167301120, 189829120},
+        {"q4_0", 202014720, 231505920},
     };
     for (size_t i = 0; i < 2 * LT_COUNT(cases); i++) {
         struct lt_error error;
         struct synth_layout layout;
-        const struct synth_params params = {.variant = i % 2 ? "i2v-14b" : "t2v-14b", .quant = cases[i / 2].quant};
+        const struct synth_params params = {.variant = i % 2 ? "i2v-14b" : "t2v-14b",
+                                            .quant = cases[i / 2].quant};
         uint64_t bytes = 0;
         assert_ok(synth_layout_build(&params, &layout, &error));
         for (size_t t = 0; t < layout.catalogue.count; t++)
-            if (strncmp(layout.tensor[t].name, "blocks.20.", 10) == 0 && layout.tensor[t].type != LT_TYPE_F32)
+            if (strncmp(layout.tensor[t].name, "blocks.20.", 10) == 0 &&
+                layout.tensor[t].type != LT_TYPE_F32)
                 bytes += stored_bytes(&layout.tensor[t]);
         if (bytes != (i % 2 ? cases[i / 2].i2v : cases[i / 2].t2v))
             fail_msg("%s %s: %llu bytes", params.variant, params.quant, (unsigned long long)bytes);
@@ -130,7 +143,8 @@ static void types_follow_the_recipe(void **state)
         {"t2v-14b", "q5_k_m", "blocks.0.modulation", LT_TYPE_F32},
         {"t2v-14b", "q5_k_m", "blocks.0.self_attn.norm_q.weight", LT_TYPE_F32},
         {"t2v-14b", "q5_k_m", "blocks.0.ffn.0.bias", LT_TYPE_F32},
-        {"animate-14b", "q5_k_m", "motion_encoder.dec.direction.weight", LT_TYPE_F16}, /* 20 columns */
+        {"animate-14b", "q5_k_m", "motion_encoder.dec.direction.weight",
+         LT_TYPE_F16}, /* 20 columns */
         {"animate-14b", "q5_k_m", "motion_encoder.enc.fc.0.weight", LT_TYPE_Q5_K},
         {"animate-14b", "q5_k_m", "face_adapter.fuser_blocks.7.linear1_kv.weight", LT_TYPE_Q5_K},
         {"animate-14b", "q5_k_m", "face_encoder.conv1_local.conv.weight", LT_TYPE_F16},
@@ -142,7 +156,8 @@ static void types_follow_the_recipe(void **state)
         struct lt_error error;
         struct synth_layout layout;
         assert_ok(synth_layout_build(
-            &(struct synth_params){.variant = cases[i].variant, .quant = cases[i].quant}, &layout, &error));
+            &(struct synth_params){.variant = cases[i].variant, .quant = cases[i].quant}, &layout,
+            &error));
         if (type_of(&layout, cases[i].tensor) != cases[i].type)
             fail_msg("%s %s %s: type %d", cases[i].variant, cases[i].quant, cases[i].tensor,
                      (int)type_of(&layout, cases[i].tensor));
@@ -150,14 +165,15 @@ static void types_follow_the_recipe(void **state)
     }
 }
 
-/* What is written is what the engine reads: every name once, 5-D patch embedding, three metadata keys, values close. */
+/* What is written is what the engine reads: every name once, 5-D patch embedding, three metadata
+ * keys, values close. */
 static void files_read_back(void **state)
 {
     static const struct {
         const char *quant, *file_type;
         double bound; /* relative RMS of the worst type in the file (quant_test) */
-    } cases[] = {{"f32", "0", 0},       {"bf16", "32", 0.002}, {"q8_0", "7", 0.0065}, {"q5_k_m", "17", 0.04},
-                 {"q2_k", "10", 0.35}, {"q4_0", "2", 0.09}};
+    } cases[] = {{"f32", "0", 0},        {"bf16", "32", 0.002}, {"q8_0", "7", 0.0065},
+                 {"q5_k_m", "17", 0.04}, {"q2_k", "10", 0.35},  {"q4_0", "2", 0.09}};
     for (size_t c = 0; c < LT_COUNT(cases); c++) {
         struct lt_error error;
         struct synth_layout layout;
@@ -165,8 +181,14 @@ static void files_read_back(void **state)
         struct tensor_file *file = NULL;
         char path[128];
         snprintf(path, sizeof path, "%s/%s.gguf", (const char *)*state, cases[c].quant);
-        const struct synth_params params = {.variant = "t2v-1.3b", .quant = cases[c].quant, .seed = 7, .layers = 1,
-                                            .dim = 256, .ffn = 512, .text_dim = 48, .path = path};
+        const struct synth_params params = {.variant = "t2v-1.3b",
+                                            .quant = cases[c].quant,
+                                            .seed = 7,
+                                            .layers = 1,
+                                            .dim = 256,
+                                            .ffn = 512,
+                                            .text_dim = 48,
+                                            .path = path};
         assert_ok(synth_write(&params, NULL, NULL, &report, &error));
         assert_ok(synth_layout_build(&params, &layout, &error));
         assert_ok(tensor_file_open(path, &file, &error));
@@ -193,7 +215,8 @@ static void files_read_back(void **state)
                 square += (double)wanted[v] * wanted[v];
             }
             if (sqrt(difference / square) > cases[c].bound)
-                fail_msg("%s '%s': relative RMS %g", cases[c].quant, entry->name, sqrt(difference / square));
+                fail_msg("%s '%s': relative RMS %g", cases[c].quant, entry->name,
+                         sqrt(difference / square));
             free(wanted);
             free(got);
             free(stored);
@@ -226,8 +249,13 @@ static void bytes_depend_on_the_seed_only(void **state)
         struct synth_report report;
         char path[128];
         snprintf(path, sizeof path, "%s/run%zu.gguf", (const char *)*state, i);
-        const struct synth_params params = {.variant = "ti2v-5b", .quant = "q4_k_m", .seed = runs[i].seed,
-                                            .layers = 1, .dim = 256, .ffn = 1280, .threads = runs[i].threads,
+        const struct synth_params params = {.variant = "ti2v-5b",
+                                            .quant = "q4_k_m",
+                                            .seed = runs[i].seed,
+                                            .layers = 1,
+                                            .dim = 256,
+                                            .ffn = 1280,
+                                            .threads = runs[i].threads,
                                             .path = path};
         assert_ok(synth_write(&params, NULL, NULL, &report, &error));
         digest[i] = digest_of(path);
@@ -244,13 +272,14 @@ static void a_vae_is_written_with_little_memory(void **state)
     struct rusage before, after;
     char path[128];
     snprintf(path, sizeof path, "%s/vae.safetensors", (const char *)*state);
-    const struct synth_params params = {.variant = "vae-z16", .quant = "f32", .dim = 32, .z = 4, .threads = 2,
-                                        .path = path};
+    const struct synth_params params = {
+        .variant = "vae-z16", .quant = "f32", .dim = 32, .z = 4, .threads = 2, .path = path};
     getrusage(RUSAGE_SELF, &before);
     assert_ok(synth_write(&params, NULL, NULL, &report, &error));
     getrusage(RUSAGE_SELF, &after);
     assert_true(report.file_bytes > 48 << 20);
-    assert_true(after.ru_maxrss - before.ru_maxrss < 16 * 1024); /* KiB: 2 MiB a thread, and libraries */
+    assert_true(after.ru_maxrss - before.ru_maxrss <
+                16 * 1024); /* KiB: 2 MiB a thread, and libraries */
     assert_ok(tensor_file_open(path, &file, &error));
     assert_int_equal(tensor_file_count(file), 194);
     const struct tensor_info *info = tensor_file_find(file, "decoder.conv1.weight");

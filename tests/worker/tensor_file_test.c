@@ -1,5 +1,6 @@
-/* If model files were read wrongly, a worker would compute with half of an old model and half of a new one, hold
- * gigabytes of page cache that its neighbours need, or fault when a file is replaced. */
+/* If model files were read wrongly, a worker would compute with half of an old model and half of a
+ * new one, hold gigabytes of page cache that its neighbours need, or fault when a file is replaced.
+ */
 #include "tests/test.h"
 
 #include "common/file.h"
@@ -31,7 +32,8 @@ static int remove_folder(void **state)
 }
 
 /* "<folder>/model", written anew. */
-static const char *write_model(void **state, const char *name, const char *prefix, uint8_t last_byte)
+static const char *write_model(void **state, const char *name, const char *prefix,
+                               uint8_t last_byte)
 {
     static char path[128];
     struct lt_error error;
@@ -49,8 +51,12 @@ static void prefixes_are_stripped_only_where_they_hide_a_model(void **state)
         const char *prefix;
         bool stripped;
     } cases[] = {
-        {"", true},     {"model.diffusion_model.", true}, {"diffusion_model.", true}, {"model.", true},
-        {"net.", true}, {"transformer.", false},
+        {"", true},
+        {"model.diffusion_model.", true},
+        {"diffusion_model.", true},
+        {"model.", true},
+        {"net.", true},
+        {"transformer.", false},
     };
     for (size_t i = 0; i < LT_COUNT(cases); i++) {
         struct lt_error error;
@@ -60,7 +66,8 @@ static void prefixes_are_stripped_only_where_they_hide_a_model(void **state)
         assert_int_equal(tensor_file_count(file), COUNT);
         tensor_file_close(&file);
     }
-    /* "net." is stripped only when all names have it, and nothing is when the model stands there without */
+    /* "net." is stripped only when all names have it, and nothing is when the model stands there
+     * without */
     static const struct shaped mixed[] = {{"net.patch_embedding.weight", LT_TYPE_F32, 1, {4}},
                                           {"other", LT_TYPE_F32, 1, {4}}};
     static const struct shaped both[] = {{"patch_embedding.weight", LT_TYPE_F32, 1, {4}},
@@ -101,11 +108,13 @@ static void a_changed_file_is_noticed(void **state)
             assert_int_equal(truncate(path, info_before.st_size + 4096), 0);
             assert_int_equal(utimensat(AT_FDCWD, path, times, 0), 0); /* the size alone tells */
         } else if (change == REPLACED) {
-            write_model(state, "model", "", 0); /* equal bytes under the same name, but another file */
+            write_model(state, "model", "",
+                        0); /* equal bytes under the same name, but another file */
         } else {
             assert_int_equal(unlink(path), 0);
         }
-        assert_fails(tensor_file_read(file, info, data, &error), LT_CORRUPT, "changed since it was opened");
+        assert_fails(tensor_file_read(file, info, data, &error), LT_CORRUPT,
+                     "changed since it was opened");
         assert_fails(tensor_file_fingerprint(file, &digest, &error), LT_CORRUPT, "changed");
         tensor_file_close(&file);
     }
@@ -133,17 +142,20 @@ static void fingerprints_tell_files_apart(void **state)
     assert_false(lt_digest_equal(&a, &names));
 }
 
-/* G2.1, G2.4: while and after reading, nothing of the file is mapped; behind the reader its pages are dropped. */
+/* G2.1, G2.4: while and after reading, nothing of the file is mapped; behind the reader its pages
+ * are dropped. */
 static void nothing_is_mapped_and_the_cache_stays_small(void **state)
 {
-    static const struct shaped large[] = {{"a", LT_TYPE_F32, 2, {1024, 1024}}, {"b", LT_TYPE_F32, 1, {1000}},
+    static const struct shaped large[] = {{"a", LT_TYPE_F32, 2, {1024, 1024}},
+                                          {"b", LT_TYPE_F32, 1, {1000}},
                                           {"c", LT_TYPE_F32, 2, {3000, 1024}}};
     struct lt_error error;
     struct tensor_file *file = NULL;
     char path[128], line[1024];
     struct bytes bytes = gguf_of(large, LT_COUNT(large), "");
     snprintf(path, sizeof path, "%s/large-model-file", (const char *)*state);
-    assert_ok(lt_file_write(path, bytes.data, bytes.count, true, &error)); /* on disk: clean pages can be dropped */
+    assert_ok(lt_file_write(path, bytes.data, bytes.count, true,
+                            &error)); /* on disk: clean pages can be dropped */
     free(bytes.data);
     assert_ok(tensor_file_open(path, &file, &error));
     uint8_t *data = malloc(3000 * 4096);
@@ -191,7 +203,8 @@ static void safetensors_are_read_alike(void **state)
         {"model.decoder.conv1.bias", lt_view_1d(weight, LT_TYPE_F32, 2)},
     };
     snprintf(path, sizeof path, "%s/vae.safetensors", (const char *)*state);
-    assert_ok(lt_safetensors_write(path, views, 2, (const char *const[]){"format", "pt"}, 1, &error));
+    assert_ok(
+        lt_safetensors_write(path, views, 2, (const char *const[]){"format", "pt"}, 1, &error));
     assert_ok(tensor_file_open(path, &file, &error));
     assert_string_equal(tensor_file_format(file), "safetensors");
     assert_string_equal(tensor_file_metadata(file, "format"), "pt");

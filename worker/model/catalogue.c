@@ -4,10 +4,16 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { CLIP_WIDTH = 1280, CLIP_POSITIONS = 514, AUDIO_WIDTH = 768, AUDIO_LAYERS = 12, AUDIO_HIDDEN = 512 };
+enum {
+    CLIP_WIDTH = 1280,
+    CLIP_POSITIONS = 514,
+    AUDIO_WIDTH = 768,
+    AUDIO_LAYERS = 12,
+    AUDIO_HIDDEN = 512
+};
 enum { FACE_WIDTH = 1024, FACE_HEADS = 4, MOTION_WIDTH = 512, MOTION_BASIS = 20, HEAD_WIDTH = 128 };
 
-/* -- adding ------------------------------------------------------------------------------------------------- */
+/* -- adding ------------------------------------------------------------------------------------ */
 
 /* A catalogue being filled: the first failure is kept and looked at once, at the end. */
 struct builder {
@@ -36,9 +42,11 @@ static void add_named(struct builder *b, const char *name, int rank, const int64
 
 /* ADD(b, prefix, "q.weight", d, d): the numbers are the dims. */
 #define ADD(b, prefix, name, ...)                                                                  \
-    add(b, prefix, name, (int)(sizeof((int64_t[]){__VA_ARGS__}) / sizeof(int64_t)), (int64_t[]){__VA_ARGS__})
+    add(b, prefix, name, (int)(sizeof((int64_t[]){__VA_ARGS__}) / sizeof(int64_t)),                \
+        (int64_t[]){__VA_ARGS__})
 
-static void add(struct builder *b, const char *prefix, const char *name, int rank, const int64_t *dim)
+static void add(struct builder *b, const char *prefix, const char *name, int rank,
+                const int64_t *dim)
 {
     char full[256];
     snprintf(full, sizeof full, "%s%s", prefix, name);
@@ -46,7 +54,8 @@ static void add(struct builder *b, const char *prefix, const char *name, int ran
 }
 
 /* A Linear: weight [out, in] and bias [out]. */
-static void add_linear(struct builder *b, const char *prefix, const char *name, int64_t out, int64_t in)
+static void add_linear(struct builder *b, const char *prefix, const char *name, int64_t out,
+                       int64_t in)
 {
     char full[256];
     snprintf(full, sizeof full, "%s%s", prefix, name);
@@ -93,7 +102,7 @@ int64_t catalogue_values(const struct catalogue_entry *entry)
     return count;
 }
 
-/* -- transformer (dit.md 1.4) ------------------------------------------------------------------------------- */
+/* -- transformer (dit.md 1.4) ------------------------------------------------------------------ */
 
 static void add_attention(struct builder *b, const char *prefix, int64_t d, bool image)
 {
@@ -134,7 +143,7 @@ static void add_image_embedding(struct builder *b, const struct dit_config *conf
     add_norm(b, "img_emb.", "proj.4", config->dim);
 }
 
-/* -- Animate (dit.md 3.1) ----------------------------------------------------------------------------------- */
+/* -- Animate (dit.md 3.1) ---------------------------------------------------------------------- */
 
 static void add_motion_encoder(struct builder *b)
 {
@@ -188,7 +197,7 @@ static void add_animate(struct builder *b, const struct dit_config *config)
     }
 }
 
-/* -- talk add-on (dit.md 4.1) ------------------------------------------------------------------------------- */
+/* -- talk add-on (dit.md 4.1) ------------------------------------------------------------------ */
 
 static void add_talk(struct builder *b, const struct dit_config *config)
 {
@@ -236,10 +245,10 @@ lt_status catalogue_of_dit(const struct dit_config *config, struct catalogue *ca
     return finish(&b, catalogue_out, error);
 }
 
-/* -- VAE (encoders.md 1.2, 1.3) ----------------------------------------------------------------------------- */
+/* -- VAE (encoders.md 1.2, 1.3) ---------------------------------------------------------------- */
 
-static void add_conv(struct builder *b, const char *prefix, const char *name, int64_t out, int64_t in,
-                     int64_t time, int64_t space)
+static void add_conv(struct builder *b, const char *prefix, const char *name, int64_t out,
+                     int64_t in, int64_t time, int64_t space)
 {
     char full[256];
     snprintf(full, sizeof full, "%s%s", prefix, name);
@@ -272,7 +281,8 @@ static void add_middle(struct builder *b, const char *part, int64_t width)
     add_residual(b, prefix, width, width);
 }
 
-static void add_resample(struct builder *b, const char *prefix, int64_t out, int64_t in, int64_t time_out)
+static void add_resample(struct builder *b, const char *prefix, int64_t out, int64_t in,
+                         int64_t time_out)
 {
     ADD(b, prefix, "resample.1.weight", out, in, 3, 3);
     ADD(b, prefix, "resample.1.bias", out);
@@ -304,7 +314,8 @@ static void add_encoder(struct builder *b, const struct catalogue_vae *vae)
         if (level == 3)
             break;
         snprintf(prefix, sizeof prefix, "encoder.downsamples.%d.", index++);
-        add_resample(b, prefix, width[level + 1], width[level + 1], level > 0 ? width[level + 1] : 0);
+        add_resample(b, prefix, width[level + 1], width[level + 1],
+                     level > 0 ? width[level + 1] : 0);
     }
     add_middle(b, "encoder", width[4]);
     add_head(b, "encoder", 2 * vae->channels, width[4]);
@@ -334,13 +345,13 @@ static void add_decoder(struct builder *b, const struct catalogue_vae *vae)
     add_head(b, "decoder", 3, width[3]);
 }
 
-/* -- VAE of TI2V-5B (encoders.md 2.2) ----------------------------------------------------------------------- */
+/* -- VAE of TI2V-5B (encoders.md 2.2) ---------------------------------------------------------- */
 
 enum { FOLDED_CHANNELS = 12 };
 
 /* `blocks` residual blocks from `in` to `out` channels, then a resampling that keeps them. */
-static void add_group(struct builder *b, const char *part, int group, int blocks, int64_t in, int64_t out,
-                      bool resample, int64_t time_out)
+static void add_group(struct builder *b, const char *part, int group, int blocks, int64_t in,
+                      int64_t out, bool resample, int64_t time_out)
 {
     char prefix[96];
     for (int k = 0; k < blocks; k++) {

@@ -1,5 +1,6 @@
-/* The tensors a model file should hold: names and shapes of dit.md 1.4, 3.1, 4.1 and encoders.md 1.3 and 2.2, for any size.
- * `synth` writes them, `inspect` compares a file with them. */
+/* The tensors a model file should hold: names and shapes of dit.md 1.4, 3.1, 4.1 and
+ * encoders.md 1.3 and 2.2, for any size. `synth` writes them, `inspect` compares a file with them.
+ */
 #pragma once
 
 #include "common/arena.h"
@@ -17,8 +18,9 @@ struct catalogue {
     size_t count, room;
 };
 
-/* A Wan VAE: of the z16 kind (2.1: encoder and decoder of the same widths dim·{1,2,4,4}), or with `grouped` of the
- * z48 kind (2.2: levels in groups, 2×2 pixels folded into 12 channels, a wider decoder). */
+/* A Wan VAE: of the z16 kind (2.1: encoder and decoder of the same widths dim·{1,2,4,4}), or with
+ * `grouped` of the z48 kind (2.2: levels in groups, 2×2 pixels folded into 12 channels, a wider
+ * decoder). */
 struct catalogue_vae {
     bool grouped;
     int64_t dim;         /* 96, 24 in the pruned "lightVAE"; grouped: 160 */
@@ -26,7 +28,8 @@ struct catalogue_vae {
     int64_t channels;    /* z: 16; grouped: 48 */
 };
 
-/* LT_NO_MEMORY only. On success the caller calls fini; on failure there is nothing to call it on. */
+/* LT_NO_MEMORY only. On success the caller calls fini; on failure there is nothing to call it on.
+ */
 lt_status catalogue_of_dit(const struct dit_config *config, struct catalogue *catalogue_out,
                            struct lt_error *error);
 lt_status catalogue_of_vae(const struct catalogue_vae *vae, struct catalogue *catalogue_out,

@@ -20,7 +20,7 @@ struct gguf_writer {
     size_t count;
 };
 
-/* -- header ------------------------------------------------------------------------------------------------- */
+/* -- header ------------------------------------------------------------------------------------ */
 
 /* Grows; a failure is looked at once, at the end. */
 struct header {
@@ -99,9 +99,11 @@ static lt_status build_header(struct gguf_writer *writer, const struct gguf_writ
         put_number(header, (uint64_t)tensor->type, 4);
         put_number(header, offset, 8);
         writer->extent[i].offset = offset;
-        if (tensor->type >= LT_TYPE_U8 || !lt_type_bytes(tensor->type, values, &writer->extent[i].bytes))
-            return lt_fail(error, LT_UNSUPPORTED, "%s: tensor '%s': %llu values cannot be stored as type %d",
-                           writer->path, tensor->name, (unsigned long long)values, (int)tensor->type);
+        if (tensor->type >= LT_TYPE_U8 ||
+            !lt_type_bytes(tensor->type, values, &writer->extent[i].bytes))
+            return lt_fail(error, LT_UNSUPPORTED,
+                           "%s: tensor '%s': %llu values cannot be stored as type %d", writer->path,
+                           tensor->name, (unsigned long long)values, (int)tensor->type);
         offset = aligned(offset + writer->extent[i].bytes);
     }
     while (!header->failed && header->bytes % ALIGNMENT != 0)
@@ -113,10 +115,10 @@ static lt_status build_header(struct gguf_writer *writer, const struct gguf_writ
     return LT_OK;
 }
 
-/* -- file --------------------------------------------------------------------------------------------------- */
+/* -- file -------------------------------------------------------------------------------------- */
 
-static lt_status write_at(const struct gguf_writer *writer, uint64_t offset, const void *data, size_t bytes,
-                          struct lt_error *error)
+static lt_status write_at(const struct gguf_writer *writer, uint64_t offset, const void *data,
+                          size_t bytes, struct lt_error *error)
 {
     const uint8_t *from = data;
     while (bytes > 0) {
@@ -132,7 +134,8 @@ static lt_status write_at(const struct gguf_writer *writer, uint64_t offset, con
     return LT_OK;
 }
 
-static lt_status open_file(struct gguf_writer *writer, const struct header *header, struct lt_error *error)
+static lt_status open_file(struct gguf_writer *writer, const struct header *header,
+                           struct lt_error *error)
 {
     const struct extent *last = writer->extent + (writer->count ? writer->count - 1 : 0);
     const uint64_t end = writer->count > 0 ? aligned(last->offset + last->bytes) : header->bytes;
@@ -147,8 +150,8 @@ static lt_status open_file(struct gguf_writer *writer, const struct header *head
     return write_at(writer, 0, header->data, header->bytes, error);
 }
 
-lt_status gguf_writer_begin(const char *path, const struct gguf_writer_tensor *tensors, size_t count,
-                            const struct gguf_writer_pair *pairs, size_t pair_count,
+lt_status gguf_writer_begin(const char *path, const struct gguf_writer_tensor *tensors,
+                            size_t count, const struct gguf_writer_pair *pairs, size_t pair_count,
                             struct gguf_writer **writer_out, struct lt_error *error)
 {
     struct gguf_writer *writer = calloc(1, sizeof *writer);
@@ -177,8 +180,8 @@ lt_status gguf_writer_begin(const char *path, const struct gguf_writer_tensor *t
     return LT_OK;
 }
 
-lt_status gguf_writer_put(struct gguf_writer *writer, size_t tensor, uint64_t offset, const void *data,
-                          size_t bytes, struct lt_error *error)
+lt_status gguf_writer_put(struct gguf_writer *writer, size_t tensor, uint64_t offset,
+                          const void *data, size_t bytes, struct lt_error *error)
 {
     lt_assert(tensor < writer->count && offset <= writer->extent[tensor].bytes &&
               bytes <= writer->extent[tensor].bytes - offset);

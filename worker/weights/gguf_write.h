@@ -1,5 +1,5 @@
-/* Writes a GGUF v3 file whose tensors come in pieces, from several threads. Only a successful end gives the file its
- * name; until then it is PATH.tmp.<pid>, and abort removes it. */
+/* Writes a GGUF v3 file whose tensors come in pieces, from several threads. Only a successful end
+ * gives the file its name; until then it is PATH.tmp.<pid>, and abort removes it. */
 #pragma once
 
 #include "worker/weights/tensor_file.h"
@@ -20,12 +20,13 @@ struct gguf_writer_pair {
 };
 
 /* The whole header is written and the data's room reserved. Names and pairs are not kept. */
-lt_status gguf_writer_begin(const char *path, const struct gguf_writer_tensor *tensors, size_t count,
-                            const struct gguf_writer_pair *pairs, size_t pair_count,
+lt_status gguf_writer_begin(const char *path, const struct gguf_writer_tensor *tensors,
+                            size_t count, const struct gguf_writer_pair *pairs, size_t pair_count,
                             struct gguf_writer **writer_out, struct lt_error *error);
-/* Bytes [offset, offset + bytes) of a tensor. Safe from several threads for ranges that do not overlap. */
-lt_status gguf_writer_put(struct gguf_writer *writer, size_t tensor, uint64_t offset, const void *data,
-                          size_t bytes, struct lt_error *error);
+/* Bytes [offset, offset + bytes) of a tensor. Safe from several threads for ranges that do not
+ * overlap. */
+lt_status gguf_writer_put(struct gguf_writer *writer, size_t tensor, uint64_t offset,
+                          const void *data, size_t bytes, struct lt_error *error);
 /* Both free the writer and leave NULL; end syncs and renames, or fails and removes. */
 lt_status gguf_writer_end(struct gguf_writer **writer, struct lt_error *error);
 void gguf_writer_abort(struct gguf_writer **writer);
