@@ -257,7 +257,8 @@ static lt_status loop(struct render *r, struct lt_error *error)
     }
 }
 
-/* Lets the workers finish what they run, and leave; at once at the second signal. */
+/* Lets the workers finish what they run, and leave; at once at the second signal. Workers that never met the
+ * coordinator know nothing of its drain: the signal tells them too. */
 static void dismiss(struct render *r, bool patient)
 {
     const int64_t give_up = lt_clock_now_us() + (patient ? INT64_MAX / 4 : LEAVE_US);
@@ -266,6 +267,7 @@ static void dismiss(struct render *r, bool patient)
     if (!r->coordinator)
         return;
     coordinator_drain(r->coordinator);
+    crew_signal(&r->crew, SIGTERM);
     while (crew_alive(&r->crew) > 0 && lt_clock_now_us() < give_up && stop_signals < 2)
         if (coordinator_step(r->coordinator, STEP_MS, &error) != LT_OK || crew_watch(&r->crew, &error) != LT_OK)
             break;

@@ -321,7 +321,7 @@ static void set_options(struct zmq_link *l, enum lt_channel channel, const struc
         set(socket, ZMQ_ROUTER_MANDATORY, 1);
         set(socket, ZMQ_BACKLOG, 4096);
     } else {
-        set(socket, ZMQ_IMMEDIATE, 1);
+        set(socket, ZMQ_IMMEDIATE, 0); /* HELLO waits for the connection; what goes stale meanwhile has old epochs */
         set(socket, ZMQ_RECONNECT_IVL, 200);
         set(socket, ZMQ_RECONNECT_IVL_MAX, 5000);
         zmq_setsockopt(socket, ZMQ_ROUTING_ID, peer->id, sizeof peer->id);
