@@ -246,7 +246,7 @@ static lt_status loop(struct render *r, struct lt_error *error)
         report_sample(&r->report, r->coordinator);
         if (r->must_publish) {
             LT_TRY(publish(r, error)); /* on failure the job stays as it is: the same command tries again */
-            report_job(&r->report, &status, run_plan(coordinator_job_run(r->coordinator, r->job)));
+            report_job(&r->report, &status, run_plan(coordinator_job_run(r->coordinator, r->job)), r->link->traffic);
             return coordinator_published(r->coordinator, r->job, LT_OK, "", error);
         }
         if (status.state == JOB_STATE_FAILED)

@@ -31,6 +31,12 @@ struct lt_link_ops {
     void (*destroy)(struct lt_link *link);
 };
 
+/* What one channel carried: whole packets, and the chunks' payload in them. */
+struct lt_traffic {
+    uint64_t sent_bytes, sent_payload_bytes, received_bytes, received_payload_bytes;
+};
+
 struct lt_link {
     const struct lt_link_ops *ops;
+    struct lt_traffic traffic[2]; /* by enum lt_channel; read by the thread that sends and receives */
 };

@@ -138,7 +138,7 @@ static lt_status join(struct lt_hub *hub, bool is_worker, struct lt_peer peer, s
     struct memory_link *l = calloc(1, sizeof *l);
     if (!l)
         return lt_fail(error, LT_NO_MEMORY, "no memory for a link");
-    *l = (struct memory_link){{&memory_ops}, hub, is_worker, peer, {0}, NULL};
+    *l = (struct memory_link){.link = {.ops = &memory_ops}, .hub = hub, .is_worker = is_worker, .peer = peer};
     lt_arena_init(&l->arena, 0);
     *link_out = &l->link;
     return LT_OK;

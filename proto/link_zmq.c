@@ -60,6 +60,11 @@ static lt_status zmq_link_send(struct lt_link *link, const struct lt_packet *pac
         status = send_failed(error);
     if (status == LT_OK && packet->payload_bytes && zmq_send(socket, packet->payload, packet->payload_bytes, last) < 0)
         status = send_failed(error);
+    if (status == LT_OK) {
+        struct lt_traffic *traffic = &link->traffic[lt_message_channel(packet->message.kind)];
+        traffic->sent_bytes += sizeof header + body_bytes + packet->payload_bytes;
+        traffic->sent_payload_bytes += packet->payload_bytes;
+    }
     lt_arena_fini(&arena);
     return status;
 }
@@ -120,6 +125,14 @@ static lt_status unpack(struct zmq_link *l, struct lt_packet *packet, struct lt_
                            packet->payload_bytes, l->router, &l->arena, &packet->message, error);
 }
 
+static void count_received(struct zmq_link *l, enum lt_channel channel, const struct lt_packet *packet)
+{
+    struct lt_traffic *traffic = &l->link.traffic[channel];
+    for (int i = l->router ? 1 : 0; i < l->part_count; i++)
+        traffic->received_bytes += zmq_msg_size(&l->part[i]);
+    traffic->received_payload_bytes += packet->payload_bytes;
+}
+
 /* Looks at both channels once, control and bulk in turns, so that neither starves the other. */
 static bool receive_now(struct zmq_link *l, struct lt_packet *packet)
 {
@@ -131,6 +144,7 @@ static bool receive_now(struct zmq_link *l, struct lt_packet *packet)
             if (valid && unpack(l, packet, &error) == LT_OK &&
                 lt_message_channel(packet->message.kind) == (enum lt_channel)channel) {
                 l->turn = 1 - channel;
+                count_received(l, (enum lt_channel)channel, packet);
                 return true;
             }
             l->rejected++;

@@ -281,7 +281,8 @@ static void start_next(struct worker_core *core)
     struct task *task = find_stage(core, STAGE_FETCHING);
     if (!task || core->draining)
         return;
-    struct worker_action action = {.kind = WORKER_START, .spec = &task->spec, .blob_count = task->spec.blob_count};
+    struct worker_action action = {.kind = WORKER_START, .task = task->number, .epoch = task->epoch,
+                                   .spec = &task->spec, .blob_count = task->spec.blob_count};
     for (size_t i = 0; i < task->spec.blob_count; i++) {
         const struct blob *blob = blobs_find(&core->blobs, &task->spec.blob[i].digest);
         if (blob->state != BLOB_READY)

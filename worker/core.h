@@ -32,6 +32,7 @@ enum worker_action_kind {
 struct worker_action {
     enum worker_action_kind kind;
     struct lt_packet packet;         /* SEND: payload stays valid until the next call of the core */
+    uint64_t task, epoch;            /* START */
     const struct lt_task_spec *spec; /* START: valid until finished */
     struct engine_blob blob[LT_SPEC_BLOBS_MAX];
     size_t blob_count;

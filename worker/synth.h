@@ -15,12 +15,13 @@ enum synth_fill_kind {
 };
 
 struct synth_params {
-    const char *variant; /* of dit_config_named, or "vae-z16", "vae-z48" */
+    const char *variant; /* of dit_config_named, or "vae-z16", "vae-z48", "text" */
     const char *quant;   /* "q5_k_m", …; NULL: q5_k_m for transformers, bf16 for a VAE */
     enum synth_fill_kind fill;
     uint64_t seed;
     int64_t layers, dim, ffn, text_dim, freq_dim; /* 0: the variant's own */
     int64_t z;                                    /* latent channels of a VAE; 0: 16 or 48 */
+    int64_t tokens;                               /* rows of "text"; 0: 32 */
     int threads;                                  /* 0: all processors */
     const char
         *path; /* ends with .safetensors: that format (f32, f16, bf16 only); otherwise GGUF */

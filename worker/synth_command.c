@@ -10,16 +10,16 @@
 
 struct settings {
     const char *variant, *quant, *fill, *output;
-    int64_t layers, dim, ffn, text_dim, freq_dim, z, seed, threads;
+    int64_t layers, dim, ffn, text_dim, freq_dim, z, tokens, seed, threads;
 };
 
 static const struct lt_option options[] = {
     LT_OPTION(struct settings, variant, TEXT, "NAME", NULL,
               .help = "t2v-1.3b, t2v-14b, i2v-14b, flf2v-14b, i2v-a14b, ti2v-5b, animate-14b, "
-                      "talk-addon, vae-z16, vae-z48"),
+                      "talk-addon, vae-z16, vae-z48, text (features that stand for a prompt)"),
     LT_OPTION(struct settings, quant, TEXT, "TYPE", NULL,
               .help = "f32 f16 bf16 q8_0 q4_0 q4_1 q5_0 q5_1 q2_k q3_k_s q3_k_m q3_k_l q4_k_s "
-                      "q4_k_m q5_k_s q5_k_m q6_k; default q5_k_m (a VAE: bf16)"),
+                      "q4_k_m q5_k_s q5_k_m q6_k; default q5_k_m (a VAE: bf16, text: f32)"),
     LT_OPTION(struct settings, output, TEXT, "FILE", NULL,
               .help = "GGUF, or safetensors when the name ends so"),
     LT_OPTION(struct settings, seed, INT, "S", "0",
@@ -38,6 +38,7 @@ static const struct lt_option options[] = {
     LT_OPTION(struct settings, freq_dim, INT, "N", "0",
               .help = "width of the time embedding's input; 0: 256"),
     LT_OPTION(struct settings, z, INT, "N", "0", .help = "latent channels of a VAE; 0: 16 or 48"),
+    LT_OPTION(struct settings, tokens, INT, "N", "0", .help = "rows of text features; 0: 32"),
     LT_OPTION(struct settings, threads, INT, "N", "0", .min = 0, .max = 1024,
               .help = "0: all processors"),
 };
@@ -84,6 +85,7 @@ static lt_status run(const struct settings *settings, struct lt_error *error)
         .text_dim = settings->text_dim,
         .freq_dim = settings->freq_dim,
         .z = settings->z,
+        .tokens = settings->tokens,
         .threads = (int)settings->threads,
         .path = settings->output,
     };

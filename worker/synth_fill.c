@@ -75,6 +75,8 @@ static void choose_scale(const struct catalogue_entry *entry, float *mean, float
         *scale = 0.05f;
     } else if (strncmp(name, "motion_encoder.", 15) == 0 && ends_with(name, ".weight")) {
         *scale = 1; /* divided by sqrt(fan_in) when it runs (dit.md 3.6) */
+    } else if (strcmp(name, "text") == 0) {
+        *scale = 0.1f;
     } else if (ends_with(name, "modulation")) {
         *scale = 1 / sqrtf((float)entry->dim[entry->rank - 1]);
     } else if (entry->rank > 1 && ends_with(name, ".weight")) {

@@ -155,7 +155,17 @@ static lt_status list_vae(const struct synth_params *params, struct catalogue *c
     return catalogue_of_vae(&vae, catalogue_out, error);
 }
 
-static lt_status choose_types(struct synth_layout *layout, const struct recipe *recipe, bool is_vae,
+static lt_status list_text(const struct synth_params *params, struct catalogue *catalogue_out,
+                           struct lt_error *error)
+{
+    const int64_t rows = params->tokens ? params->tokens : 32;
+    const int64_t width = params->text_dim ? params->text_dim : 4096;
+    LT_TRY(check_size("tokens", rows, 1, 65536, error));
+    LT_TRY(check_size("text-dim", width, 1, 65536, error));
+    return catalogue_of_text(rows, width, catalogue_out, error);
+}
+
+static lt_status choose_types(struct synth_layout *layout, const struct recipe *recipe, bool uniform,
                               struct lt_error *error)
 {
     const struct catalogue *catalogue = &layout->catalogue;
@@ -168,7 +178,7 @@ static lt_status choose_types(struct synth_layout *layout, const struct recipe *
         struct gguf_writer_tensor *tensor = &layout->tensor[i];
         *tensor = (struct gguf_writer_tensor){.name = entry->name, .rank = entry->rank};
         memcpy(tensor->dim, entry->dim, sizeof tensor->dim);
-        if (is_vae) { /* published VAE files are of one type throughout */
+        if (uniform) {
             tensor->type = recipe->base;
             continue;
         }
@@ -187,19 +197,26 @@ lt_status synth_layout_build(const struct synth_params *params, struct synth_lay
 {
     const bool is_vae =
         strcasecmp(params->variant, "vae-z16") == 0 || strcasecmp(params->variant, "vae-z48") == 0;
+    const bool is_text = strcasecmp(params->variant, "text") == 0;
+    const char *usual = is_text ? "f32" : is_vae ? "bf16" : "q5_k_m";
     struct synth_layout layout = {.safetensors =
                                       params->path && ends_with(params->path, ".safetensors")};
     const struct recipe *recipe = NULL;
-    LT_TRY(find_recipe(params->quant ? params->quant : is_vae ? "bf16" : "q5_k_m", &recipe, error));
+    LT_TRY(find_recipe(params->quant ? params->quant : usual, &recipe, error));
     const bool plain = recipe->base == LT_TYPE_F32 || is_16_bit(recipe->base);
     if (!plain && (is_vae || layout.safetensors))
         return lt_fail(error, LT_UNSUPPORTED,
                        "%s cannot be %s: only f32, f16 and bf16 are possible",
                        is_vae ? "a VAE" : "a safetensors file", recipe->name);
+    if (is_text && !layout.safetensors)
+        return lt_fail(error, LT_UNSUPPORTED,
+                       "text features are kept in safetensors files: --output must end so");
     layout.file_type = recipe->file_type;
-    LT_TRY(is_vae ? list_vae(params, &layout.catalogue, error)
-                  : list_dit(params, &layout.catalogue, error));
-    const lt_status status = choose_types(&layout, recipe, is_vae, error);
+    LT_TRY(is_text  ? list_text(params, &layout.catalogue, error)
+           : is_vae ? list_vae(params, &layout.catalogue, error)
+                    : list_dit(params, &layout.catalogue, error));
+    /* published VAE files are of one type throughout */
+    const lt_status status = choose_types(&layout, recipe, is_vae || is_text, error);
     if (status != LT_OK) {
         synth_layout_fini(&layout);
         return status;

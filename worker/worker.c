@@ -78,6 +78,8 @@ struct worker {
     struct engine_blob blob[LT_SPEC_BLOBS_MAX];
     size_t blob_count;
     struct engine_progress progress;
+    uint64_t task;
+    int64_t start_us;
     lt_status status;
     struct lt_error error;
     void *result;
@@ -124,6 +126,8 @@ static void start_task(struct worker *w, const struct worker_action *action)
 {
     pthread_mutex_lock(&w->lock);
     lt_assert(!w->has_task && !w->has_result);
+    w->task = action->task;
+    w->start_us = lt_clock_now_us();
     w->spec = action->spec;
     memcpy(w->blob, action->blob, sizeof w->blob);
     w->blob_count = action->blob_count;
@@ -131,6 +135,8 @@ static void start_task(struct worker *w, const struct worker_action *action)
     w->has_task = true;
     pthread_cond_signal(&w->work);
     pthread_mutex_unlock(&w->lock);
+    lt_log(LT_LOG_INFO, "task.start", "task=%llu epoch=%llu", (unsigned long long)action->task,
+           (unsigned long long)action->epoch);
 }
 
 /* Hands a finished task to the core. */
@@ -142,8 +148,10 @@ static void take_result(struct worker *w)
     pthread_mutex_unlock(&w->lock);
     if (!finished)
         return;
-    if (w->status != LT_OK && w->status != LT_CANCELLED)
-        lt_log(LT_LOG_WARN, "task.failed", "%s: %s", lt_status_name(w->status), w->error.text);
+    const bool failed = w->status != LT_OK && w->status != LT_CANCELLED;
+    lt_log(failed ? LT_LOG_WARN : LT_LOG_INFO, "task.end", "task=%llu status=%s seconds=%.3f%s%s",
+           (unsigned long long)w->task, lt_status_name(w->status), (double)(lt_clock_now_us() - w->start_us) * 1e-6,
+           failed ? " error=" : "", failed ? w->error.text : "");
     worker_core_finished(w->core, w->status, w->error.text, w->result, lt_clock_now_us());
 }
 

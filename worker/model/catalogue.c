@@ -397,3 +397,12 @@ lt_status catalogue_of_vae(const struct catalogue_vae *vae, struct catalogue *ca
     vae->grouped ? add_grouped_decoder(&b, vae) : add_decoder(&b, vae);
     return finish(&b, catalogue_out, error);
 }
+
+lt_status catalogue_of_text(int64_t rows, int64_t width, struct catalogue *catalogue_out,
+                            struct lt_error *error)
+{
+    struct builder b;
+    begin(&b);
+    ADD(&b, "", "text", rows, width);
+    return finish(&b, catalogue_out, error);
+}

@@ -34,6 +34,9 @@ lt_status catalogue_of_dit(const struct dit_config *config, struct catalogue *ca
                            struct lt_error *error);
 lt_status catalogue_of_vae(const struct catalogue_vae *vae, struct catalogue *catalogue_out,
                            struct lt_error *error);
+/* Features of a prompt: `text` [rows, width]. */
+lt_status catalogue_of_text(int64_t rows, int64_t width, struct catalogue *catalogue_out,
+                            struct lt_error *error);
 void catalogue_fini(struct catalogue *catalogue);
 
 int64_t catalogue_values(const struct catalogue_entry *entry);
