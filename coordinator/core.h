@@ -74,7 +74,7 @@ struct coordinator_worker_status {
     uint64_t memory_bytes, rss_bytes;
     uint64_t tasks_done, tasks_failed;
     int64_t silent_ms;   /* since it was last heard */
-    double busy_seconds; /* sum of its leases that ended with a result */
+    double busy_seconds; /* from a lease, or the result before it, to its result */
     uint32_t task_job, task_index, task_done, task_total; /* of its first lease; job 0: none */
 };
 

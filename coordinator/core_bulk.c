@@ -157,7 +157,9 @@ static void commit_result(struct core *core, uint32_t index, struct fleet_worker
     }
     worker->tasks_done++;
     worker->failure_streak = 0;
-    worker->busy_us += now_us - lease.granted_us;
+    /* It works on one task at a time: one that waited behind another began when that one's result was in. */
+    worker->busy_us += now_us - (lease.granted_us > worker->result_us ? lease.granted_us : worker->result_us);
+    worker->result_us = now_us;
     core_end_lease(core, index);
     say_committed(core, &lease.peer, number, lease.epoch, LT_VERDICT_HAVE);
     core_tell(core, COORDINATOR_JOB_PROGRESS, job, "");

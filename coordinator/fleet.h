@@ -27,7 +27,7 @@ struct fleet_worker {
     uint32_t failure_streak;
     uint32_t last_job, last_window, last_model; /* what it ran last: it has those bytes at hand */
     uint64_t tasks_done, tasks_failed;
-    int64_t busy_us;
+    int64_t busy_us, result_us; /* result_us: when its last result was in */
     struct lt_progress progress; /* of its first lease */
 };
 
