@@ -240,9 +240,6 @@ static lt_status start_run(struct core *core, struct core_job *job, bool resume,
         else
             run_pin_model(job->run, m, &job->pin[m]);
     }
-    struct run_progress progress;
-    run_progress(job->run, &progress);
-    job->done_before = progress.predict_done + progress.decode_done;
     return LT_OK;
 }
 

@@ -133,6 +133,18 @@ void core_finish_if_done(struct core *core, struct core_job *job)
         core_set_state(core, job, JOB_STATE_FINALIZING);
 }
 
+/* A worker has one task at a time: one that waited behind another began when that one's result was in. */
+static void count_time(struct core_job *job, const struct lease *lease, struct fleet_worker *worker, int64_t now_us)
+{
+    const int64_t since = lease->granted_us > worker->result_us ? lease->granted_us : worker->result_us;
+    uint32_t step, window;
+    const enum plan_task_kind kind = plan_task(run_plan(job->run), lease->task, &step, &window);
+    worker->busy_us += now_us - since;
+    worker->result_us = now_us;
+    job->timed[kind].count++;
+    job->timed[kind].spent_us += now_us - since;
+}
+
 static void commit_result(struct core *core, uint32_t index, struct fleet_worker *worker, const void *data,
                           size_t bytes, int64_t now_us)
 {
@@ -157,9 +169,7 @@ static void commit_result(struct core *core, uint32_t index, struct fleet_worker
     }
     worker->tasks_done++;
     worker->failure_streak = 0;
-    /* It works on one task at a time: one that waited behind another began when that one's result was in. */
-    worker->busy_us += now_us - (lease.granted_us > worker->result_us ? lease.granted_us : worker->result_us);
-    worker->result_us = now_us;
+    count_time(job, &lease, worker, now_us);
     core_end_lease(core, index);
     say_committed(core, &lease.peer, number, lease.epoch, LT_VERDICT_HAVE);
     core_tell(core, COORDINATOR_JOB_PROGRESS, job, "");

@@ -24,7 +24,10 @@ struct core_job {
     uint32_t lease_count;
     uint64_t retry_count;
     int64_t first_lease_us; /* of this process, for the estimate; 0: none yet */
-    uint32_t done_before;   /* tasks done when this process began */
+    struct {
+        uint32_t count;
+        int64_t spent_us;
+    } timed[2]; /* by enum plan_task_kind: results of this process and the time on them */
     bool ended;             /* files go after the next commit */
 };
 

@@ -5,15 +5,23 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Remaining tasks at the rate of this process; decode tasks count as one each. */
-static double estimate(const struct core_job *job, uint32_t done, uint32_t total, int64_t now_us)
+/* What is left of each kind, at that kind's mean so far, by as many workers as worked on it. A kind that was not timed
+ * yet counts like the other. */
+static double estimate(const struct core_job *job, const struct run_progress *p, int64_t now_us)
 {
-    if (done >= total)
+    const double left[2] = {[PLAN_PREDICT] = p->predict_count - p->predict_done,
+                            [PLAN_DECODE] = p->decode_count - p->decode_done};
+    const int64_t spent = job->timed[0].spent_us + job->timed[1].spent_us;
+    double work = 0;
+    if (left[0] + left[1] == 0)
         return 0;
-    if (job->first_lease_us == 0 || done <= job->done_before || now_us <= job->first_lease_us)
+    if (job->first_lease_us == 0 || spent == 0 || now_us <= job->first_lease_us)
         return -1;
-    const double seconds = (double)(now_us - job->first_lease_us) * 1e-6;
-    return seconds / (done - job->done_before) * (total - done);
+    for (int kind = 0; kind < 2; kind++) {
+        const int known = job->timed[kind].count ? kind : !kind;
+        work += left[kind] * (double)job->timed[known].spent_us / job->timed[known].count;
+    }
+    return work / (double)spent * (double)(now_us - job->first_lease_us) * 1e-6;
 }
 
 static void explain(struct core *core, const struct core_job *job, int64_t now_us, char *out, size_t size)
@@ -53,7 +61,7 @@ lt_status core_job_status(struct core *core, uint32_t id, int64_t now_us,
         const uint32_t total = status.progress.predict_count + status.progress.decode_count;
         const uint32_t done = status.progress.predict_done + status.progress.decode_done;
         status.fraction = (double)done / total;
-        status.eta_seconds = estimate(job, done, total, now_us);
+        status.eta_seconds = estimate(job, &status.progress, now_us);
         if (job->lease_count == 0 && !job_state_is_terminal(job->state) &&
             job->state != JOB_STATE_FINALIZING)
             explain(core, job, now_us, status.reason, sizeof status.reason);
