@@ -46,7 +46,7 @@ static void begin(struct run *run, bool image, const char *kernels, enum lt_prec
                                 .epsilon = 1e-6f};
     assert_ok(catalogue_of_dit(&config, &catalogue, &error));
     assert_int_equal(catalogue.count, image ? 87 : 69);
-    assert_ok(fill_file(path, &catalogue, &error));
+    assert_ok(fill_file(path, &catalogue, fill_like_golden, NULL, &error));
     catalogue_fini(&catalogue);
     assert_ok(tensor_file_open(path, &run->file, &error));
     assert_ok(dit_config_detect(run->file, &run->config, &error));

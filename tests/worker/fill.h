@@ -29,21 +29,32 @@ static inline void fill_weights(const char *name, float *to, size_t count)
         to[i] = norm ? 1 + 0.1f * to[i] : 0.1f * to[i];
 }
 
-/* A model file with every tensor of the catalogue, filled. */
-static inline lt_status fill_file(const char *path, const struct catalogue *catalogue, struct lt_error *error)
+/* A model file with every tensor of the catalogue that `wants` takes (NULL: all), as `fill` gives it. */
+typedef void fill_entry(const struct catalogue_entry *entry, float *to, size_t count);
+
+static inline void fill_like_golden(const struct catalogue_entry *entry, float *to, size_t count)
 {
+    fill_weights(entry->name, to, count);
+}
+
+static inline lt_status fill_file(const char *path, const struct catalogue *catalogue, fill_entry *fill,
+                                  bool (*wants)(const char *name), struct lt_error *error)
+{
+    size_t kept = 0;
     struct lt_named_view *tensors = calloc(catalogue->count, sizeof *tensors);
     lt_assert(tensors);
     for (size_t i = 0; i < catalogue->count; i++) {
         const struct catalogue_entry *entry = &catalogue->entry[i];
         const size_t count = (size_t)catalogue_values(entry);
+        if (wants && !wants(entry->name))
+            continue;
         float *data = malloc(count * sizeof *data);
         lt_assert(data);
-        fill_weights(entry->name, data, count);
-        tensors[i] = (struct lt_named_view){entry->name, lt_view_make(data, LT_TYPE_F32, entry->rank, entry->dim)};
+        fill(entry, data, count);
+        tensors[kept++] = (struct lt_named_view){entry->name, lt_view_make(data, LT_TYPE_F32, entry->rank, entry->dim)};
     }
-    const lt_status status = lt_safetensors_write(path, tensors, catalogue->count, NULL, 0, error);
-    for (size_t i = 0; i < catalogue->count; i++)
+    const lt_status status = lt_safetensors_write(path, tensors, kept, NULL, 0, error);
+    for (size_t i = 0; i < kept; i++)
         free(tensors[i].view.data);
     free(tensors);
     return status;
