@@ -10,6 +10,13 @@
 #include <string.h>
 
 enum { BAND_ROWS = 4, TAPS_MAX = 3 };
+enum band_kind { BAND_FIRST, BAND_INNER, BAND_LAST, BAND_KINDS }; /* of one kind: same rows, same padding */
+
+/* Weights in a layout that oneDNN has a fast kernel for; which one it has depends on the band's geometry. */
+struct layout {
+    dnnl_memory_desc_t desc;
+    char *tap[TAPS_MAX];
+};
 
 struct conv {
     struct lt_exec *exec;
@@ -22,8 +29,8 @@ struct conv {
     bool direct;  /* past and in are read where they are: they have the GEMM's type and dense rows */
     char *frames; /* else [past + in, Y, X, Ci] in the GEMM's type */
     const float *bias;
-    char *weight[TAPS_MAX]; /* in oneDNN's own layout */
-    dnnl_memory_desc_t weight_desc;
+    struct layout layout[BAND_KINDS];
+    int layout_count, layout_of[BAND_KINDS];
     struct host_failure failure;
 };
 
@@ -72,8 +79,9 @@ struct band { /* geometry of a 2-D convolution */
 struct make {
     const struct conv *conv;
     const struct band *band;
+    const struct layout *layout; /* NULL: oneDNN may choose */
     dnnl_memory_desc_t src, dst;
-    bool accumulate, any_weights;
+    bool accumulate;
 };
 
 static void describe(struct make *make)
@@ -90,8 +98,10 @@ static dnnl_status_t make_conv_pd(dnnl_engine_t engine, const struct make *make,
 {
     const struct conv *c = make->conv;
     const struct band *b = make->band;
-    dnnl_memory_desc_t weights = c->weight_desc;
-    if (make->any_weights)
+    dnnl_memory_desc_t weights;
+    if (make->layout)
+        weights = make->layout->desc;
+    else
         dnnl_memory_desc_init_by_tag(&weights, 4, (dnnl_dims_t){c->co, c->ci, c->ky, c->kx},
                                      c->bf16 ? dnnl_bf16 : dnnl_f32, dnnl_format_tag_any);
     dnnl_convolution_desc_t desc;
@@ -161,30 +171,50 @@ static dnnl_status_t make_reorder(dnnl_engine_t engine, const void *context, dnn
     return status;
 }
 
-/* oneDNN's preferred layout of one tap's weights, asked for on the first band. */
-static lt_status choose_layout(struct conv *c, struct lt_error *error)
+static enum band_kind kind_of(const struct conv *c, int64_t index)
+{
+    return index == 0 ? BAND_FIRST : index == c->bands - 1 ? BAND_LAST : BAND_INNER;
+}
+
+/* oneDNN's preferred layout of one tap's weights for the bands of a kind. */
+static dnnl_status_t choose_layout(struct conv *c, dnnl_engine_t engine, int64_t index)
 {
     int64_t first;
-    const struct band band = band_of(c, 0, &first);
-    struct make make = {.conv = c, .band = &band, .any_weights = true};
-    dnnl_engine_t engine = NULL;
+    const struct band band = band_of(c, index, &first);
+    struct make make = {.conv = c, .band = &band};
     dnnl_primitive_desc_t pd = NULL;
     describe(&make);
+    const dnnl_status_t status = make_conv_pd(engine, &make, &pd);
+    if (status != dnnl_success)
+        return status;
+    const dnnl_memory_desc_t desc = *dnnl_primitive_desc_query_md(pd, dnnl_query_weights_md, 0);
+    int known = 0;
+    while (known < c->layout_count && !dnnl_memory_desc_equal(&c->layout[known].desc, &desc))
+        known++;
+    if (known == c->layout_count)
+        c->layout[c->layout_count++].desc = desc;
+    c->layout_of[kind_of(c, index)] = known;
+    dnnl_primitive_desc_destroy(pd);
+    return dnnl_success;
+}
+
+static lt_status choose_layouts(struct conv *c, struct lt_error *error)
+{
+    dnnl_engine_t engine = NULL;
     dnnl_status_t status = dnnl_engine_create(&engine, dnnl_cpu, 0);
-    if (status == dnnl_success)
-        status = make_conv_pd(engine, &make, &pd);
-    if (status == dnnl_success)
-        c->weight_desc = *dnnl_primitive_desc_query_md(pd, dnnl_query_weights_md, 0);
-    if (pd)
-        dnnl_primitive_desc_destroy(pd);
+    for (int64_t index = 0; index < c->bands && index < 2 && status == dnnl_success; index++)
+        status = choose_layout(c, engine, index);
+    if (c->bands > 2 && status == dnnl_success)
+        status = choose_layout(c, engine, c->bands - 1);
     if (engine)
         dnnl_engine_destroy(engine);
     return status == dnnl_success ? LT_OK : host_dnnl_failed("choosing a convolution", status, error);
 }
 
-static lt_status reorder_tap(struct conv *c, const float *plain, int64_t tap, struct lt_error *error)
+static lt_status reorder_tap(struct conv *c, const struct layout *layout, const float *plain, int64_t tap,
+                             struct lt_error *error)
 {
-    struct reorder reorder = {.to = c->weight_desc};
+    struct reorder reorder = {.to = layout->desc};
     const int64_t area = c->ky * c->kx;
     dnnl_memory_desc_init_by_strides(&reorder.from, 4, (dnnl_dims_t){c->co, c->ci, c->ky, c->kx}, dnnl_f32,
                                      (dnnl_dims_t){c->ci * c->kt * area, c->kt * area, c->kx, 1});
@@ -196,7 +226,7 @@ static lt_status reorder_tap(struct conv *c, const float *plain, int64_t tap, st
     struct host_place place;
     LT_TRY(host_primitive(c->exec, 0, &key, make_reorder, &reorder, &place, error));
     const struct host_memory memory[] = {{DNNL_ARG_FROM, &reorder.from, plain + tap * area},
-                                         {DNNL_ARG_TO, &reorder.to, c->weight[tap]}};
+                                         {DNNL_ARG_TO, &reorder.to, layout->tap[tap]}};
     const dnnl_status_t status = host_run(&place, memory, 2);
     return status == dnnl_success ? LT_OK : host_dnnl_failed("reordering weights", status, error);
 }
@@ -258,21 +288,21 @@ static void store_band(const struct conv *c, float *sums, int64_t t, int64_t fir
         }
 }
 
-static lt_status run_tap(struct conv *c, const struct band *band, const char *src, int64_t tap, bool accumulate,
-                         float *sums, int thread, struct lt_error *error)
+static lt_status run_tap(struct conv *c, const struct band *band, const struct layout *layout, const char *src,
+                         int64_t tap, bool accumulate, float *sums, int thread, struct lt_error *error)
 {
-    struct make make = {.conv = c, .band = band, .accumulate = accumulate};
+    struct make make = {.conv = c, .band = band, .layout = layout, .accumulate = accumulate};
     struct host_place place;
     const struct host_key key = {{HOST_CONV | (c->bf16 ? 16 : 0) | (accumulate ? 32 : 0), c->ci, c->co, c->ky,
                                   c->kx, band->in_rows, band->in_columns, band->out_rows, band->out_columns,
                                   band->pad_top << 16 | band->pad_bottom << 8 | c->args->stride_space,
                                   band->pad_left << 16 | band->pad_right,
-                                  c->weight_desc.format_desc.blocking.inner_nblks << 24 ^
-                                      c->weight_desc.format_desc.blocking.strides[0]}};
+                                  layout->desc.format_desc.blocking.inner_nblks << 24 ^
+                                      layout->desc.format_desc.blocking.strides[0]}};
     describe(&make);
     LT_TRY(host_primitive(c->exec, thread, &key, make_conv, &make, &place, error));
     const struct host_memory memory[] = {{DNNL_ARG_SRC, &make.src, src},
-                                         {DNNL_ARG_WEIGHTS, &c->weight_desc, c->weight[tap]},
+                                         {DNNL_ARG_WEIGHTS, &layout->desc, layout->tap[tap]},
                                          {DNNL_ARG_DST, &make.dst, sums}};
     const dnnl_status_t status = host_run(&place, memory, 3);
     return status == dnnl_success ? LT_OK : host_dnnl_failed("convolution", status, error);
@@ -285,6 +315,7 @@ static void band_part(void *context, int64_t index, int thread)
     const int64_t t = index / c->bands, number = index % c->bands;
     int64_t first_in;
     const struct band band = band_of(c, number, &first_in);
+    const struct layout *layout = &c->layout[c->layout_of[kind_of(c, number)]];
     const size_t sum_bytes = ((size_t)(BAND_ROWS * band.out_columns * c->co) * 4 + 63) / 64 * 64;
     const size_t source_bytes = c->up == 1 ? 0 : (size_t)(band.in_rows * band.in_columns * c->ci) * c->value;
     char *scratch = lt_exec_scratch(c->exec, thread, sum_bytes + source_bytes);
@@ -296,7 +327,7 @@ static void band_part(void *context, int64_t index, int thread)
         if (frame < 0)
             continue;
         const char *src = source_rows(c, frame, first_in, band.in_rows, scratch + sum_bytes);
-        status = run_tap(c, &band, src, tap, any, sums, thread, &error);
+        status = run_tap(c, &band, layout, src, tap, any, sums, thread, &error);
         any = true;
     }
     if (status != LT_OK) {
@@ -314,31 +345,46 @@ static bool is_direct(const struct conv *c, const struct lt_view *view)
     return !view->data || (same && view->stride[2] == c->ci && view->stride[1] == view->dim[2] * c->ci);
 }
 
+/* Every tap in every layout, from the plain f32 weights [co, ci, kt, ky, kx]. `to` has the room of packed_bytes. */
+static lt_status pack(struct conv *c, const float *plain, char *to, struct lt_error *error)
+{
+    for (int i = 0; i < c->layout_count; i++)
+        for (int64_t tap = 0; tap < c->kt; tap++) {
+            c->layout[i].tap[tap] = to;
+            to += (dnnl_memory_desc_get_size(&c->layout[i].desc) + 63) / 64 * 64;
+            LT_TRY(reorder_tap(c, &c->layout[i], plain, tap, error));
+        }
+    return LT_OK;
+}
+
+static size_t packed_bytes(const struct conv *c)
+{
+    size_t bytes = 0;
+    for (int i = 0; i < c->layout_count; i++)
+        bytes += (size_t)c->kt * ((dnnl_memory_desc_get_size(&c->layout[i].desc) + 63) / 64 * 64);
+    return bytes;
+}
+
 static lt_status prepare(struct conv *c, struct lt_error *error)
 {
     const struct lt_conv_args *a = c->args;
     const int64_t frames = c->past_frames + a->in.dim[0];
     const int64_t weights = lt_view_count(&a->weight);
-    LT_TRY(choose_layout(c, error));
-    const size_t tap_bytes = (dnnl_memory_desc_get_size(&c->weight_desc) + 63) / 64 * 64;
+    LT_TRY(choose_layouts(c, error));
     c->direct = is_direct(c, &a->in) && is_direct(c, &a->past);
     const size_t frame_bytes =
         c->direct ? 0 : ((size_t)(frames * a->in.dim[1] * a->in.dim[2] * c->ci) * c->value + 63) / 64 * 64;
     const size_t plain_bytes = ((size_t)weights * 4 + 63) / 64 * 64, bias_bytes = ((size_t)c->co * 4 + 63) / 64 * 64;
-    char *shared = lt_exec_scratch(c->exec, -1,
-                                   frame_bytes + (size_t)c->kt * tap_bytes + plain_bytes + bias_bytes);
+    char *shared = lt_exec_scratch(c->exec, -1, frame_bytes + packed_bytes(c) + plain_bytes + bias_bytes);
     if (!shared)
         return lt_fail(error, LT_NO_MEMORY, "op conv: no scratch memory");
     c->frames = shared;
-    for (int64_t tap = 0; tap < c->kt; tap++)
-        c->weight[tap] = shared + frame_bytes + (size_t)tap * tap_bytes;
-    float *plain = (float *)(void *)(shared + frame_bytes + (size_t)c->kt * tap_bytes);
+    float *plain = (float *)(void *)(shared + frame_bytes + packed_bytes(c));
     lt_dequantize_row(a->weight.type, a->weight.data, plain, weights);
     if (c->round)
         for (int64_t i = 0; i < weights; i++)
             plain[i] = lt_bf16_to_f32(lt_f32_to_bf16(plain[i]));
-    for (int64_t tap = 0; tap < c->kt; tap++)
-        LT_TRY(reorder_tap(c, plain, tap, error));
+    LT_TRY(pack(c, plain, shared + frame_bytes, error));
     if (a->bias.data) {
         float *bias = (float *)(void *)((char *)plain + plain_bytes);
         lt_dequantize_row(a->bias.type, a->bias.data, bias, c->co);
