@@ -8,7 +8,7 @@ enum { SCRATCH_FRAMES = 2 + 2 * (1 + SAMPLER_HISTORY_MAX) };
 
 lt_status collect_init(struct collect *collect, const struct plan *plan, const struct sampler *sampler,
                        struct noise *noise, struct latents *latents, struct graph *graph,
-                       struct store *store, struct lt_error *error)
+                       struct objects *store, struct lt_error *error)
 {
     const size_t values = plan->frame_bytes / sizeof(float);
     float *scratch = malloc(SCRATCH_FRAMES * plan->frame_bytes);
@@ -74,7 +74,7 @@ static lt_status read_slot(struct collect *collect, uint32_t task, uint32_t slot
     const size_t channels = (size_t)collect->plan->latent_channels;
     const size_t plane = collect->frame_values / channels;
     for (size_t c = 0; c < channels; c++)
-        LT_TRY(store_read(collect->store, name, (c * slot_count + slot) * plane * sizeof(float),
+        LT_TRY(objects_read(collect->store, name, (c * slot_count + slot) * plane * sizeof(float),
                           out + c * plane, plane * sizeof(float), error));
     return LT_OK;
 }
@@ -169,7 +169,7 @@ void collect_sweep(struct collect *collect)
     for (size_t i = 0; i < collect->garbage_count; i++) {
         char name[32];
         collect_prediction_name(collect->garbage[i], name);
-        store_remove(collect->store, name);
+        objects_remove(collect->store, name);
     }
     collect->garbage_count = 0;
 }

@@ -15,7 +15,7 @@ struct collect {
     struct noise *noise;
     struct latents *latents;
     struct graph *graph;
-    struct store *store;
+    struct objects *store;
     float *scratch; /* blended, noise, state before and after, and one frame per source */
     size_t frame_values;
     struct blend_source *source;
@@ -27,7 +27,7 @@ struct collect {
 /* Everything is borrowed and outlives it. */
 lt_status collect_init(struct collect *collect, const struct plan *plan, const struct sampler *sampler,
                        struct noise *noise, struct latents *latents, struct graph *graph,
-                       struct store *store, struct lt_error *error);
+                       struct objects *store, struct lt_error *error);
 void collect_fini(struct collect *collect);
 
 void collect_prediction_name(uint32_t task, char name_out[32]);

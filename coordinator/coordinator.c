@@ -49,21 +49,21 @@ static lt_status job_dir(const struct coordinator *c, uint32_t job, char path[PA
     return lt_path_join(path, PATH_MAX, c->dir, name, error);
 }
 
-static lt_status open_files(void *context, uint32_t job, bool fresh, struct store **store_out,
+static lt_status open_files(void *context, uint32_t job, bool fresh, struct objects **store_out,
                             struct lt_error *error)
 {
     char path[PATH_MAX];
     LT_TRY(job_dir(context, job, path, error));
     if (fresh) /* what a crash left of a job that was never accepted */
         LT_TRY(lt_dir_remove(path, error));
-    return store_open_dir(path, store_out, error);
+    return objects_open_dir(path, store_out, error);
 }
 
-static void close_files(void *context, uint32_t job, struct store *store)
+static void close_files(void *context, uint32_t job, struct objects *store)
 {
     (void)context;
     (void)job;
-    store_destroy(&store);
+    objects_destroy(&store);
 }
 
 static void remove_files(void *context, uint32_t job)

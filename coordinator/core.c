@@ -365,11 +365,11 @@ static lt_status store_texts(struct core_job *job, const struct core_submit *sub
 {
     char name[80];
     run_text_name(&job->text.digest, name);
-    LT_TRY(store_put(job->store, name, submit->text, submit->text_bytes, error));
+    LT_TRY(objects_put(job->store, name, submit->text, submit->text_bytes, error));
     if (!submit->text_negative)
         return LT_OK;
     run_text_name(&job->text_negative.digest, name);
-    return store_put(job->store, name, submit->text_negative, submit->text_negative_bytes, error);
+    return objects_put(job->store, name, submit->text_negative, submit->text_negative_bytes, error);
 }
 
 static void drop_last_job(struct core *core)

@@ -81,8 +81,8 @@ struct coordinator_worker_status {
 /* Where the files of jobs are. */
 struct core_files {
     void *context;
-    lt_status (*open)(void *context, uint32_t job, bool fresh, struct store **store_out, struct lt_error *error);
-    void (*close)(void *context, uint32_t job, struct store *store);
+    lt_status (*open)(void *context, uint32_t job, bool fresh, struct objects **store_out, struct lt_error *error);
+    void (*close)(void *context, uint32_t job, struct objects *store);
     void (*remove)(void *context, uint32_t job); /* everything of a job that has ended */
 };
 

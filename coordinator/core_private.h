@@ -19,7 +19,7 @@ struct core_job {
     char kernel_class[FLEET_TEXT_BYTES];
     struct run_text text, text_negative;
     struct lt_digest pin[RUN_MODELS];
-    struct store *store; /* both NULL once it has ended */
+    struct objects *store; /* both NULL once it has ended */
     struct run *run;
     uint32_t lease_count;
     uint64_t retry_count;

@@ -5,7 +5,7 @@
 
 static const char object[] = "latents";
 
-lt_status latents_init(struct latents *latents, struct store *store, uint32_t frame_count,
+lt_status latents_init(struct latents *latents, struct objects *store, uint32_t frame_count,
                        uint32_t history_count, size_t frame_bytes, struct lt_error *error)
 {
     uint8_t *unsaved = calloc(frame_count, 1);
@@ -37,10 +37,10 @@ lt_status latents_read(struct latents *latents, uint32_t frame, uint32_t step,
                        const struct sampler_frame *state, struct lt_error *error)
 {
     uint64_t at = place(latents, frame, step);
-    LT_TRY(store_read(latents->store, object, at, state->x, latents->frame_bytes, error));
+    LT_TRY(objects_read(latents->store, object, at, state->x, latents->frame_bytes, error));
     for (uint32_t i = 0; step > 0 && i < latents->history_count; i++) {
         at += latents->frame_bytes;
-        LT_TRY(store_read(latents->store, object, at, state->history[i], latents->frame_bytes,
+        LT_TRY(objects_read(latents->store, object, at, state->history[i], latents->frame_bytes,
                           error));
     }
     return LT_OK;
@@ -53,10 +53,10 @@ lt_status latents_write(struct latents *latents, uint32_t frame, uint32_t step,
     lt_assert(step == 0 || !latents->unsaved[frame]);
     latents->dirty = true;
     latents->unsaved[frame] = step > 0;
-    LT_TRY(store_write(latents->store, object, at, state->x, latents->frame_bytes, error));
+    LT_TRY(objects_write(latents->store, object, at, state->x, latents->frame_bytes, error));
     for (uint32_t i = 0; step > 0 && i < latents->history_count; i++) {
         at += latents->frame_bytes;
-        LT_TRY(store_write(latents->store, object, at, state->history[i], latents->frame_bytes,
+        LT_TRY(objects_write(latents->store, object, at, state->history[i], latents->frame_bytes,
                            error));
     }
     return LT_OK;
@@ -65,7 +65,7 @@ lt_status latents_write(struct latents *latents, uint32_t frame, uint32_t step,
 lt_status latents_read_part(struct latents *latents, uint32_t frame, uint32_t step,
                             uint64_t offset, void *data, size_t bytes, struct lt_error *error)
 {
-    return store_read(latents->store, object, place(latents, frame, step) + offset, data, bytes,
+    return objects_read(latents->store, object, place(latents, frame, step) + offset, data, bytes,
                       error);
 }
 
@@ -73,7 +73,7 @@ lt_status latents_sync(struct latents *latents, struct lt_error *error)
 {
     if (!latents->dirty)
         return LT_OK;
-    LT_TRY(store_sync(latents->store, object, error));
+    LT_TRY(objects_sync(latents->store, object, error));
     latents->dirty = false;
     return LT_OK;
 }

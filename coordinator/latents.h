@@ -7,17 +7,17 @@
 #pragma once
 
 #include "coordinator/sampler.h"
-#include "coordinator/store.h"
+#include "coordinator/objects.h"
 
 struct latents {
-    struct store *store; /* borrowed */
+    struct objects *store; /* borrowed */
     uint32_t frame_count, history_count;
     size_t frame_bytes; /* of x */
     uint8_t *unsaved;   /* [frame_count]: advanced since the last latents_committed */
     bool dirty;         /* written since the last latents_sync */
 };
 
-lt_status latents_init(struct latents *latents, struct store *store, uint32_t frame_count,
+lt_status latents_init(struct latents *latents, struct objects *store, uint32_t frame_count,
                        uint32_t history_count, size_t frame_bytes, struct lt_error *error);
 void latents_fini(struct latents *latents);
 

@@ -143,7 +143,7 @@ static void remove_leftovers(struct run *run)
             char name[32];
             collect_prediction_name(run->plan.step[s].task_first + w, name);
             if (passed)
-                store_remove(run->store, name);
+                objects_remove(run->store, name);
         }
 }
 
@@ -321,14 +321,14 @@ static lt_status store_result(struct run *run, uint32_t task, const void *data, 
                        task, run->id, bytes, (unsigned long long)run_result_bytes(run, task));
     if (task >= run->plan.predict_count) {
         snprintf(name, sizeof name, "segments/%u", task - run->plan.predict_count);
-        return store_put(run->store, name, data, bytes, error);
+        return objects_put(run->store, name, data, bytes, error);
     }
     if (!blend_is_finite(data, bytes / sizeof(float), &bad))
         return lt_fail(error, LT_BAD_INPUT,
                        "task %u of job %u: value %zu of the prediction is not finite", task, run->id,
                        bad);
     collect_prediction_name(task, name);
-    return store_put(run->store, name, data, bytes, error);
+    return objects_put(run->store, name, data, bytes, error);
 }
 
 lt_status run_accept(struct run *run, uint32_t task, const void *data, size_t bytes,

@@ -9,7 +9,7 @@
 
 #include "coordinator/graph.h"
 #include "coordinator/journal.h"
-#include "coordinator/store.h"
+#include "coordinator/objects.h"
 #include "proto/message.h"
 
 struct run;
@@ -29,7 +29,7 @@ struct run_params {
     size_t json_bytes;
     struct run_text text, text_negative;
     struct journal *journal; /* borrowed */
-    struct store *store;     /* borrowed */
+    struct objects *store;     /* borrowed */
 };
 
 /* A new job: draws the noise and writes the latents of step 0. A recovered one (`resume`): replays what the journal

@@ -163,7 +163,7 @@ lt_status run_read_blob(struct run *run, uint32_t task, const struct lt_digest *
     char name[80];
     if (find_text(run, digest)) {
         run_text_name(digest, name);
-        return store_read(run->store, name, offset, data, bytes, error);
+        return objects_read(run->store, name, offset, data, bytes, error);
     }
     const struct slice slice = slice_of(run, task);
     if (graph_state(run->graph, task) != TASK_LEASED)
@@ -198,7 +198,7 @@ lt_status run_read_frame(struct run *run, uint32_t frame, uint8_t *rgb_out, stru
                        (long long)run->job.frame_count);
     char name[32];
     snprintf(name, sizeof name, "segments/%u", low);
-    return store_read(run->store, name, (frame - segment->pixel_first) * bytes, rgb_out, bytes, error);
+    return objects_read(run->store, name, (frame - segment->pixel_first) * bytes, rgb_out, bytes, error);
 }
 
 lt_status run_read_latent_frame(struct run *run, uint32_t frame, float *x_out, struct lt_error *error)

@@ -17,7 +17,7 @@ struct run {
     struct latents latents;
     struct collect collect;
     struct journal *journal;
-    struct store *store;
+    struct objects *store;
     struct run_task *task;
     uint32_t *frames; /* those a commit completes: [frames of the largest window] */
     struct run_recovered *recovered;

@@ -15,16 +15,20 @@ struct transit { /* one packet on its way, in wire form */
     uint8_t data[]; /* body, payload */
 };
 
+struct memory_link;
+
 struct lt_hub {
     lt_fault *fault;
     void *context;
     int64_t now_us;
     struct transit *first; /* by due time; equal times keep their order */
+    struct memory_link *worker; /* those that joined */
 };
 
 struct memory_link {
     struct lt_link link;
     struct lt_hub *hub;
+    struct memory_link *next; /* of the hub's workers */
     bool is_worker;
     struct lt_peer peer;
     struct lt_arena arena;    /* of the packet last received */
@@ -68,6 +72,14 @@ static lt_status post(struct lt_hub *hub, const struct lt_packet *packet, bool t
     return status;
 }
 
+static bool is_joined(const struct lt_hub *hub, const struct lt_peer *peer)
+{
+    const struct memory_link *l = hub->worker;
+    while (l && !same_peer(&l->peer, peer))
+        l = l->next;
+    return l;
+}
+
 static lt_status memory_send(struct lt_link *link, const struct lt_packet *packet, struct lt_error *error)
 {
     struct memory_link *l = (struct memory_link *)(void *)link;
@@ -75,6 +87,8 @@ static lt_status memory_send(struct lt_link *link, const struct lt_packet *packe
     int64_t repeat_us = -1, delay_us = 0;
     if (l->is_worker)
         addressed.peer = l->peer;
+    else if (!is_joined(l->hub, &packet->peer))
+        return lt_fail(error, LT_LINK, "the peer is not reachable");
     if (l->hub->fault)
         delay_us = l->hub->fault(l->hub->context, &addressed, !l->is_worker, &repeat_us);
     if (repeat_us >= 0)
@@ -125,6 +139,11 @@ static void memory_wake(struct lt_link *link)
 static void memory_destroy(struct lt_link *link)
 {
     struct memory_link *l = (struct memory_link *)(void *)link;
+    for (struct memory_link **at = &l->hub->worker; *at; at = &(*at)->next)
+        if (*at == l) {
+            *at = l->next;
+            break;
+        }
     free(l->received);
     lt_arena_fini(&l->arena);
     free(l);
@@ -140,6 +159,10 @@ static lt_status join(struct lt_hub *hub, bool is_worker, struct lt_peer peer, s
         return lt_fail(error, LT_NO_MEMORY, "no memory for a link");
     *l = (struct memory_link){.link = {.ops = &memory_ops}, .hub = hub, .is_worker = is_worker, .peer = peer};
     lt_arena_init(&l->arena, 0);
+    if (is_worker) {
+        l->next = hub->worker;
+        hub->worker = l;
+    }
     *link_out = &l->link;
     return LT_OK;
 }

@@ -1,5 +1,5 @@
 /* Objects as files of a folder. Objects that grow by writes keep their descriptor open: there are few. */
-#include "coordinator/store.h"
+#include "coordinator/objects.h"
 
 #include "common/file.h"
 
@@ -18,13 +18,13 @@ struct open_object {
 };
 
 struct dir_store {
-    struct store base;
+    struct objects base;
     char dir[PATH_MAX];
     struct open_object open[OPEN_MAX_OBJECTS];
     size_t open_count;
 };
 
-void store_destroy(struct store **store)
+void objects_destroy(struct objects **store)
 {
     if (*store)
         (*store)->ops->destroy(*store);
@@ -53,7 +53,7 @@ static lt_status make_parent(const char *path, struct lt_error *error)
     return lt_dir_create(dir, error);
 }
 
-static lt_status dir_put(struct store *base, const char *name, const void *data, size_t bytes,
+static lt_status dir_put(struct objects *base, const char *name, const void *data, size_t bytes,
                          struct lt_error *error)
 {
     struct dir_store *store = (struct dir_store *)base;
@@ -72,7 +72,7 @@ static int find_open(const struct dir_store *store, const char *name)
     return -1;
 }
 
-static lt_status dir_write(struct store *base, const char *name, uint64_t offset, const void *data,
+static lt_status dir_write(struct objects *base, const char *name, uint64_t offset, const void *data,
                            size_t bytes, struct lt_error *error)
 {
     struct dir_store *store = (struct dir_store *)base;
@@ -102,7 +102,7 @@ static lt_status dir_write(struct store *base, const char *name, uint64_t offset
     return LT_OK;
 }
 
-static lt_status dir_sync(struct store *base, const char *name, struct lt_error *error)
+static lt_status dir_sync(struct objects *base, const char *name, struct lt_error *error)
 {
     struct dir_store *store = (struct dir_store *)base;
     char path[PATH_MAX];
@@ -113,7 +113,7 @@ static lt_status dir_sync(struct store *base, const char *name, struct lt_error 
     return LT_OK;
 }
 
-static lt_status dir_read(struct store *base, const char *name, uint64_t offset, void *data,
+static lt_status dir_read(struct objects *base, const char *name, uint64_t offset, void *data,
                           size_t bytes, struct lt_error *error)
 {
     struct dir_store *store = (struct dir_store *)base;
@@ -130,7 +130,7 @@ static lt_status dir_read(struct store *base, const char *name, uint64_t offset,
     return status;
 }
 
-static bool dir_exists(struct store *base, const char *name)
+static bool dir_exists(struct objects *base, const char *name)
 {
     struct lt_error error;
     char path[PATH_MAX];
@@ -138,7 +138,7 @@ static bool dir_exists(struct store *base, const char *name)
            access(path, F_OK) == 0;
 }
 
-static void dir_remove(struct store *base, const char *name)
+static void dir_remove(struct objects *base, const char *name)
 {
     struct dir_store *store = (struct dir_store *)base;
     struct lt_error error;
@@ -154,7 +154,7 @@ static void dir_remove(struct store *base, const char *name)
     unlink(path);
 }
 
-static void dir_destroy(struct store *base)
+static void dir_destroy(struct objects *base)
 {
     struct dir_store *store = (struct dir_store *)base;
     for (size_t i = 0; i < store->open_count; i++)
@@ -162,7 +162,7 @@ static void dir_destroy(struct store *base)
     free(store);
 }
 
-static const struct store_ops dir_ops = {
+static const struct objects_ops dir_ops = {
     .put = dir_put,
     .write = dir_write,
     .sync = dir_sync,
@@ -172,7 +172,7 @@ static const struct store_ops dir_ops = {
     .destroy = dir_destroy,
 };
 
-lt_status store_open_dir(const char *dir, struct store **store_out, struct lt_error *error)
+lt_status objects_open_dir(const char *dir, struct objects **store_out, struct lt_error *error)
 {
     LT_TRY(lt_dir_create(dir, error));
     struct dir_store *store = calloc(1, sizeof *store);

@@ -1,6 +1,6 @@
 /* Objects in memory. An object that was written since its last sync remembers its synced bytes: a crash
  * picks, word by word, what reached the disk. */
-#include "coordinator/store.h"
+#include "coordinator/objects.h"
 
 #include "common/rng.h"
 
@@ -15,12 +15,12 @@ struct object {
 };
 
 struct memory_store {
-    struct store base;
+    struct objects base;
     struct object *first;
     size_t count;
 };
 
-static struct object *find(struct store *base, const char *name)
+static struct object *find(struct objects *base, const char *name)
 {
     for (struct object *o = ((struct memory_store *)base)->first; o; o = o->next)
         if (strcmp(o->name, name) == 0)
@@ -28,7 +28,7 @@ static struct object *find(struct store *base, const char *name)
     return NULL;
 }
 
-static lt_status find_or_add(struct store *base, const char *name, struct object **object_out,
+static lt_status find_or_add(struct objects *base, const char *name, struct object **object_out,
                              struct lt_error *error)
 {
     struct memory_store *store = (struct memory_store *)base;
@@ -66,7 +66,7 @@ static void forget_synced(struct object *object)
     object->synced_bytes = 0;
 }
 
-static lt_status memory_put(struct store *base, const char *name, const void *data, size_t bytes,
+static lt_status memory_put(struct objects *base, const char *name, const void *data, size_t bytes,
                             struct lt_error *error)
 {
     struct object *object;
@@ -78,7 +78,7 @@ static lt_status memory_put(struct store *base, const char *name, const void *da
     return LT_OK;
 }
 
-static lt_status memory_write(struct store *base, const char *name, uint64_t offset,
+static lt_status memory_write(struct objects *base, const char *name, uint64_t offset,
                               const void *data, size_t bytes, struct lt_error *error)
 {
     struct object *object;
@@ -96,7 +96,7 @@ static lt_status memory_write(struct store *base, const char *name, uint64_t off
     return LT_OK;
 }
 
-static lt_status memory_sync(struct store *base, const char *name, struct lt_error *error)
+static lt_status memory_sync(struct objects *base, const char *name, struct lt_error *error)
 {
     (void)error;
     struct object *object = find(base, name);
@@ -105,7 +105,7 @@ static lt_status memory_sync(struct store *base, const char *name, struct lt_err
     return LT_OK;
 }
 
-static lt_status memory_read(struct store *base, const char *name, uint64_t offset, void *data,
+static lt_status memory_read(struct objects *base, const char *name, uint64_t offset, void *data,
                              size_t bytes, struct lt_error *error)
 {
     const struct object *object = find(base, name);
@@ -118,7 +118,7 @@ static lt_status memory_read(struct store *base, const char *name, uint64_t offs
     return LT_OK;
 }
 
-static bool memory_exists(struct store *base, const char *name)
+static bool memory_exists(struct objects *base, const char *name)
 {
     return find(base, name) != NULL;
 }
@@ -130,7 +130,7 @@ static void free_object(struct object *object)
     free(object);
 }
 
-static void memory_remove(struct store *base, const char *name)
+static void memory_remove(struct objects *base, const char *name)
 {
     struct memory_store *store = (struct memory_store *)base;
     for (struct object **at = &store->first; *at; at = &(*at)->next)
@@ -143,7 +143,7 @@ static void memory_remove(struct store *base, const char *name)
         }
 }
 
-static void memory_destroy(struct store *base)
+static void memory_destroy(struct objects *base)
 {
     struct memory_store *store = (struct memory_store *)base;
     while (store->first) {
@@ -154,7 +154,7 @@ static void memory_destroy(struct store *base)
     free(store);
 }
 
-static const struct store_ops memory_ops = {
+static const struct objects_ops memory_ops = {
     .put = memory_put,
     .write = memory_write,
     .sync = memory_sync,
@@ -164,7 +164,7 @@ static const struct store_ops memory_ops = {
     .destroy = memory_destroy,
 };
 
-lt_status store_create_memory(struct store **store_out, struct lt_error *error)
+lt_status objects_create_memory(struct objects **store_out, struct lt_error *error)
 {
     struct memory_store *store = calloc(1, sizeof *store);
     if (!store)
@@ -174,7 +174,7 @@ lt_status store_create_memory(struct store **store_out, struct lt_error *error)
     return LT_OK;
 }
 
-void store_memory_crash(struct store *base, uint64_t seed)
+void objects_memory_crash(struct objects *base, uint64_t seed)
 {
     const struct lt_philox stream = lt_philox_stream(seed, LT_STREAM_TEST, 1, 0);
     uint64_t at = 0;
@@ -196,7 +196,7 @@ void store_memory_crash(struct store *base, uint64_t seed)
     }
 }
 
-size_t store_memory_count(const struct store *base)
+size_t objects_memory_count(const struct objects *base)
 {
     return ((const struct memory_store *)base)->count;
 }
