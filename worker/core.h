@@ -13,7 +13,7 @@
 enum { WORKER_SLOTS = 2 }; /* one task runs, one waits while its blobs arrive */
 
 struct worker_params {
-    const char *name, *build, *device, *kernel_class;
+    const char *name, *build, *device, *kernel_class; /* outlive the core */
     const struct lt_model_file *model; /* outlive the core */
     size_t model_count;
     uint64_t boot_nonce, memory_bytes;

@@ -3,7 +3,6 @@
 
 #include "kernels/host/simd.h"
 
-#include <omp.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -21,6 +20,10 @@ struct host_cache {
     struct slot slot[CACHE_SLOTS];
     uint64_t clock;
 };
+
+/* Of the OpenMP runtime that oneDNN's library is linked to (libgomp). Declared here because clang's omp.h belongs to
+ * another runtime, which oneDNN would not hear. */
+void omp_set_num_threads(int count);
 
 void host_thread_begin(void)
 {

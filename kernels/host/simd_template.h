@@ -218,9 +218,9 @@ static inline void transpose_16(const uint32_t *from, int64_t stride, uint32_t *
         memcpy(&a[i], from + i * stride, sizeof a[i]);
 #define SWAP(in, out, step, low, high)                                                             \
     for (int i = 0; i < 16; i++)                                                                   \
-        out[i] = i & step ? __builtin_shuffle(in[i - step], in[i], (vec)high)                      \
-                          : __builtin_shuffle(in[i], in[i + step], (vec)low);
-#define LIST(...) {__VA_ARGS__}
+        out[i] = i & step ? __builtin_shufflevector(in[i - step], in[i], high)                      \
+                          : __builtin_shufflevector(in[i], in[i + step], low);
+#define LIST(...) __VA_ARGS__
     SWAP(a, b, 8, LIST(0, 1, 2, 3, 4, 5, 6, 7, 16, 17, 18, 19, 20, 21, 22, 23),
          LIST(8, 9, 10, 11, 12, 13, 14, 15, 24, 25, 26, 27, 28, 29, 30, 31))
     SWAP(b, a, 4, LIST(0, 1, 2, 3, 16, 17, 18, 19, 8, 9, 10, 11, 24, 25, 26, 27),

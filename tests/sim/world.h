@@ -29,6 +29,7 @@ struct world_worker {
     struct worker_core *core; /* NULL: it is down */
     struct lt_link *link;
     struct lt_peer peer;
+    char name[8];
     uint32_t boots;
     bool slow, reconnect, exited;
     int64_t up_us;      /* when it starts again */

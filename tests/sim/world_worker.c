@@ -86,15 +86,14 @@ void worker_boot(struct world *world, uint32_t index)
     };
     struct world_worker *worker = &world->worker[index];
     struct lt_error error;
-    char name[16];
     worker->world = world;
     worker->boots++;
-    snprintf(name, sizeof name, "w%u", index);
+    snprintf(worker->name, sizeof worker->name, "w%u", index);
     worker->peer = (struct lt_peer){{(uint8_t)(index + 1)}};
     memcpy(worker->peer.id + 8, &worker->boots, sizeof worker->boots);
     lt_assert(lt_hub_worker(world->hub, worker->peer, &worker->link, &error) == LT_OK);
     const struct worker_params params = {
-        .name = name,
+        .name = worker->name, /* the core keeps it */
         .build = "sim",
         .device = "sim",
         .kernel_class = "sim",

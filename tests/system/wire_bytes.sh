@@ -3,7 +3,7 @@
 . "$(dirname "$0")/lib.sh"
 
 make_models
-make_job job.json 97 5
+make_job job.json 49 2
 render two --workers 2 || fail "render"
 "$build/longtake" plan job.json --json >plan.json
 
