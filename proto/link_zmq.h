@@ -12,7 +12,8 @@ struct lt_zmq_params {
     const char *endpoint;
     const char *key_file;        /* own secret key; NULL: in the clear */
     const char *server_key_file; /* worker: the coordinator's public key (its .pub file) */
-    const char *authorized_file; /* coordinator: public keys of workers, one a line; deny by default */
+    const char *authorized_file; /* coordinator: public keys of workers, one a line, text behind a
+                                 * blank ignored, lines of '# ' too; who is not listed is refused */
     bool insecure;               /* in the clear on any address */
     struct lt_peer peer;         /* worker: its routing id */
 };

@@ -35,8 +35,8 @@ static lt_status read_keys(struct lt_zap *zap, struct lt_error *error)
     lt_status status = keys ? LT_OK : lt_fail(error, LT_NO_MEMORY, "%s: no memory", zap->path);
     char *rest = data, *line;
     for (int number = 1; status == LT_OK && (line = strsep(&rest, "\n")) != NULL; number++) {
-        const size_t length = strcspn(line, " \t\r#");
-        if (length == 0)
+        const size_t length = strcspn(line, " \t\r"); /* what follows a key is a comment */
+        if (length == 0 || (length == 1 && line[0] == '#')) /* a key may begin with # too: a comment has a space there */
             continue;
         line[length] = 0;
         if (length != KEY_TEXT || count == KEYS_MAX || !zmq_z85_decode(keys[count], line))

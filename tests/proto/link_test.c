@@ -118,7 +118,7 @@ static void curve_lets_in_who_is_listed(void **state)
     char endpoint[64];
     const char *server = in_dir("server"), *friend = in_dir("friend"), *stranger = in_dir("stranger");
     const char *list = in_dir("authorized");
-    char server_public[320], friend_public[320];
+    char server_public[320], friend_public[320], lines[256];
     void *key;
     size_t bytes;
     assert_ok(lt_keygen(server, &error));
@@ -128,11 +128,18 @@ static void curve_lets_in_who_is_listed(void **state)
     snprintf(server_public, sizeof server_public, "%s.pub", server);
     snprintf(friend_public, sizeof friend_public, "%s.pub", friend);
     assert_ok(lt_file_read(friend_public, 100, &key, &bytes, &error));
-    assert_ok(lt_file_write(list, key, bytes, false, &error));
-    free(key);
-    snprintf(endpoint, sizeof endpoint, "tcp://127.0.0.1:%d", free_port());
-    struct lt_zmq_params params = {.endpoint = endpoint, .key_file = server, .authorized_file = list};
+    /* '#' is a digit of keys: neither in one nor at its start may it be taken for a comment */
+    const int length = snprintf(lines, sizeof lines,
+                                "# workers of the farm\n%.40s rack 1\n"
+                                "0000#0000#0000#0000#0000#0000#0000#0000#\n#00000000000000000000000000000000000000\n",
+                                (const char *)key);
     struct lt_link *coordinator, *good, *bad, *plain;
+    struct lt_zmq_params params = {.endpoint = endpoint, .key_file = server, .authorized_file = list};
+    snprintf(endpoint, sizeof endpoint, "tcp://127.0.0.1:%d", free_port());
+    assert_ok(lt_file_write(list, lines, (size_t)length, false, &error));
+    assert_fails(lt_zmq_bind(&params, &coordinator, &error), LT_BAD_INPUT, "authorized:4"); /* 39 characters */
+    assert_ok(lt_file_write(list, lines, (size_t)length - 40, false, &error));
+    free(key);
     assert_ok(lt_zmq_bind(&params, &coordinator, &error));
     params = (struct lt_zmq_params){.endpoint = endpoint, .key_file = friend, .server_key_file = server_public,
                                     .peer = {{1, 1}}};
