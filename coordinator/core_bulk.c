@@ -7,7 +7,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { PUMP_CHUNKS_MAX = 8 /* of one stream per flush: others get their turn */ };
+enum {
+    PUMP_CHUNKS_MAX = 8, /* of one stream per flush: others get their turn */
+    DAMAGED_MAX = 3,     /* the third damaged arrival of a result costs its worker the task */
+};
 
 /* -- results in --------------------------------------------------------------------------------------------- */
 
@@ -176,6 +179,25 @@ static void commit_result(struct core *core, uint32_t index, struct fleet_worker
     core_finish_if_done(core, job);
 }
 
+/* A result arrived damaged, in part (`stream`) or as a whole (0): it is asked for again, or its task goes to another. */
+static void refuse_damaged(struct core *core, struct fleet_worker *worker, const struct upload *upload,
+                           uint64_t stream, int64_t now_us)
+{
+    const uint64_t number = core_task_number(upload->job, upload->task);
+    const uint32_t lease = core_find_lease(core, &upload->peer, number, upload->epoch);
+    lt_log(LT_LOG_WARN, "result.damaged", "job=%u task=%u worker=%s", upload->job, upload->task, worker->name);
+    if (lease != LEASE_NONE && ++lease_at(&core->leases, lease)->damaged >= DAMAGED_MAX) {
+        core_fail_lease(core, lease, worker, LT_LINK, "its result arrives damaged again and again", now_us);
+        say_committed(core, &upload->peer, number, upload->epoch, LT_VERDICT_STALE);
+    } else if (stream) {
+        core_queue(core, &upload->peer,
+                   &(struct lt_message){.kind = LT_MESSAGE_ABORT,
+                                        .abort = {stream, LT_BAD_INPUT, "a chunk was refused"}});
+    } else {
+        say_committed(core, &upload->peer, number, upload->epoch, LT_VERDICT_WANT);
+    }
+}
+
 /* All bytes are here. */
 static void finish_upload(struct core *core, struct fleet_worker *worker, size_t index, int64_t now_us)
 {
@@ -184,9 +206,7 @@ static void finish_upload(struct core *core, struct fleet_worker *worker, size_t
     struct core_job *job = core_find_job(core, upload.job);
     const uint64_t number = core_task_number(upload.job, upload.task);
     if (!lt_stream_receiver_verify(&upload.receiver)) {
-        lt_log(LT_LOG_WARN, "result.damaged", "job=%u task=%u worker=%s", upload.job, upload.task,
-               worker->name);
-        say_committed(core, &upload.peer, number, upload.epoch, LT_VERDICT_WANT);
+        refuse_damaged(core, worker, &upload, 0, now_us);
     } else {
         const uint32_t lease =
             lease_for_result(core, job, upload.task, upload.epoch, &upload.peer, now_us);
@@ -214,12 +234,10 @@ static void on_chunk(struct core *core, struct fleet_worker *worker, const struc
     upload->heard_us = now_us;
     if (lt_stream_receiver_chunk(&upload->receiver, chunk, packet->payload, packet->payload_bytes, &credit,
                                  &error) != LT_OK) {
+        const struct upload refused = *upload;
         lt_log(LT_LOG_WARN, "chunk.refused", "worker=%s %s", worker->name, error.text);
-        const uint64_t stream = chunk->stream;
         close_upload(core, index);
-        core_queue(core, &packet->peer,
-                   &(struct lt_message){.kind = LT_MESSAGE_ABORT,
-                                        .abort = {stream, LT_BAD_INPUT, "a chunk was refused"}});
+        refuse_damaged(core, worker, &refused, chunk->stream, now_us);
         return;
     }
     if (credit)

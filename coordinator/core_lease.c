@@ -189,8 +189,8 @@ static struct core_job *find_task(const struct core *core, uint64_t number, uint
     return job && job->run && !job->ended && *task_out < run_plan(job->run)->task_count ? job : NULL;
 }
 
-/* The lease that (task, epoch) of this peer names now; LEASE_NONE: none. */
-static uint32_t find_lease(struct core *core, const struct lt_peer *peer, uint64_t number, uint64_t epoch)
+uint32_t core_find_lease(struct core *core, const struct lt_peer *peer, uint64_t number,
+                         uint64_t epoch)
 {
     uint32_t task;
     const struct core_job *job = find_task(core, number, &task);
@@ -246,7 +246,7 @@ static void welcome(struct core *core, struct fleet_worker *worker, const struct
     lt_assert(keep);
     for (size_t i = 0; i < hello->held_count && count < REPLY_MAX; i++) {
         const struct lt_held *held = &hello->held[i];
-        const uint32_t lease = find_lease(core, &worker->peer, held->task, held->epoch);
+        const uint32_t lease = core_find_lease(core, &worker->peer, held->task, held->epoch);
         if (lease != LEASE_NONE)
             lease_at(&core->leases, lease)->expires_us = now_us + core->params.lease_us;
         else if (!reinstate(core, worker, held->task, held->epoch, now_us))
@@ -370,7 +370,7 @@ static void on_beat(struct core *core, struct fleet_worker *worker, const struct
     worker->progress = (struct lt_progress){0};
     for (size_t i = 0; i < beat->lease_count; i++) {
         const struct lt_progress *progress = &beat->lease[i];
-        const uint32_t lease = find_lease(core, &worker->peer, progress->task, progress->epoch);
+        const uint32_t lease = core_find_lease(core, &worker->peer, progress->task, progress->epoch);
         if (lease != LEASE_NONE) {
             lease_at(&core->leases, lease)->expires_us = now_us + core->params.lease_us;
             if (progress->phase != LT_PHASE_WAITING)
@@ -390,7 +390,7 @@ static void on_beat(struct core *core, struct fleet_worker *worker, const struct
 static void on_fail(struct core *core, struct fleet_worker *worker, uint64_t number, uint64_t epoch,
                     uint32_t status, const char *text, int64_t now_us)
 {
-    const uint32_t lease = find_lease(core, &worker->peer, number, epoch);
+    const uint32_t lease = core_find_lease(core, &worker->peer, number, epoch);
     if (lease == LEASE_NONE)
         return; /* of an older lease: no news */
     const lt_status known = status > LT_OK && status < LT_STATUS_COUNT ? (lt_status)status : LT_INTERNAL;
@@ -400,7 +400,7 @@ static void on_fail(struct core *core, struct fleet_worker *worker, uint64_t num
 static void on_release(struct core *core, struct fleet_worker *worker, const struct lt_release *release,
                        int64_t now_us)
 {
-    const uint32_t lease = find_lease(core, &worker->peer, release->task, release->epoch);
+    const uint32_t lease = core_find_lease(core, &worker->peer, release->task, release->epoch);
     if (lease == LEASE_NONE)
         return;
     if (release->reason == LT_BUSY)

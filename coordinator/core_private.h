@@ -92,6 +92,8 @@ void *core_grow(void *list, size_t *capacity, size_t count, size_t item_bytes);
 /* Grants `task` (READY) to the peer under a new epoch, or again under the present one (`same_epoch`). */
 uint32_t core_grant(struct core *core, struct core_job *job, uint32_t task, const struct lt_peer *peer, bool same_epoch,
                     int64_t now_us);
+/* The lease that (task, epoch) of this peer names now; LEASE_NONE: none. */
+uint32_t core_find_lease(struct core *core, const struct lt_peer *peer, uint64_t number, uint64_t epoch);
 /* Ends a lease; the task is READY again unless it was committed. */
 void core_end_lease(struct core *core, uint32_t lease);
 lt_status core_send_assign(struct core *core, uint32_t lease, int64_t now_us);

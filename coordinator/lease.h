@@ -29,6 +29,7 @@ struct lease {
     int64_t assigned_us; /* ASSIGN last sent */
     struct lt_blob_ref blob[LEASE_BLOBS_MAX]; /* what its worker may fetch */
     size_t blob_count;
+    uint32_t damaged; /* times its result arrived damaged */
     uint32_t next; /* next lease of the worker, or free entry */
     bool used;
 };

@@ -3,6 +3,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+enum { DAMAGED_MAX = 3 }; /* a link that damages more is of no use */
+
 struct blob *blobs_find(struct blobs *blobs, const struct lt_digest *digest)
 {
     for (int i = 0; i < BLOBS_MAX; i++)
@@ -109,13 +111,18 @@ void blobs_complete(struct blobs *blobs, struct blob *blob)
         blob->state = BLOB_READY;
         return;
     }
-    blob->receiver.stream = 0;
     blob->receiver.offset = 0;
-    if (++blob->damaged >= 2) {
-        lt_stream_receiver_close(&blob->receiver);
-        blobs->held_bytes -= blob->bytes;
-        blob->state = BLOB_FAILED;
-    }
+    blobs_damaged(blobs, blob);
+}
+
+void blobs_damaged(struct blobs *blobs, struct blob *blob)
+{
+    blob->receiver.stream = 0;
+    if (++blob->damaged < DAMAGED_MAX)
+        return;
+    lt_stream_receiver_close(&blob->receiver);
+    blobs->held_bytes -= blob->bytes;
+    blob->state = BLOB_FAILED;
 }
 
 void blobs_fini(struct blobs *blobs)

@@ -15,7 +15,7 @@ struct blob {
     uint8_t *data;                      /* READY */
     struct lt_stream_receiver receiver; /* FETCHING */
     int users;                          /* tasks that need it */
-    int damaged;                        /* times the bytes did not hash to the digest */
+    int damaged;                        /* times a chunk or the whole was damaged */
     int64_t asked_us;                   /* last FETCH or progress */
     uint64_t used;
 };
@@ -32,6 +32,8 @@ struct blob *blobs_use(struct blobs *blobs, const struct lt_digest *digest, uint
 void blobs_release(struct blobs *blobs, const struct lt_digest *digest);
 struct blob *blobs_find(struct blobs *blobs, const struct lt_digest *digest);
 struct blob *blobs_by_stream(struct blobs *blobs, uint64_t stream); /* FETCHING only */
-/* All bytes are here: READY, or FETCHING from the start once more, or FAILED when it was damaged twice. */
+/* All bytes are here: READY, or FETCHING from the start once more, or FAILED when it was damaged too often. */
 void blobs_complete(struct blobs *blobs, struct blob *blob);
+/* A chunk was damaged: still FETCHING, from where it was whole, or FAILED. */
+void blobs_damaged(struct blobs *blobs, struct blob *blob);
 void blobs_fini(struct blobs *blobs);

@@ -447,6 +447,15 @@ static void on_reject(struct worker_core *core, const struct lt_reject *reject, 
         core->retry_us = now_us + 1000ll * reject->retry_after_ms;
 }
 
+/* The blob is whole, or asked for again from where it was, or given up and with it the tasks that need it. */
+static void go_on_fetching(struct worker_core *core, struct blob *blob, int64_t now_us)
+{
+    if (blob->state == BLOB_FETCHING)
+        fetch(core, blob, now_us);
+    start_next(core);
+    after_work(core);
+}
+
 static void on_chunk(struct worker_core *core, const struct lt_packet *packet, int64_t now_us)
 {
     struct blob *blob = blobs_by_stream(&core->blobs, packet->message.chunk.stream);
@@ -456,7 +465,8 @@ static void on_chunk(struct worker_core *core, const struct lt_packet *packet, i
     const uint64_t before = blob->receiver.offset;
     if (lt_stream_receiver_chunk(&blob->receiver, &packet->message.chunk, packet->payload, packet->payload_bytes,
                                  &credit, NULL) != LT_OK) {
-        fetch(core, blob, now_us); /* a damaged chunk: ask again from where it was whole */
+        blobs_damaged(&core->blobs, blob);
+        go_on_fetching(core, blob, now_us);
         return;
     }
     if (blob->receiver.offset > before)
@@ -471,9 +481,7 @@ static void on_chunk(struct worker_core *core, const struct lt_packet *packet, i
         return;
     core->stats.blobs_fetched++;
     blobs_complete(&core->blobs, blob);
-    if (blob->state == BLOB_FETCHING)
-        fetch(core, blob, now_us);
-    start_next(core);
+    go_on_fetching(core, blob, now_us);
 }
 
 static void on_abort(struct worker_core *core, const struct lt_abort *abort_message, int64_t now_us)
