@@ -209,7 +209,10 @@ void lt_hub_set_time(struct lt_hub *hub, int64_t now_us)
 
 int64_t lt_hub_next_us(const struct lt_hub *hub)
 {
-    return hub->first ? hub->first->due_us : INT64_MAX;
+    const struct transit *transit = hub->first;
+    while (transit && transit->due_us <= hub->now_us)
+        transit = transit->next;
+    return transit ? transit->due_us : INT64_MAX;
 }
 
 void lt_hub_cut(struct lt_hub *hub, struct lt_peer peer)

@@ -18,7 +18,7 @@ void lt_hub_destroy(struct lt_hub **hub); /* after every link of it */
 
 /* The hub's clock; packets due at or before it can be received. */
 void lt_hub_set_time(struct lt_hub *hub, int64_t now_us);
-/* When the next packet is due; INT64_MAX: none is under way. */
+/* When the next packet that cannot be received yet is due; INT64_MAX: there is none. */
 int64_t lt_hub_next_us(const struct lt_hub *hub);
 
 lt_status lt_hub_coordinator(struct lt_hub *hub, struct lt_link **link_out, struct lt_error *error);

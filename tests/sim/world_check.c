@@ -4,7 +4,7 @@
  *   books    leases in the table, on the workers, in the graph and in the jobs are the same ones
  *   replay   a restart gives back what the last flush left (world.c)
  *   bytes    the take's digests equal those of one worker without faults
- *   ends     every job ends, or says why */
+ *   ends     every job ends once and for all, or says why */
 #include "tests/sim/world.h"
 
 #include <string.h>
@@ -88,11 +88,21 @@ void check_state(struct world *world)
     for (size_t j = 0; j < world->core->job_count; j++) {
         const struct core_job *job = world->core->job[j];
         struct world_job *known = world_find_job(world, job->id);
-        if (!known || !job->run)
+        if (job_state_is_terminal(known->state) && job->state != known->state)
+            world_fail(world, "ends: job %u was %s and is %s", job->id, job_state_name(known->state),
+                       job_state_name(job->state));
+        known->state = job->state;
+        if (!job->run)
             continue;
         for (uint32_t t = 0; t < run_plan(job->run)->task_count; t++)
             check_task(world, job, known, t);
     }
+}
+
+/* Machines that fail may fail a job. */
+static bool may_fail(const struct world_plan *plan)
+{
+    return plan->engine_failure > 0 || plan->damage > 0 || plan->liar;
 }
 
 void check_final(struct world *world, const struct world_reference *reference)
@@ -109,7 +119,7 @@ void check_final(struct world *world, const struct world_reference *reference)
                        status.progress.decode_done, status.progress.decode_count, status.reason);
             continue;
         }
-        if (job->state == JOB_STATE_FAILED && (!job->reason[0] || world->plan.engine_failure == 0))
+        if (job->state == JOB_STATE_FAILED && (!job->reason[0] || !may_fail(&world->plan)))
             world_fail(world, "ends: job %u failed: '%s'", known->id, job->reason);
         if (job->state == JOB_STATE_CANCELED && !known->cancel_asked)
             world_fail(world, "ends: job %u was cancelled by nobody", known->id);
@@ -117,6 +127,9 @@ void check_final(struct world *world, const struct world_reference *reference)
             (!lt_digest_equal(&known->latents, &reference[known->kind].latents) ||
              !lt_digest_equal(&known->frames, &reference[known->kind].frames)))
             world_fail(world, "bytes: job %u of kind %u gives another take", known->id, known->kind);
+        if (known->completions != (job->state == JOB_STATE_COMPLETED))
+            world_fail(world, "once: job %u is %s and was completed %u times", known->id, job_state_name(job->state),
+                       known->completions);
         if (!known->removed)
             world_fail(world, "books: files of job %u are still there", known->id);
     }

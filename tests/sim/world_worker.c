@@ -13,8 +13,8 @@ static uint64_t mix(uint64_t hash, const void *data, size_t bytes)
     return hash;
 }
 
-/* Numbers of the spec and every blob's bytes. */
-static uint64_t fold(const struct lt_task_spec *spec, const struct engine_blob *blob, size_t count)
+/* Numbers of the spec and every blob's digest; start has compared those with the bytes. */
+static uint64_t fold(const struct lt_task_spec *spec)
 {
     uint64_t hash = mix(0xcbf29ce484222325u, &spec->kind, sizeof spec->kind);
     hash = mix(hash, spec->shape, sizeof spec->shape);
@@ -22,16 +22,16 @@ static uint64_t fold(const struct lt_task_spec *spec, const struct engine_blob *
     hash = mix(hash, &spec->guidance, sizeof spec->guidance);
     hash = mix(hash, &spec->drop_frames, sizeof spec->drop_frames);
     hash = mix(hash, spec->model.fingerprint.byte, LT_DIGEST_BYTES);
-    for (size_t i = 0; i < count; i++) {
-        hash = mix(hash, &blob[i].role, sizeof blob[i].role);
-        hash = mix(hash, blob[i].data, blob[i].bytes);
+    for (size_t i = 0; i < spec->blob_count; i++) {
+        hash = mix(hash, &spec->blob[i].role, sizeof spec->blob[i].role);
+        hash = mix(hash, spec->blob[i].digest.byte, LT_DIGEST_BYTES);
     }
     return hash;
 }
 
 static void *compute(const struct lt_task_spec *spec, const struct engine_blob *blob, size_t count)
 {
-    const uint64_t hash = fold(spec, blob, count);
+    const uint64_t hash = fold(spec);
     uint8_t *result = malloc((size_t)spec->result_bytes);
     lt_assert(result && count > 0 && blob[0].role == LT_BLOB_LATENTS);
     if (spec->kind == LT_TASK_VAE_DECODE) {
@@ -47,6 +47,19 @@ static void *compute(const struct lt_task_spec *spec, const struct engine_blob *
     return result;
 }
 
+/* The engine fails, or gives a prediction that is no number. */
+static void spoil(struct world_worker *worker, const struct lt_task_spec *spec)
+{
+    static const lt_status errors[] = {LT_DEVICE, LT_NO_MEMORY, LT_INTERNAL, LT_NO_DEVICE_MEMORY, LT_IO};
+    if (spec->kind == LT_TASK_PREDICT && world_chance(worker->world, 300)) {
+        memset(worker->result, 0xff, sizeof(float));
+        return;
+    }
+    worker->status = errors[world_draw(worker->world, LT_COUNT(errors))];
+    free(worker->result);
+    worker->result = NULL;
+}
+
 static void start(struct world_worker *worker, const struct worker_action *action)
 {
     struct world *world = worker->world;
@@ -58,8 +71,10 @@ static void start(struct world_worker *worker, const struct worker_action *actio
     }
     worker->busy = true;
     worker->cancelled = false;
-    worker->status = !world->calm && world_chance(world, world->plan.engine_failure) ? LT_DEVICE : LT_OK;
-    worker->result = worker->status == LT_OK ? compute(action->spec, action->blob, action->blob_count) : NULL;
+    worker->status = LT_OK;
+    worker->result = compute(action->spec, action->blob, action->blob_count);
+    if (!world->calm && world_chance(world, world->plan.engine_failure))
+        spoil(worker, action->spec);
     const int64_t took_us = 20000 + world_draw(world, 200000);
     worker->done_us = world->now_us + (worker->slow ? 20 * took_us : took_us);
 }
@@ -69,7 +84,7 @@ static void perform(void *context, const struct worker_action *action)
     struct world_worker *worker = context;
     struct lt_error error;
     switch (action->kind) {
-    case WORKER_SEND: worker->link->ops->send(worker->link, &action->packet, &error); break;
+    case WORKER_SEND: faults_send(worker->world, worker->link, worker->peer.id[0] - 1u, &action->packet, &error); break;
     case WORKER_RECONNECT: worker->reconnect = true; break;
     case WORKER_START: start(worker, action); break;
     case WORKER_CANCEL: worker->cancelled = true; break;
@@ -84,6 +99,8 @@ void worker_boot(struct world *world, uint32_t index)
         {.name = "low.gguf", .fingerprint = {{2}}, .bytes = 1},
         {.name = "vae.safetensors", .fingerprint = {{3}}, .bytes = 1},
     };
+    /* The first worker has all, so that every task can be done somewhere. */
+    const uint32_t skipped = index > 0 && world->plan.mixed_models ? world_draw(world, LT_COUNT(models)) : 0;
     struct world_worker *worker = &world->worker[index];
     struct lt_error error;
     worker->world = world;
@@ -96,12 +113,12 @@ void worker_boot(struct world *world, uint32_t index)
         .name = worker->name, /* the core keeps it */
         .build = "sim",
         .device = "sim",
-        .kernel_class = "sim",
-        .model = models,
-        .model_count = LT_COUNT(models),
+        .kernel_class = world->plan.two_classes && index % 2 ? "other" : "sim",
+        .model = models + skipped,
+        .model_count = LT_COUNT(models) - skipped,
         .boot_nonce = worker->boots,
         .memory_bytes = 1 << 20,
-        .blob_cache_bytes = 1 << 20,
+        .blob_cache_bytes = world->plan.blob_cache_bytes,
         .jitter_seed = world->seed + index,
     };
     lt_assert(worker_core_create(&params, perform, worker, world->now_us, &worker->core, &error) == LT_OK);
@@ -120,6 +137,16 @@ void worker_kill(struct world *world, uint32_t index)
     worker->result = NULL;
     worker->link = NULL;
     worker->busy = worker->reconnect = worker->exited = false;
+    worker->frozen_until_us = 0;
+}
+
+void worker_freeze(struct world *world, uint32_t index, int64_t us)
+{
+    struct world_worker *worker = &world->worker[index];
+    if (worker->frozen_until_us > world->now_us)
+        return;
+    worker->frozen_until_us = world->now_us + us;
+    worker->done_us += us;
 }
 
 static void finish(struct world *world, struct world_worker *worker)
@@ -136,6 +163,7 @@ static void finish(struct world *world, struct world_worker *worker)
     worker_core_finished(worker->core, status, status == LT_OK ? "" : "the device fell over", result, world->now_us);
 }
 
+/* In the order of the loop in worker.c: a worker that was stopped for long notices before it reads old packets. */
 void worker_run_due(struct world *world, uint32_t index)
 {
     struct world_worker *worker = &world->worker[index];
@@ -147,12 +175,8 @@ void worker_run_due(struct world *world, uint32_t index)
             worker_boot(world, index);
         return;
     }
-    while (worker->link->ops->receive(worker->link, 0, &packet, &got, &error) == LT_OK && got) {
-        worker_core_receive(worker->core, &packet, world->now_us);
-        world->events++;
-    }
-    if (worker->busy && (worker->cancelled || worker->done_us <= world->now_us))
-        finish(world, worker);
+    if (worker->frozen_until_us > world->now_us)
+        return;
     if (worker_core_deadline_us(worker->core) <= world->now_us)
         worker_core_tick(worker->core, world->now_us);
     if (worker->reconnect) {
@@ -160,6 +184,12 @@ void worker_run_due(struct world *world, uint32_t index)
         lt_hub_cut(world->hub, worker->peer);
         worker_core_connected(worker->core, world->now_us);
     }
+    while (worker->link->ops->receive(worker->link, 0, &packet, &got, &error) == LT_OK && got) {
+        worker_core_receive(worker->core, &packet, world->now_us);
+        world->events++;
+    }
+    if (worker->busy && (worker->cancelled || worker->done_us <= world->now_us))
+        finish(world, worker);
     if (worker->exited) {
         worker_kill(world, index);
         worker->up_us = world->now_us + 500000;
@@ -171,6 +201,8 @@ int64_t worker_next_us(const struct world *world, uint32_t index)
     const struct world_worker *worker = &world->worker[index];
     if (!worker->core)
         return worker->up_us;
+    if (worker->frozen_until_us > world->now_us)
+        return worker->frozen_until_us;
     int64_t next = worker_core_deadline_us(worker->core);
     if (worker->busy && worker->done_us < next)
         next = worker->done_us;
