@@ -214,12 +214,13 @@ static void show(struct render *r, const struct coordinator_job_status *status)
     lt_progress_show(&r->bar, lt_clock_now_us(), status->fraction, status->eta_seconds, text);
 }
 
-static void show_frames(void *context, uint32_t done, uint32_t total)
+static bool show_frames(void *context, uint32_t done, uint32_t total)
 {
     struct render *r = context;
     char text[64];
     snprintf(text, sizeof text, "writing frame %u/%u", done, total);
     lt_progress_show(&r->bar, lt_clock_now_us(), (double)done / total, -1, text);
+    return stop_signals < 2;
 }
 
 static lt_status publish(struct render *r, struct lt_error *error)

@@ -136,8 +136,8 @@ out:
     return status;
 }
 
-/* Answers every waiting call; the last of them may still be leaving when the lock is free again. */
-static void refuse_calls(struct coordinator *c)
+/* The last of the waiting calls may still be leaving when the lock is free again. */
+void coordinator_close_calls(struct coordinator *c)
 {
     pthread_mutex_lock(&c->mutex);
     c->closing = true;
@@ -156,7 +156,7 @@ void coordinator_destroy(struct coordinator **coordinator)
     struct coordinator *c = *coordinator;
     if (!c)
         return;
-    refuse_calls(c);
+    coordinator_close_calls(c);
     core_destroy(&c->core);
     journal_close(&c->journal);
     if (c->lock >= 0)

@@ -41,6 +41,9 @@ void coordinator_wake(struct coordinator *coordinator);
  * LT_CANCELLED: the coordinator is being destroyed. */
 typedef void coordinator_work(struct coordinator *coordinator, void *context);
 lt_status coordinator_call(struct coordinator *coordinator, coordinator_work *work, void *context);
+/* From now on every call gets LT_CANCELLED, the waiting ones too: for the loop's thread before it joins threads that
+ * call. */
+void coordinator_close_calls(struct coordinator *coordinator);
 
 /* Adds a job. Paths of texts are read now (tensor `text` of a safetensors file; relative ones are below `base_dir`);
  * "sha256:<hex>" names a blob given by coordinator_put_blob. `allow_paths` false refuses paths. Durable on return. A job

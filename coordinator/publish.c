@@ -47,8 +47,8 @@ static lt_status write_frames(struct run *run, const struct publish_params *para
         lt_sha256_add(&hash, rgb, bytes);
         for (size_t o = 0; o < params->output_count && status == LT_OK; o++)
             status = mux_frame(mux[o], rgb, error);
-        if (params->progress)
-            params->progress(params->context, i + 1, count);
+        if (status == LT_OK && params->progress && !params->progress(params->context, i + 1, count))
+            status = lt_fail(error, LT_CANCELLED, "stopped while frames were written");
     }
     result->frames = lt_sha256_end(&hash);
     result->frame_count = count;

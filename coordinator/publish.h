@@ -9,7 +9,8 @@ struct publish_params {
     const char *latents; /* safetensors file for the latents [C, T, h, w]; NULL: none */
     int quality;
     bool overwrite;
-    void (*progress)(void *context, uint32_t done, uint32_t total); /* frames; NULL allowed */
+    /* After each frame; false stops with LT_CANCELLED. NULL allowed. */
+    bool (*progress)(void *context, uint32_t done, uint32_t total);
     void *context;
 };
 
