@@ -150,9 +150,9 @@ lt_status world_reference(uint32_t kind, struct world_reference *reference_out, 
     world->plan = (struct world_plan){
         .worker_count = 1,
         .job_count = 1,
-        .blob_cache_bytes = 1 << 20,
+        .blob_cache_bytes = 1 << 24,
         .upload_bytes_max = 1 << 20,
-        .credit_bytes = LT_CREDIT_BYTES_DEFAULT,
+        .credit_bytes = LT_CHUNK_BYTES_MAX,
         .heavy = kind == coordinator_heavy_kind(),
     };
     begin(world);
@@ -160,6 +160,8 @@ lt_status world_reference(uint32_t kind, struct world_reference *reference_out, 
         turn(world, kind);
     if (!world->failed && core_find_job(world->core, 1)->state != JOB_STATE_COMPLETED)
         world_fail(world, "job of kind %u does not complete: %s", kind, core_find_job(world->core, 1)->reason);
+    if (!world->failed)
+        check_quiet(world);
     *reference_out = (struct world_reference){world->job[0].latents, world->job[0].frames};
     snprintf(text_out, size, "%s", world->failure);
     end(world);

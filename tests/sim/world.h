@@ -87,6 +87,7 @@ struct world {
     bool failed;
     char failure[512];
     uint64_t events, crashes, retries;
+    uint32_t sent[LT_MESSAGE_COUNT], received[LT_MESSAGE_COUNT], task_count; /* of the coordinator; of the last job */
 };
 
 /* The reference: what each kind of job gives on one worker without faults. */
@@ -131,5 +132,6 @@ int64_t worker_next_us(const struct world *world, uint32_t index);
 
 /* world_check.c */
 void check_sent(struct world *world, const struct lt_packet *packet);
+void check_quiet(struct world *world);
 void check_state(struct world *world);
 void check_final(struct world *world, const struct world_reference *reference);

@@ -2,6 +2,7 @@
  *   fence    an epoch of a task is told to one worker only, in all lives of the coordinator
  *   once     a task is committed once, under the newest epoch anybody was told, and stays committed
  *   books    leases in the table, on the workers, in the graph and in the jobs are the same ones
+ *   quiet    without faults every task is assigned, offered and committed once, and every blob fetched once
  *   replay   a restart gives back what the last flush left (world.c)
  *   bytes    the take's digests equal those of one worker without faults
  *   ends     every job ends once and for all, or says why */
@@ -28,11 +29,34 @@ static void told(struct world *world, const struct lt_peer *peer, uint64_t numbe
     at->owner[epoch] = *peer;
 }
 
+/* WANT names a stream: its upload knows the task. A lease is told by it when a result is adopted. */
+static void wanted(struct world *world, const struct lt_peer *peer, const struct lt_want *want)
+{
+    for (size_t i = 0; i < world->core->upload_count; i++) {
+        const struct upload *upload = &world->core->upload[i];
+        if (upload->receiver.stream == want->stream && lease_peer_equal(&upload->peer, peer))
+            told(world, peer, core_task_number(upload->job, upload->task), want->epoch);
+    }
+}
+
 void check_sent(struct world *world, const struct lt_packet *packet)
 {
     const struct lt_message *message = &packet->message;
+    world->sent[message->kind]++;
     if (message->kind == LT_MESSAGE_ASSIGN)
         told(world, &packet->peer, message->assign.task, message->assign.epoch);
+    if (message->kind == LT_MESSAGE_WANT && message->want.verdict == LT_VERDICT_WANT)
+        wanted(world, &packet->peer, &message->want);
+}
+
+void check_quiet(struct world *world)
+{
+    const uint32_t tasks = world->task_count, fetches = tasks + 2; /* a slice each (or an equal one), two texts */
+    if (world->sent[LT_MESSAGE_ASSIGN] != tasks || world->sent[LT_MESSAGE_WANT] != tasks ||
+        world->sent[LT_MESSAGE_COMMITTED] != tasks || world->received[LT_MESSAGE_FETCH] > fetches)
+        world_fail(world, "quiet: %u tasks took %u assignments, %u offers, %u commits and %u fetches (at most %u expected)", tasks,
+                   world->sent[LT_MESSAGE_ASSIGN], world->sent[LT_MESSAGE_WANT], world->sent[LT_MESSAGE_COMMITTED],
+                   world->received[LT_MESSAGE_FETCH], fetches);
 }
 
 static void check_task(struct world *world, const struct core_job *job, struct world_job *known, uint32_t t)

@@ -125,6 +125,7 @@ static void receive(struct world *world)
     bool got;
     while (world->link->ops->receive(world->link, 0, &packet, &got, &error) == LT_OK && got) {
         core_receive(world->core, &packet, world->now_us);
+        world->received[packet.message.kind]++;
         world->events++;
     }
 }
@@ -228,7 +229,8 @@ void coordinator_submit(struct world *world, uint32_t kind)
     }
     if (!world->failed && add(world, &submit, id, false)) {
         world->job[world->job_count++].kind = kind;
-        if (run_plan(core_job_run(world->core, id))->task_count > WORLD_TASKS_MAX)
+        world->task_count = run_plan(core_job_run(world->core, id))->task_count;
+        if (world->task_count > WORLD_TASKS_MAX)
             world_fail(world, "job of kind %u has too many tasks for the world", kind);
         flush(world);
         add(world, &submit, id, true);
