@@ -32,7 +32,7 @@ struct coordinator {
     struct core *core;
     struct lt_link *link;
     int64_t tick_us; /* next */
-    pthread_t thread; /* of the loop */
+    pthread_t thread; /* of the loop: the one that created it */
     pthread_mutex_t mutex; /* calls and closing */
     pthread_cond_t answered;
     struct call *first, **last;
@@ -234,7 +234,6 @@ static int wait_ms(const struct coordinator *c, int timeout_ms)
 
 lt_status coordinator_step(struct coordinator *c, int timeout_ms, struct lt_error *error)
 {
-    c->thread = pthread_self();
     int wait = wait_ms(c, timeout_ms);
     for (int i = 0; i < PACKETS_PER_STEP; i++, wait = 0) {
         struct lt_packet packet;

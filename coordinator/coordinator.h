@@ -5,9 +5,8 @@
  *   link --packets-----------------------------> loop: decide -> write files, journal commit -> send
  *   clock --------------------------------------+
  *
- * Everything here belongs to the thread that calls coordinator_step (before the first step: that created it), except
- * coordinator_call and coordinator_wake, which any thread may use. A state folder has one coordinator at a time (a lock on it). What a state folder holds:
- * docs/operations.md. */
+ * One thread creates it and calls everything here, except coordinator_call and coordinator_wake, which any thread may
+ * use. A state folder has one coordinator at a time (a lock on it). What a state folder holds: docs/operations.md. */
 #pragma once
 
 #include "coordinator/core.h"

@@ -11,9 +11,9 @@
 #include "kernels/exec.h"
 #include "kernels/kernels.h"
 #include "kernels/quant.h"
+#include "tests/bench/roof.h"
 
 #include <math.h>
-#include <oneapi/dnnl/dnnl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -67,90 +67,6 @@ static float *normal(int64_t count, float scale)
     return data;
 }
 
-/* -- the roof: a square product by plain oneDNN on each thread, weights in the layout it likes best -------------- */
-
-enum { ROOF_SIDE = 1024 };
-
-struct roof_place {
-    dnnl_engine_t engine;
-    dnnl_stream_t stream;
-    dnnl_primitive_t primitive;
-    dnnl_exec_arg_t args[3];
-    void *data[3];
-};
-
-struct roof {
-    int threads;
-    dnnl_data_type_t type;
-    struct roof_place *place;
-};
-
-static void roof_make(void *context, int64_t index, int thread)
-{
-    (void)thread;
-    const struct roof *roof = context;
-    struct roof_place *place = &roof->place[index];
-    dnnl_memory_desc_t side, out, any;
-    dnnl_matmul_desc_t desc;
-    dnnl_primitive_desc_t pd;
-    dnnl_dims_t dims = {ROOF_SIDE, ROOF_SIDE};
-    dnnl_engine_create(&place->engine, dnnl_cpu, 0);
-    dnnl_stream_create(&place->stream, place->engine, dnnl_stream_in_order);
-    dnnl_memory_desc_init_by_tag(&side, 2, dims, roof->type, dnnl_ab);
-    dnnl_memory_desc_init_by_tag(&any, 2, dims, roof->type, dnnl_format_tag_any);
-    dnnl_memory_desc_init_by_tag(&out, 2, dims, dnnl_f32, dnnl_ab);
-    dnnl_matmul_desc_init(&desc, &side, &any, NULL, &out);
-    lt_assert(dnnl_primitive_desc_create(&pd, &desc, NULL, place->engine, NULL) == dnnl_success);
-    dnnl_primitive_create(&place->primitive, pd);
-    const int arg[3] = {DNNL_ARG_SRC, DNNL_ARG_WEIGHTS, DNNL_ARG_DST};
-    const dnnl_query_t query[3] = {dnnl_query_src_md, dnnl_query_weights_md, dnnl_query_dst_md};
-    for (int i = 0; i < 3; i++) {
-        const dnnl_memory_desc_t *md = dnnl_primitive_desc_query_md(pd, query[i], 0);
-        const size_t bytes = dnnl_memory_desc_get_size(md);
-        place->data[i] = take(bytes);
-        memset(place->data[i], 0, bytes);
-        place->args[i].arg = arg[i];
-        dnnl_memory_create(&place->args[i].memory, md, place->engine, place->data[i]);
-    }
-    dnnl_primitive_desc_destroy(pd);
-}
-
-static void roof_part(void *context, int64_t index, int thread)
-{
-    (void)thread;
-    const struct roof_place *place = &((const struct roof *)context)->place[index];
-    for (int i = 0; i < 4; i++)
-        dnnl_primitive_execute(place->primitive, place->stream, 3, place->args);
-}
-
-static double roof_gflops(struct bench *bench)
-{
-    double best = 0;
-    for (int i = 0; i < 3; i++) {
-        const int64_t begin = lt_clock_now_us();
-        lt_exec_parallel(bench->exec, bench->roof->threads, roof_part, bench->roof);
-        const double us = (double)(lt_clock_now_us() - begin);
-        const double flops = 4.0 * bench->roof->threads * 2 * ROOF_SIDE * ROOF_SIDE * ROOF_SIDE;
-        best = fmax(best, flops / us / 1e3);
-    }
-    return best;
-}
-
-static void roof_destroy(struct roof *roof)
-{
-    for (int i = 0; i < roof->threads; i++) {
-        struct roof_place *place = &roof->place[i];
-        for (int j = 0; j < 3; j++) {
-            dnnl_memory_destroy(place->args[j].memory);
-            free(place->data[j]);
-        }
-        dnnl_primitive_destroy(place->primitive);
-        dnnl_stream_destroy(place->stream);
-        dnnl_engine_destroy(place->engine);
-    }
-    free(roof->place);
-}
-
 /* -- cases ------------------------------------------------------------------------------------------------- */
 
 /* Runs an op for the time of a case; gives the fastest run in microseconds. */
@@ -170,7 +86,7 @@ static void roof_destroy(struct roof *roof)
 
 static void print_flops(struct bench *bench, const char *what, double flops, double us, double roof)
 {
-    roof = fmax(roof, roof_gflops(bench));
+    roof = fmax(roof, roof_gflops(bench->roof));
     printf("%-52s %10.2f ms %8.1f GFLOP/s %6.1f %% of %.0f\n", what, us / 1e3, flops / us / 1e3,
            100 * flops / us / 1e3 / roof, roof);
     fflush(stdout);
@@ -197,7 +113,7 @@ static void bench_linear_case(struct bench *bench, enum lt_type type, const floa
                                         .weight = lt_view_2d(weight, type, n, k),
                                         .bias = lt_view_1d(bias, LT_TYPE_F32, n)};
     double us;
-    const double roof = roof_gflops(bench);
+    const double roof = roof_gflops(bench->roof);
     FASTEST(bench, linear, &args, us);
     snprintf(what, sizeof what, "linear %-5s M %lld K %lld N %lld", lt_type_info(type)->name, (long long)m,
              (long long)k, (long long)n);
@@ -239,7 +155,7 @@ static void bench_attention(struct bench *bench)
                                                .scale = 1.0f / sqrtf((float)s[3])};
         char what[96];
         double us;
-        const double roof = roof_gflops(bench);
+        const double roof = roof_gflops(bench->roof);
         FASTEST(bench, attention, &args, us);
         snprintf(what, sizeof what, "attention L %lld S %lld H %lld K %lld", (long long)s[0], (long long)s[1],
                  (long long)s[2], (long long)s[3]);
@@ -288,7 +204,7 @@ static void bench_conv(struct bench *bench)
             args.past = lt_view_4d(in, type, 2, rows, columns, shape[i].ci);
         char what[96];
         double us;
-        const double roof = roof_gflops(bench);
+        const double roof = roof_gflops(bench->roof);
         FASTEST(bench, conv, &args, us);
         snprintf(what, sizeof what, "conv %lldx%lldx%lld %lld to %lld, %lld taps%s", (long long)frames,
                  (long long)(rows * up), (long long)(columns * up), (long long)shape[i].ci, (long long)shape[i].co,
@@ -385,16 +301,10 @@ int main(int argc, char **argv)
     const struct lt_exec_params params = {(int)settings.threads, bf16 ? LT_PRECISION_BF16 : LT_PRECISION_F32};
     must(lt_kernels_select(&bench.kernels, lt_caps_detect(), settings.kernel, &error), &error);
     must(lt_exec_create(&params, &bench.exec, &error), &error);
-    struct roof roof = {.threads = lt_exec_thread_count(bench.exec),
-                        .type = bf16 && lt_caps_detect() & LT_CAP_AVX512_BF16 ? dnnl_bf16 : dnnl_f32};
-    roof.place = calloc((size_t)roof.threads, sizeof *roof.place);
-    lt_assert(roof.place);
-    bench.roof = &roof;
-    for (int i = 0; i < roof.threads; i++)
-        roof_make(&roof, i, 0);
+    bench.roof = roof_create(bench.exec, bf16);
     char caps[64];
     lt_caps_format(lt_caps_detect(), caps, sizeof caps);
-    printf("%d threads, %s, %s; roof %.1f GFLOP/s\n", roof.threads, settings.precision, caps, roof_gflops(&bench));
+    printf("%d threads, %s, %s; roof %.1f GFLOP/s\n", lt_exec_thread_count(bench.exec), settings.precision, caps, roof_gflops(bench.roof));
     const char *only = settings.filter;
     if (!only || strcmp(only, "linear") == 0)
         bench_linear(&bench);
@@ -405,7 +315,7 @@ int main(int argc, char **argv)
     if (!only || strcmp(only, "convert") == 0)
         bench_convert(&bench);
     bench_rows(&bench);
-    roof_destroy(&roof);
+    roof_destroy(&bench.roof);
     lt_exec_destroy(&bench.exec);
     lt_options_free(&command, &settings, &operands);
     return 0;
