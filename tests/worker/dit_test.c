@@ -35,27 +35,33 @@ struct run {
     struct dit *dit;
 };
 
-static void begin(struct run *run, bool image, const char *kernels, enum lt_precision precision)
+static void begin_shape(struct run *run, const struct dit_config *config, size_t tensor_count, const char *kernels,
+                        enum lt_precision precision)
 {
     struct lt_error error;
     struct catalogue catalogue;
     memset(run, 0, sizeof *run);
-    struct dit_config config = {.variant = image ? DIT_VARIANT_I2V_21 : DIT_VARIANT_T2V, .dim = 256, .ffn_dim = 512,
-                                .head_count = 2, .layer_count = 2, .in_channels = image ? 36 : 16, .out_channels = 16,
-                                .text_dim = 48, .freq_dim = 256, .text_len = 8, .image_attention = image,
-                                .epsilon = 1e-6f};
-    assert_ok(catalogue_of_dit(&config, &catalogue, &error));
-    assert_int_equal(catalogue.count, image ? 87 : 69);
+    assert_ok(catalogue_of_dit(config, &catalogue, &error));
+    assert_int_equal(catalogue.count, tensor_count);
     assert_ok(fill_file(path, &catalogue, fill_like_golden, NULL, &error));
     catalogue_fini(&catalogue);
     assert_ok(tensor_file_open(path, &run->file, &error));
     assert_ok(dit_config_detect(run->file, &run->config, &error));
-    run->config.text_len = 8;
-    assert_memory_equal(&run->config, &config, sizeof config);
+    run->config.text_len = config->text_len;
+    assert_memory_equal(&run->config, config, sizeof *config);
     assert_ok(store_load(run->file, NULL, NULL, &run->store, &error));
     assert_ok(lt_kernels_select(&run->kernels, lt_caps_detect(), kernels, &error));
     assert_ok(lt_exec_create(&(struct lt_exec_params){2, precision}, &run->exec, &error));
     assert_ok(dit_create(&run->config, run->store, &run->kernels, run->exec, &run->dit, &error));
+}
+
+static void begin(struct run *run, bool image, const char *kernels, enum lt_precision precision)
+{
+    const struct dit_config config = {.variant = image ? DIT_VARIANT_I2V_21 : DIT_VARIANT_T2V, .dim = 256, .ffn_dim = 512,
+                                .head_count = 2, .layer_count = 2, .in_channels = image ? 36 : 16, .out_channels = 16,
+                                .text_dim = 48, .freq_dim = 256, .text_len = 8, .image_attention = image,
+                                .epsilon = 1e-6f};
+    begin_shape(run, &config, image ? 87 : 69, kernels, precision);
 }
 
 static void end(struct run *run)
@@ -159,6 +165,74 @@ static void tiny_image_to_video_model(void **state)
     end(&run);
 }
 
+static struct lt_view golden(struct lt_safetensors *file, int index, const char *what)
+{
+    char name[64];
+    struct lt_error error;
+    struct lt_view view;
+    snprintf(name, sizeof name, "random-%d.%s", index, what);
+    assert_ok(lt_safetensors_read_f32(file, name, &view, &error));
+    return view;
+}
+
+static float *random_inputs(int index, const char *what, int64_t count)
+{
+    char name[64];
+    float *values = malloc((size_t)count * sizeof *values);
+    snprintf(name, sizeof name, "random-%d.%s", index, what);
+    fill_values(name, values, (size_t)count);
+    return values;
+}
+
+/* tests/golden/dit: three random shapes by diffusers in f64. */
+static void as_diffusers_does(struct lt_safetensors *file, int index, const char *kernels)
+{
+    struct lt_error error;
+    struct run run;
+    struct lt_view shape = golden(file, index, "shape"), want = golden(file, index, "v"), none = {0};
+    const float *s = shape.data;
+    const int64_t layers = (int64_t)s[2], text_dim = (int64_t)s[3], rows = (int64_t)s[6], f = (int64_t)s[7],
+                  h = (int64_t)s[8], w = (int64_t)s[9], count = 16 * f * h * w;
+    const struct dit_config config = {.variant = DIT_VARIANT_T2V, .dim = 128 * (int64_t)s[0], .ffn_dim = (int64_t)s[1],
+                                      .head_count = (int64_t)s[0], .layer_count = layers, .in_channels = 16,
+                                      .out_channels = 16, .text_dim = text_dim, .freq_dim = (int64_t)s[4],
+                                      .text_len = (int64_t)s[5], .epsilon = 1e-6f};
+    begin_shape(&run, &config, (size_t)(15 + 27 * layers), kernels, LT_PRECISION_F32);
+    float *x = random_inputs(index, "x", count), *text = random_inputs(index, "text", rows * text_dim);
+    float *out = malloc((size_t)count * sizeof *out);
+    const struct lt_view text_view = lt_view_2d(text, LT_TYPE_F32, rows, text_dim);
+    struct dit_context *context;
+    assert_ok(dit_context_create(run.dit, &text_view, &none, 1 << 20, &context, &error));
+    const struct dit_inputs inputs = {.x = lt_view_4d(x, LT_TYPE_F32, 16, f, h, w), .timestep = (double)s[10],
+                                      .context = context};
+    struct lt_view v = lt_view_4d(out, LT_TYPE_F32, 16, f, h, w);
+    assert_ok(dit_forward(run.dit, &inputs, &v, &error));
+    double difference = 0, size = 0;
+    for (int64_t i = 0; i < count; i++) {
+        const double expected = (double)((const float *)want.data)[i];
+        difference += ((double)out[i] - expected) * ((double)out[i] - expected);
+        size += expected * expected;
+    }
+    print_message("random-%d, %s: relative error %.2g\n", index, kernels, sqrt(difference / size));
+    assert_true(sqrt(difference / size) <= 2e-4);
+    dit_context_destroy(&context);
+    end(&run);
+    free(x), free(text), free(out), free(shape.data), free(want.data);
+}
+
+static void random_shapes_as_diffusers_does(void **state)
+{
+    (void)state;
+    struct lt_error error;
+    struct lt_safetensors *file;
+    assert_ok(lt_safetensors_open(LT_SOURCE_DIR "/tests/golden/dit/dit.safetensors", &file, &error));
+    for (int index = 0; index < 3; index++) {
+        as_diffusers_does(file, index, "ref");
+        as_diffusers_does(file, index, "best");
+    }
+    lt_safetensors_close(&file);
+}
+
 /* bf16 inputs: relative error 2e-2 of the whole prediction and cosine 0.9995. */
 static void bf16_is_close(void **state)
 {
@@ -229,6 +303,7 @@ int main(void)
         cmocka_unit_test(fill_agrees_with_its_check_values),
         cmocka_unit_test(tiny_text_to_video_model),
         cmocka_unit_test(tiny_image_to_video_model),
+        cmocka_unit_test(random_shapes_as_diffusers_does),
         cmocka_unit_test(bf16_is_close),
         cmocka_unit_test(kept_keys_change_nothing),
         cmocka_unit_test(wrong_inputs_are_refused),
