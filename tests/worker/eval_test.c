@@ -1,0 +1,133 @@
+/* `eval` is how anybody compares us with another implementation: if the command changed numbers on their way from a GGUF
+ * file to the output, every comparison would blame the wrong side. Goldens: dit.md 8.3, in f32, from files of `synth`. */
+#include "tests/test.h"
+
+#include "common/file.h"
+#include "tests/worker/fill.h"
+
+#include <math.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+static char dir[] = "/tmp/longtake-test-XXXXXX";
+
+static int make_dir(void **state)
+{
+    (void)state;
+    return !mkdtemp(dir);
+}
+
+static int remove_dir(void **state)
+{
+    (void)state;
+    return lt_dir_remove(dir, NULL) != LT_OK;
+}
+
+/* Runs longtake-worker in the test's folder; gives its exit code. */
+static int worker(const char *arguments)
+{
+    char line[1024];
+    snprintf(line, sizeof line, "cd %s && %s/longtake-worker %s >out.txt 2>&1", dir, LT_BINARY_DIR, arguments);
+    const int how = system(line);
+    return WIFEXITED(how) ? WEXITSTATUS(how) : -1;
+}
+
+static void write_inputs(int64_t text_rows)
+{
+    char path[300];
+    struct lt_error error;
+    static float x[16 * 2 * 4 * 6], text[9 * 48], timestep[1] = {937};
+    const int64_t one[] = {1};
+    fill_values("input.x", x, LT_COUNT(x));
+    fill_values("input.context", text, LT_COUNT(text));
+    snprintf(path, sizeof path, "%s/inputs.safetensors", dir);
+    const struct lt_named_view tensors[] = {{"x", lt_view_4d(x, LT_TYPE_F32, 16, 2, 4, 6)},
+                                            {"text", lt_view_2d(text, LT_TYPE_F32, text_rows, 48)},
+                                            {"timestep", lt_view_make(timestep, LT_TYPE_F32, 1, one)}};
+    assert_ok(lt_safetensors_write(path, tensors, 3, NULL, 0, &error));
+}
+
+static void near(double got, double want)
+{
+    if (!(fabs(got - want) <= 2e-4 * fmax(1, fabs(want))))
+        fail_msg("got %.9g, expected %.9g", got, want);
+}
+
+/* The golden model with so many of its two layers. */
+static struct lt_view predict(int layers, const char *model, const char *kernel)
+{
+    char path[300], line[512];
+    struct lt_error error;
+    struct lt_safetensors *file;
+    struct lt_view v;
+    snprintf(line, sizeof line,
+             "synth --variant t2v-1.3b --fill golden --dim 256 --ffn 512 --layers %d --text-dim 48 --quant f32 --output %s",
+             layers, model);
+    assert_int_equal(worker(line), 0);
+    snprintf(line, sizeof line,
+             "eval dit --model %s --inputs inputs.safetensors --output v.safetensors --precision f32 --kernel %s "
+             "--set text_len=8 --report report.json", model, kernel);
+    assert_int_equal(worker(line), 0);
+    snprintf(path, sizeof path, "%s/v.safetensors", dir);
+    assert_ok(lt_safetensors_open(path, &file, &error));
+    assert_ok(lt_safetensors_read_f32(file, "v", &v, &error));
+    lt_safetensors_close(&file);
+    assert_true(v.rank == 4 && v.dim[0] == 16 && v.dim[1] == 2 && v.dim[2] == 4 && v.dim[3] == 6);
+    return v;
+}
+
+static double sum(const struct lt_view *v)
+{
+    double total = 0;
+    for (int64_t i = 0; i < lt_view_count(v); i++)
+        total += (double)((const float *)v->data)[i];
+    return total;
+}
+
+static void goldens_from_files_of_synth(void **state)
+{
+    (void)state;
+    static const char *const models[] = {"tiny.gguf", "tiny.safetensors"}, *const kernels[] = {"best", "ref"};
+    write_inputs(5);
+    for (int i = 0; i < 2; i++) {
+        struct lt_view v = predict(2, models[i], kernels[i]);
+        const float *out = v.data;
+        near(out[0], 0.529953995);
+        near(out[1], 2.995117169);
+        near(out[2], 1.476360105);
+        near(out[3], -1.030938421);
+        near(out[((7 * 2 + 1) * 4 + 2) * 6 + 3], 0.791979276);
+        near(sum(&v), 78.787030495);
+        free(v.data);
+        v = predict(1, models[i], kernels[i]);
+        out = v.data;
+        near(out[0], -0.17725913);
+        near(out[1], 3.31844218);
+        near(out[2], 0.85192416);
+        near(sum(&v), 41.43693565);
+        free(v.data);
+    }
+}
+
+static void mistakes_have_their_exit_codes(void **state)
+{
+    (void)state;
+    char path[300];
+    write_inputs(9); /* more rows than text_len */
+    assert_int_equal(worker("eval dit --model tiny.gguf --inputs inputs.safetensors --output no.safetensors "
+                            "--set text_len=8"), 3);
+    assert_int_equal(worker("eval dit --model none.gguf --inputs inputs.safetensors --output no.safetensors"), 4);
+    assert_int_equal(worker("eval audio --model tiny.gguf --inputs inputs.safetensors --output no.safetensors"), 5);
+    assert_int_equal(worker("eval dit --model tiny.gguf"), 2);
+    snprintf(path, sizeof path, "%s/no.safetensors", dir);
+    assert_int_not_equal(access(path, F_OK), 0); /* nothing is left under the output's name */
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(goldens_from_files_of_synth),
+        cmocka_unit_test(mistakes_have_their_exit_codes),
+    };
+    return cmocka_run_group_tests(tests, make_dir, remove_dir);
+}
