@@ -83,6 +83,8 @@ void core_fail_lease(struct core *core, uint32_t index, struct fleet_worker *wor
     snprintf(reason, sizeof reason, "task %u on %s: %s: %s", lease.task, worker ? worker->name : "?",
              lt_status_name(status), text ? text : "");
     task->attempts += rule.charged;
+    if (rule.charged)
+        task->failed_on = lease.peer;
     core_end_lease(core, index);
     core_tell(core, COORDINATOR_TASK_FAILED, job, reason);
     lt_log(LT_LOG_WARN, "task.failed", "job=%u epoch=%llu attempts=%u %s", job->id,

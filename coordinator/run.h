@@ -55,6 +55,7 @@ struct run_task {
     uint64_t epoch;    /* of the last lease; 0: never leased */
     uint32_t attempts; /* charged to it */
     uint32_t lease;    /* index into the lease table, UINT32_MAX: none */
+    struct lt_peer failed_on; /* where the last charged failure was; zero: nowhere in this process */
 };
 struct run_task *run_task(struct run *run, uint32_t task);
 
