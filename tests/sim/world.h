@@ -20,6 +20,7 @@ struct world_plan {
     uint32_t full;               /* sends of 1000 that find the queue full */
     uint32_t damage;             /* chunks of 1000 that lose a bit on the way */
     bool liar;                   /* every chunk from and to worker 1 is damaged, to the end */
+    bool only_liar;              /* and every other machine is well */
     bool fix_crc;                /* … in a way that only the digest of the whole shows */
     uint32_t worker_crash, coordinator_crash, partition, drain, freeze, stall; /* each per 1000 fault rounds */
     uint32_t drain_all;          /* the coordinator drains and starts again, likewise */
@@ -121,6 +122,7 @@ uint32_t coordinator_heavy_kind(void); /* the last of them */
 lt_status coordinator_start(struct world *world, struct lt_error *error);
 void coordinator_crash(struct world *world);
 void coordinator_submit(struct world *world, uint32_t kind);
+void coordinator_cancel(struct world *world, struct world_job *job);
 void coordinator_turn(struct world *world);
 
 /* world_worker.c */

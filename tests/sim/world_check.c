@@ -126,7 +126,7 @@ void check_state(struct world *world)
 /* Machines that fail may fail a job. */
 static bool may_fail(const struct world_plan *plan)
 {
-    return plan->engine_failure > 0 || plan->damage > 0 || plan->liar;
+    return plan->engine_failure > 0 || plan->damage > 0 || (plan->liar && !plan->only_liar);
 }
 
 void check_final(struct world *world, const struct world_reference *reference)

@@ -239,6 +239,13 @@ void coordinator_submit(struct world *world, uint32_t kind)
     free(text[1]);
 }
 
+void coordinator_cancel(struct world *world, struct world_job *job)
+{
+    struct lt_error error;
+    job->cancel_asked |= core_cancel(world->core, job->id, &error) == LT_OK;
+    flush(world);
+}
+
 static void publish(struct world *world)
 {
     struct lt_error error;

@@ -36,6 +36,19 @@ void faults_draw_plan(struct world *world)
         .calm_us = 1000000 + world_draw(world, 20000000),
         .cancel = world_chance(world, 200),
     };
+    if (world_chance(world, 20)) /* nothing else is wrong: that must not cost the job */
+        *plan = (struct world_plan){
+            .worker_count = 2 + world_draw(world, WORLD_WORKERS_MAX - 1),
+            .job_count = plan->job_count,
+            .delay_us_max = 1000,
+            .slow = plan->slow,
+            .liar = true,
+            .only_liar = true,
+            .fix_crc = plan->fix_crc,
+            .blob_cache_bytes = plan->blob_cache_bytes,
+            .upload_bytes_max = plan->upload_bytes_max,
+            .credit_bytes = plan->credit_bytes,
+        };
     plan->two_classes &= !plan->mixed_models; /* else a job may be bound to a class that lacks its model */
 }
 
@@ -112,7 +125,6 @@ static void hurt_worker(struct world *world, uint32_t index)
 static void disturb_coordinator(struct world *world)
 {
     const struct world_plan *plan = &world->plan;
-    struct lt_error error;
     if (world_chance(world, plan->coordinator_crash))
         coordinator_crash(world);
     if (world->failed || world->stalled_until_us > world->now_us)
@@ -123,8 +135,7 @@ static void disturb_coordinator(struct world *world)
         core_drain(world->core);
         world->restart_us = world->now_us + 1 + world_draw(world, 3000000);
     } else if (plan->cancel && world->job_count == plan->job_count && plan->job_count > 1 && world_chance(world, 20)) {
-        struct world_job *last = &world->job[plan->job_count - 1];
-        last->cancel_asked |= core_cancel(world->core, last->id, &error) == LT_OK;
+        coordinator_cancel(world, &world->job[plan->job_count - 1]);
     }
 }
 
