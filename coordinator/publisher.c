@@ -2,6 +2,7 @@
 
 #include "common/file.h"
 #include "common/log.h"
+#include "common/queue.h"
 #include "coordinator/publish.h"
 
 #include <limits.h>
@@ -11,19 +12,14 @@
 #include <stdlib.h>
 #include <string.h>
 
-struct waiting {
-    struct waiting *next;
-    uint32_t job;
-};
+enum { WAITING_MAX = 1 << 16 };
 
 struct publisher {
     char outputs[PATH_MAX - 64];
     int quality;
     struct coordinator *coordinator;
     pthread_t thread;
-    pthread_mutex_t mutex;
-    pthread_cond_t changed;
-    struct waiting *first, **last;
+    struct lt_queue *waiting; /* numbers of jobs */
     atomic_bool stop;
     bool started;
 };
@@ -118,22 +114,10 @@ static void publish_job(struct publisher *p, uint32_t job)
 static void *publisher_main(void *context)
 {
     struct publisher *p = context;
-    pthread_mutex_lock(&p->mutex);
-    for (;;) {
-        while (!p->first && !atomic_load(&p->stop))
-            pthread_cond_wait(&p->changed, &p->mutex);
-        if (atomic_load(&p->stop))
-            break;
-        struct waiting *waiting = p->first;
-        p->first = waiting->next;
-        if (!p->first)
-            p->last = &p->first;
-        pthread_mutex_unlock(&p->mutex);
-        publish_job(p, waiting->job);
-        free(waiting);
-        pthread_mutex_lock(&p->mutex);
-    }
-    pthread_mutex_unlock(&p->mutex);
+    uint32_t job;
+    while (lt_queue_pop(p->waiting, &job, -1) == LT_OK)
+        if (!atomic_load(&p->stop))
+            publish_job(p, job);
     return NULL;
 }
 
@@ -145,10 +129,9 @@ lt_status publisher_create(const struct publisher_params *params, struct publish
     if (!p)
         return lt_fail(error, LT_NO_MEMORY, "no memory for the publisher");
     p->quality = params->quality;
-    p->last = &p->first;
-    pthread_mutex_init(&p->mutex, NULL);
-    pthread_cond_init(&p->changed, NULL);
     lt_status status = lt_path_join(p->outputs, sizeof p->outputs, params->outputs, "", error);
+    if (status == LT_OK)
+        status = lt_queue_create(WAITING_MAX, sizeof(uint32_t), &p->waiting, error);
     if (status == LT_OK && pthread_create(&p->thread, NULL, publisher_main, p) != 0)
         status = lt_fail(error, LT_NO_MEMORY, "cannot start the publisher's thread");
     p->started = status == LT_OK;
@@ -160,11 +143,10 @@ lt_status publisher_create(const struct publisher_params *params, struct publish
     return LT_OK;
 }
 
+/* Before the first event, so before the thread looks at it. */
 void publisher_attach(struct publisher *p, struct coordinator *coordinator)
 {
-    pthread_mutex_lock(&p->mutex);
     p->coordinator = coordinator;
-    pthread_mutex_unlock(&p->mutex);
 }
 
 void publisher_listen(void *publisher, const struct coordinator_event *event)
@@ -172,14 +154,8 @@ void publisher_listen(void *publisher, const struct coordinator_event *event)
     struct publisher *p = publisher;
     if (event->kind != COORDINATOR_JOB_STATE || event->state != JOB_STATE_FINALIZING)
         return;
-    struct waiting *waiting = calloc(1, sizeof *waiting);
-    lt_assert(waiting);
-    waiting->job = event->job;
-    pthread_mutex_lock(&p->mutex);
-    *p->last = waiting;
-    p->last = &waiting->next;
-    pthread_cond_signal(&p->changed);
-    pthread_mutex_unlock(&p->mutex);
+    if (lt_queue_push(p->waiting, &event->job, 0) != LT_OK) /* the loop must not wait for the publisher */
+        lt_log(LT_LOG_ERROR, "publish.full", "job=%u is published after the next start", event->job);
 }
 
 void publisher_destroy(struct publisher **publisher)
@@ -187,19 +163,12 @@ void publisher_destroy(struct publisher **publisher)
     struct publisher *p = *publisher;
     if (!p)
         return;
-    pthread_mutex_lock(&p->mutex);
     atomic_store(&p->stop, true);
-    pthread_cond_signal(&p->changed);
-    pthread_mutex_unlock(&p->mutex);
+    if (p->waiting)
+        lt_queue_close(p->waiting);
     if (p->started)
         pthread_join(p->thread, NULL);
-    while (p->first) {
-        struct waiting *next = p->first->next;
-        free(p->first);
-        p->first = next;
-    }
-    pthread_cond_destroy(&p->changed);
-    pthread_mutex_destroy(&p->mutex);
+    lt_queue_destroy(&p->waiting);
     free(p);
     *publisher = NULL;
 }

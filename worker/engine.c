@@ -3,6 +3,7 @@
 #include "worker/engine.h"
 
 #include "common/file.h"
+#include "common/lru.h"
 #include "common/log.h"
 #include "kernels/kernels.h"
 #include "worker/model/dit.h"
@@ -24,11 +25,9 @@ struct found { /* a model file of the folders */
     struct lt_model_file file;
 };
 
-struct prompt { /* a context kept for the steps to come */
+struct prompt { /* names a context that is kept for the steps to come */
     struct lt_digest text;
     int64_t text_len;
-    struct dit_context *context;
-    uint64_t used;
 };
 
 struct resident {
@@ -48,8 +47,7 @@ struct engine {
     struct resident transformer, decoder;
     struct dit *dit;
     struct vae *vae;
-    struct prompt prompt[PROMPTS_KEPT];
-    uint64_t clock;
+    struct lt_lru *prompts; /* struct prompt -> struct dit_context, of the resident transformer */
 };
 
 /* -- models -------------------------------------------------------------------------------------------------- */
@@ -128,6 +126,12 @@ static lt_status find_model(const struct engine *engine, const struct lt_model_f
 
 /* -- life ---------------------------------------------------------------------------------------------------- */
 
+static void free_prompt(void *value)
+{
+    struct dit_context *context = value;
+    dit_context_destroy(&context);
+}
+
 lt_status engine_create(const struct engine_params *params, struct engine **engine_out, struct lt_error *error)
 {
     struct engine *engine = calloc(1, sizeof *engine);
@@ -138,6 +142,10 @@ lt_status engine_create(const struct engine_params *params, struct engine **engi
     engine->thread_count = params->thread_count;
     lt_status status = lt_kernels_select(&engine->kernels, lt_caps_detect(), params->kernel_selector, error);
     snprintf(engine->kernel_class, sizeof engine->kernel_class, "%s %.24s", kernels, params->kernel_selector);
+    const struct lt_lru_params prompts = {.key_bytes = sizeof(struct prompt), .entries_max = PROMPTS_KEPT,
+                                          .bytes_max = PROMPTS_KEPT * context_bytes, .free_value = free_prompt};
+    if (status == LT_OK)
+        status = lt_lru_create(&prompts, &engine->prompts, error);
     for (size_t i = 0; i < params->model_dir_count && status == LT_OK; i++)
         status = add_folder(engine, params->model_dir[i], error);
     if (status != LT_OK) {
@@ -150,10 +158,8 @@ lt_status engine_create(const struct engine_params *params, struct engine **engi
 
 static void drop_transformer(struct engine *engine)
 {
-    for (int i = 0; i < PROMPTS_KEPT; i++) {
-        dit_context_destroy(&engine->prompt[i].context);
-        engine->prompt[i] = (struct prompt){0};
-    }
+    if (engine->prompts)
+        lt_lru_clear(engine->prompts);
     dit_destroy(&engine->dit);
     store_destroy(&engine->transformer.store);
 }
@@ -171,6 +177,7 @@ void engine_destroy(struct engine **engine)
         return;
     drop_transformer(e);
     drop_decoder(e);
+    lt_lru_destroy(&e->prompts);
     lt_exec_destroy(&e->exec[0]);
     lt_exec_destroy(&e->exec[1]);
     for (size_t i = 0; i < e->model_count; i++)
@@ -275,36 +282,37 @@ out:
     return status;
 }
 
-/* The context of a prompt: a kept one, or a new one in place of the longest unused. */
-static lt_status take_context(struct engine *engine, const struct engine_blob *text, struct dit_context **context_out,
-                              struct lt_error *error)
+struct make_prompt {
+    struct engine *engine;
+    const struct engine_blob *text;
+};
+
+static lt_status make_prompt(void *context, const void *key, void **value_out, uint64_t *bytes_out,
+                             struct lt_error *error)
 {
-    const struct dit_config *config = dit_config(engine->dit);
-    const struct lt_digest digest = lt_sha256(text->data, text->bytes);
-    struct prompt *oldest = &engine->prompt[0];
-    for (int i = 0; i < PROMPTS_KEPT; i++) {
-        struct prompt *prompt = &engine->prompt[i];
-        if (prompt->context && lt_digest_equal(&prompt->text, &digest) && prompt->text_len == config->text_len) {
-            prompt->used = ++engine->clock;
-            *context_out = prompt->context;
-            return LT_OK;
-        }
-        if (prompt->used < oldest->used)
-            oldest = prompt;
-    }
+    const struct make_prompt *make = context;
+    const struct engine_blob *text = make->text;
+    const struct dit_config *config = dit_config(make->engine->dit);
     const size_t row_bytes = (size_t)config->text_dim * sizeof(float);
+    struct dit_context *made;
+    (void)key;
     if (text->bytes == 0 || text->bytes % row_bytes != 0)
         return lt_fail(error, LT_BAD_INPUT, "task: a text of %zu bytes, expected rows of %zu", text->bytes, row_bytes);
     const struct lt_view view = lt_view_2d((void *)text->data, LT_TYPE_F32, (int64_t)(text->bytes / row_bytes),
                                            config->text_dim);
-    dit_context_destroy(&oldest->context);
-    *oldest = (struct prompt){0};
-    LT_TRY(dit_context_create(engine->dit, &view, &(struct lt_view){0}, context_bytes, &oldest->context, error));
-    oldest->text = digest;
-    oldest->text_len = config->text_len;
-    oldest->used = ++engine->clock;
-    *context_out = oldest->context;
+    LT_TRY(dit_context_create(make->engine->dit, &view, &(struct lt_view){0}, context_bytes, &made, error));
+    *value_out = made;
+    *bytes_out = context_bytes; /* what it may grow to */
     return LT_OK;
+}
+
+/* The context of a prompt, to be released. */
+static lt_status take_prompt(struct engine *engine, const struct engine_blob *text, struct lt_lru_entry **prompt_out,
+                             struct lt_error *error)
+{
+    const struct prompt key = {lt_sha256(text->data, text->bytes), dit_config(engine->dit)->text_len};
+    struct make_prompt make = {engine, text};
+    return lt_lru_take(engine->prompts, &key, make_prompt, &make, prompt_out, error);
 }
 
 static lt_status check_finite(const float *values, int64_t count, struct lt_error *error)
@@ -320,13 +328,16 @@ static lt_status predict_one(struct engine *engine, const struct lt_task_spec *s
                              const struct engine_blob *text, struct engine_progress *progress, float *to,
                              struct lt_error *error)
 {
-    struct dit_context *context = NULL;
+    struct lt_lru_entry *prompt;
     struct lt_view v = lt_view_make(to, LT_TYPE_F32, 4, x->dim);
     if (!text)
         return lt_fail(error, LT_BAD_INPUT, "task: its text is missing");
-    LT_TRY(take_context(engine, text, &context, error));
-    return dit_forward(engine->dit, &(struct dit_inputs){.x = *x, .timestep = spec->timestep, .context = context,
-                                                         .done = &progress->done}, &v, error);
+    LT_TRY(take_prompt(engine, text, &prompt, error));
+    const struct dit_inputs inputs = {.x = *x, .timestep = spec->timestep, .context = lt_lru_value(prompt),
+                                      .done = &progress->done};
+    const lt_status status = dit_forward(engine->dit, &inputs, &v, error);
+    lt_lru_release(engine->prompts, prompt);
+    return status;
 }
 
 static lt_status predict(struct engine *engine, const struct lt_task_spec *spec, const struct engine_blob *blobs,
