@@ -153,28 +153,28 @@ static lt_status get_take(struct api *api, const struct settings *settings, uint
 
 /* -- commands ------------------------------------------------------------------------------------------------- */
 
+struct command_act {
+    action *act;
+};
+
+static lt_status start(void *context, const void *settings, const struct lt_operands *operands, struct lt_error *error)
+{
+    const struct command_act *command = context;
+    const struct settings *s = settings;
+    struct api *api;
+    uint32_t job = 0;
+    if (operands->count)
+        LT_TRY(api_job_number(operands->item[0], &job, error));
+    LT_TRY(api_open(s->url, s->token_file, &api, error));
+    const lt_status status = command->act(api, s, job, error);
+    api_close(&api);
+    return status;
+}
+
 static int run(const struct lt_command *command, int argc, char **argv, action *act)
 {
-    struct settings settings;
-    struct lt_operands operands;
-    struct lt_error error;
-    struct api *api = NULL;
-    uint32_t job = 0;
-    bool help;
-    lt_status status = lt_options_parse(command, argc, argv, &settings, sizeof settings, &operands, &help, &error);
-    if (status == LT_OK && !help) {
-        if (operands.count)
-            status = api_job_number(operands.item[0], &job, &error);
-        if (status == LT_OK)
-            status = api_open(settings.url, settings.token_file, &api, &error);
-        if (status == LT_OK)
-            status = act(api, &settings, job, &error);
-        api_close(&api);
-    }
-    if (status != LT_OK)
-        fprintf(stderr, "%s: %s\n", command->program, error.text);
-    lt_options_free(command, &settings, &operands);
-    return lt_status_exit_code(status);
+    struct command_act context = {act};
+    return lt_command_main(command, argc, argv, sizeof(struct settings), start, &context);
 }
 
 int client_jobs(int argc, char **argv)

@@ -143,17 +143,14 @@ static lt_status run(const struct settings *settings, struct lt_error *error)
     return status;
 }
 
+static lt_status start(void *context, const void *settings, const struct lt_operands *operands, struct lt_error *error)
+{
+    (void)context;
+    (void)operands;
+    return run(settings, error);
+}
+
 int client_coordinator(int argc, char **argv)
 {
-    struct settings settings;
-    struct lt_operands operands;
-    struct lt_error error;
-    bool help;
-    lt_status status = lt_options_parse(&command, argc, argv, &settings, sizeof settings, &operands, &help, &error);
-    if (status == LT_OK && !help)
-        status = run(&settings, &error);
-    if (status != LT_OK)
-        fprintf(stderr, "longtake coordinator: %s\n", error.text);
-    lt_options_free(&command, &settings, &operands);
-    return lt_status_exit_code(status);
+    return lt_command_main(&command, argc, argv, sizeof(struct settings), start, NULL);
 }

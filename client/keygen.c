@@ -25,21 +25,19 @@ static const struct lt_command command = {
     .option_count = LT_COUNT(options),
 };
 
+static lt_status start(void *context, const void *settings, const struct lt_operands *operands, struct lt_error *error)
+{
+    const char *output = ((const struct settings *)settings)->output;
+    (void)context;
+    (void)operands;
+    if (!output)
+        return lt_fail(error, LT_USAGE, "--output is needed");
+    LT_TRY(lt_keygen(output, error));
+    printf("%s (secret) and %s.pub (public)\n", output, output);
+    return LT_OK;
+}
+
 int client_keygen(int argc, char **argv)
 {
-    struct settings settings;
-    struct lt_operands operands;
-    struct lt_error error;
-    bool help;
-    lt_status status = lt_options_parse(&command, argc, argv, &settings, sizeof settings, &operands, &help, &error);
-    if (status == LT_OK && !help && !settings.output)
-        status = lt_fail(&error, LT_USAGE, "--output is needed");
-    if (status == LT_OK && !help)
-        status = lt_keygen(settings.output, &error);
-    if (status == LT_OK && !help)
-        printf("%s (secret) and %s.pub (public)\n", settings.output, settings.output);
-    if (status != LT_OK)
-        fprintf(stderr, "longtake keygen: %s\n", error.text);
-    lt_options_free(&command, &settings, &operands);
-    return lt_status_exit_code(status);
+    return lt_command_main(&command, argc, argv, sizeof(struct settings), start, NULL);
 }

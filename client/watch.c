@@ -118,17 +118,13 @@ static lt_status run(const char *text, const struct settings *s, struct lt_error
     return status;
 }
 
+static lt_status start(void *context, const void *settings, const struct lt_operands *operands, struct lt_error *error)
+{
+    (void)context;
+    return run(operands->item[0], settings, error);
+}
+
 int client_watch(int argc, char **argv)
 {
-    struct settings settings;
-    struct lt_operands operands;
-    struct lt_error error;
-    bool help;
-    lt_status status = lt_options_parse(&command, argc, argv, &settings, sizeof settings, &operands, &help, &error);
-    if (status == LT_OK && !help)
-        status = run(operands.item[0], &settings, &error);
-    if (status != LT_OK)
-        fprintf(stderr, "longtake watch: %s\n", error.text);
-    lt_options_free(&command, &settings, &operands);
-    return lt_status_exit_code(status);
+    return lt_command_main(&command, argc, argv, sizeof(struct settings), start, NULL);
 }

@@ -336,17 +336,20 @@ void lt_options_help(const struct lt_command *command, FILE *to)
         fprintf(to, "\nExamples:\n%s\n", command->examples);
 }
 
-void lt_options_markdown(const struct lt_command *command, FILE *to)
+int lt_command_main(const struct lt_command *command, int argc, char **argv, size_t settings_bytes, lt_command_run *run,
+                    void *context)
 {
-    fprintf(to, "## %s\n\n%s\n\n", command->program, command->summary);
-    fprintf(to, "| option | environment | default | what it does |\n|---|---|---|---|\n");
-    for (size_t i = 0; i < command->option_count; i++) {
-        const struct lt_option *option = &command->options[i];
-        char left[128], environment[NAME_MAX_BYTES];
-        label(option, left, sizeof left);
-        environment_name(option, environment);
-        fprintf(to, "| `%s` | `%s` | %s | %s |\n", left, environment,
-                option->default_text ? option->default_text : "", option->help);
-    }
-    fprintf(to, "\n");
+    struct lt_operands operands = {0};
+    struct lt_error error = {0};
+    bool help = false;
+    void *settings = calloc(1, settings_bytes);
+    lt_assert(settings);
+    lt_status status = lt_options_parse(command, argc, argv, settings, settings_bytes, &operands, &help, &error);
+    if (status == LT_OK && !help)
+        status = run(context, settings, &operands, &error);
+    if (status != LT_OK)
+        fprintf(stderr, "%s: %s\n", command->program, error.text);
+    lt_options_free(command, settings, &operands);
+    free(settings);
+    return lt_status_exit_code(status);
 }

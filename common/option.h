@@ -67,8 +67,13 @@ lt_status lt_options_parse(const struct lt_command *command, int argc, char **ar
                            struct lt_error *error);
 void lt_options_free(const struct lt_command *command, void *settings, struct lt_operands *operands);
 void lt_options_help(const struct lt_command *command, FILE *to);
-/* One markdown table, for docs/configuration.md. */
-void lt_options_markdown(const struct lt_command *command, FILE *to);
+
+/* The whole of a command: parses, prints --help, runs, prints "program: error" to stderr. Gives the exit code. `settings`
+ * is the struct of `settings_bytes` that the options name. */
+typedef lt_status lt_command_run(void *context, const void *settings, const struct lt_operands *operands,
+                                 struct lt_error *error);
+int lt_command_main(const struct lt_command *command, int argc, char **argv, size_t settings_bytes, lt_command_run *run,
+                    void *context);
 
 /* "1.5GiB" -> bytes; "12" -> 12. */
 bool lt_size_parse(const char *text, uint64_t *bytes_out);

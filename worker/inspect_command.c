@@ -41,20 +41,13 @@ static lt_status run(const char *path, bool json, struct lt_error *error)
     return status;
 }
 
+static lt_status start(void *context, const void *settings, const struct lt_operands *operands, struct lt_error *error)
+{
+    (void)context;
+    return run(operands->item[0], ((const struct settings *)settings)->json, error);
+}
+
 int worker_inspect(int argc, char **argv)
 {
-    struct settings settings;
-    struct lt_operands operands;
-    struct lt_error error;
-    bool help = false;
-    lt_status status = lt_options_parse(&command, argc, argv, &settings, sizeof settings, &operands,
-                                        &help, &error);
-    if (status == LT_OK) {
-        if (!help)
-            status = run(operands.item[0], settings.json, &error);
-        lt_options_free(&command, &settings, &operands);
-    }
-    if (status != LT_OK)
-        fprintf(stderr, "longtake-worker inspect: %s\n", error.text);
-    return lt_status_exit_code(status);
+    return lt_command_main(&command, argc, argv, sizeof(struct settings), start, NULL);
 }

@@ -101,20 +101,14 @@ static lt_status run(const struct settings *settings, struct lt_error *error)
     return LT_OK;
 }
 
+static lt_status start(void *context, const void *settings, const struct lt_operands *operands, struct lt_error *error)
+{
+    (void)context;
+    (void)operands;
+    return run(settings, error);
+}
+
 int worker_synth(int argc, char **argv)
 {
-    struct settings settings;
-    struct lt_operands operands;
-    struct lt_error error;
-    bool help = false;
-    lt_status status = lt_options_parse(&command, argc, argv, &settings, sizeof settings, &operands,
-                                        &help, &error);
-    if (status == LT_OK) {
-        if (!help)
-            status = run(&settings, &error);
-        lt_options_free(&command, &settings, &operands);
-    }
-    if (status != LT_OK)
-        fprintf(stderr, "longtake-worker synth: %s\n", error.text);
-    return lt_status_exit_code(status);
+    return lt_command_main(&command, argc, argv, sizeof(struct settings), start, NULL);
 }
