@@ -17,6 +17,7 @@ struct check {
     uint64_t drawn;
     bool bf16;
     int failures, comparisons;
+    int64_t ref_us, best_us; /* of the cases of an op */
     const char *op;
     char what[160]; /* the shapes of the case, for messages */
 };

@@ -1,7 +1,7 @@
 /* Holds every fast op to the reference over random shapes. If it failed, a worker would send predictions that no
  * other machine agrees with: texture instead of a picture, or seams where workers change.
  *
- *   check-kernels [--list] [--filter OP] [--seed N] [--repeat N] [--precision f32|bf16|both] */
+ *   check-kernels [--list] [--filter OP] [--seed N] [--repeat N] [--precision f32|bf16|both] [--bench] */
 #include "tests/kernels/check.h"
 
 #include "common/option.h"
@@ -10,7 +10,7 @@
 #include <string.h>
 
 struct settings {
-    bool list;
+    bool list, bench;
     const char *filter, *precision;
     int64_t seed, repeat;
 };
@@ -20,6 +20,8 @@ static const struct lt_option options[] = {
     LT_OPTION(struct settings, filter, TEXT, "OP", NULL, .help = "check this op only"),
     LT_OPTION(struct settings, seed, INT, "N", "1", .help = "first seed; a failure prints the one to repeat"),
     LT_OPTION(struct settings, repeat, INT, "N", "20", .min = 1, .max = 1e9, .help = "random cases an op"),
+    LT_OPTION(struct settings, bench, FLAG, NULL, NULL,
+              .help = "also print the time of both variants (small shapes; kernels-bench has the large ones)"),
     LT_OPTION(struct settings, precision, TEXT, "P", "both", .choices = "f32|bf16|both", .help = "of GEMM inputs"),
 };
 static const struct lt_command command = {
@@ -50,6 +52,7 @@ static int run_all(const struct settings *settings, const struct lt_kernels *ref
             continue;
         check.op = ops[i].name;
         check.comparisons = 0;
+        check.ref_us = check.best_us = 0;
         const int before = check.failures;
         for (int64_t n = 0; n < settings->repeat; n++) {
             check.seed = (uint64_t)(settings->seed + n);
@@ -57,8 +60,12 @@ static int run_all(const struct settings *settings, const struct lt_kernels *ref
             ops[i].run(&check);
             check_release(&check);
         }
-        printf("%-14s %-5s %4d comparisons %s\n", ops[i].name, check.bf16 ? "bf16" : "f32", check.comparisons,
+        printf("%-14s %-5s %4d comparisons %s", ops[i].name, check.bf16 ? "bf16" : "f32", check.comparisons,
                check.failures == before ? "ok" : "FAILED");
+        if (settings->bench)
+            printf("  ref %9.2f ms  best %9.2f ms  %6.1f times faster", (double)check.ref_us * 1e-3,
+                   (double)check.best_us * 1e-3, (double)check.ref_us / (double)(check.best_us ? check.best_us : 1));
+        printf("\n");
     }
     lt_exec_destroy(&check.exec);
     lt_exec_destroy(&check.other);

@@ -3,6 +3,7 @@
  * inputs, so what is left is the order of f32 sums, and for attention the rounding of probabilities (2^-9). */
 #include "tests/kernels/check.h"
 
+#include "common/clock.h"
 #include "common/safetensors.h"
 
 #include <math.h>
@@ -14,15 +15,19 @@ static const enum lt_type weight_types[] = {LT_TYPE_F32,  LT_TYPE_F16,  LT_TYPE_
                                             LT_TYPE_Q4_1, LT_TYPE_Q5_0, LT_TYPE_Q5_1, LT_TYPE_Q2_K, LT_TYPE_Q3_K,
                                             LT_TYPE_Q4_K, LT_TYPE_Q5_K, LT_TYPE_Q6_K};
 
-/* Runs op three times into want (reference), got and again (other threads); compares. */
+/* Runs op three times (timed) into want (reference), got and again (other threads); compares. */
 #define RUN(op, args_, out_, want_, got_, again_, count_, bound_)                                  \
     do {                                                                                           \
         struct lt_error error_;                                                                    \
         struct lt_##op##_args a_ = args_;                                                          \
         a_.out_.data = want_;                                                                      \
+        int64_t begin_ = lt_clock_now_us();                                                        \
         check_status(check, lt_##op(check->ref, check->exec, &a_, &error_), &error_);              \
+        check->ref_us += lt_clock_now_us() - begin_;                                               \
         a_.out_.data = got_;                                                                       \
+        begin_ = lt_clock_now_us();                                                                \
         check_status(check, lt_##op(check->best, check->exec, &a_, &error_), &error_);             \
+        check->best_us += lt_clock_now_us() - begin_;                                              \
         a_.out_.data = again_;                                                                     \
         check_status(check, lt_##op(check->best, check->other, &a_, &error_), &error_);            \
         check_close(check, got_, want_, count_, bound_);                                           \
