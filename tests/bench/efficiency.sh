@@ -1,13 +1,14 @@
 #!/usr/bin/env bash
-# Parallel efficiency: one job of nine windows on one worker of one thread, then on two. Seconds of the predictions and
-# decodes only (first lease to last result): starting processes and writing the mp4 are not what is compared.
+# Parallel efficiency: one job of thirteen windows and sixteen steps on one worker of one thread, then on two. Seconds
+# of the predictions and
+# decodes with the start of the processes; writing the mp4 is left out.
 #   tests/bench/efficiency.sh BUILD_DIR [PAIRS]
 . "$(dirname "$0")/../system/lib.sh"
 
 "$build/longtake-worker" synth --variant t2v-1.3b --dim 512 --ffn 1024 --layers 8 --text-dim 64 --quant q8_0 --output t2v.gguf
 "$build/longtake-worker" synth --variant vae-z16 --dim 16 --seed 2 --output vae.safetensors
 "$build/longtake-worker" synth --variant text --text-dim 64 --tokens 20 --seed 3 --output prompt.safetensors
-make_job job.json 161 6
+make_job job.json 161 16
 sed -i 's/"segment": 8/"segment": 4/' job.json
 
 seconds() { # REPORT: busy seconds of all workers, and of the render without its publishing
