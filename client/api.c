@@ -11,7 +11,12 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum { TOKEN_BYTES_MAX = 1024, CONNECT_SECONDS = 10, STALLED_SECONDS = 60, ANSWER_BYTES_MAX = 64 << 20 };
+enum {
+    TOKEN_BYTES_MAX = 1024,
+    CONNECT_SECONDS = 10,
+    STALLED_SECONDS = 60,
+    ANSWER_BYTES_MAX = 64 << 20
+};
 
 struct api {
     CURL *curl;
@@ -20,13 +25,13 @@ struct api {
 };
 
 struct answer {
-    FILE *file;  /* what a good answer is written to; NULL: memory */
+    FILE *file; /* what a good answer is written to; NULL: memory */
     CURL *curl;
     char *data;
     size_t bytes;
 };
 
-/* -- life ----------------------------------------------------------------------------------------------------- */
+/* -- life -------------------------------------------------------------------------------------- */
 
 static lt_status read_token(struct api *api, const char *path, struct lt_error *error)
 {
@@ -34,13 +39,15 @@ static lt_status read_token(struct api *api, const char *path, struct lt_error *
     size_t bytes;
     LT_TRY(lt_file_read(path, TOKEN_BYTES_MAX, &data, &bytes, error));
     const size_t length = strcspn(data, "\r\n");
-    snprintf(api->authorization, sizeof api->authorization, "Authorization: Bearer %.*s", (int)length, (char *)data);
+    snprintf(api->authorization, sizeof api->authorization, "Authorization: Bearer %.*s",
+             (int)length, (char *)data);
     explicit_bzero(data, bytes);
     free(data);
     return length ? LT_OK : lt_fail(error, LT_BAD_INPUT, "%s: the token is empty", path);
 }
 
-lt_status api_open(const char *url, const char *token_file, struct api **api_out, struct lt_error *error)
+lt_status api_open(const char *url, const char *token_file, struct api **api_out,
+                   struct lt_error *error)
 {
     struct api *api = calloc(1, sizeof *api);
     if (!api)
@@ -49,8 +56,10 @@ lt_status api_open(const char *url, const char *token_file, struct api **api_out
     while (length > 0 && url[length - 1] == '/')
         length--;
     lt_status status = LT_OK;
-    if (length >= sizeof api->url || (strncmp(url, "http://", 7) != 0 && strncmp(url, "https://", 8) != 0))
-        status = lt_fail(error, LT_USAGE, "--url '%s': expected http://host:port or https://host:port", url);
+    if (length >= sizeof api->url ||
+        (strncmp(url, "http://", 7) != 0 && strncmp(url, "https://", 8) != 0))
+        status = lt_fail(error, LT_USAGE,
+                         "--url '%s': expected http://host:port or https://host:port", url);
     snprintf(api->url, sizeof api->url, "%.*s", (int)(length < sizeof api->url ? length : 0), url);
     if (status == LT_OK && token_file)
         status = read_token(api, token_file, error);
@@ -70,12 +79,12 @@ void api_close(struct api **api)
         return;
     if ((*api)->curl)
         curl_easy_cleanup((*api)->curl);
-    explicit_bzero((*api)->authorization, sizeof (*api)->authorization);
+    explicit_bzero((*api)->authorization, sizeof(*api)->authorization);
     free(*api);
     *api = NULL;
 }
 
-/* -- requests ------------------------------------------------------------------------------------------------- */
+/* -- requests ---------------------------------------------------------------------------------- */
 
 static size_t take_bytes(char *data, size_t size, size_t count, void *context)
 {
@@ -98,19 +107,23 @@ static size_t take_bytes(char *data, size_t size, size_t count, void *context)
 }
 
 /* {"error": {"status": "NOT_FOUND", "text": …}} back to what it was. */
-static lt_status refused(const struct api *api, const char *path, long code, const json_t *json, struct lt_error *error)
+static lt_status refused(const struct api *api, const char *path, long code, const json_t *json,
+                         struct lt_error *error)
 {
     const char *name = NULL, *text = NULL;
     if (json)
-        json_unpack((json_t *)(uintptr_t)json, "{s:{s:s, s:s}}", "error", "status", &name, "text", &text);
+        json_unpack((json_t *)(uintptr_t)json, "{s:{s:s, s:s}}", "error", "status", &name, "text",
+                    &text);
     for (int status = 1; name && status < LT_STATUS_COUNT; status++)
         if (strcmp(name, lt_status_name((lt_status)status)) == 0)
             return lt_fail(error, (lt_status)status, "%s", text);
-    return lt_fail(error, LT_LINK, "%s%s: HTTP %ld; is this a longtake coordinator?", api->url, path, code);
+    return lt_fail(error, LT_LINK, "%s%s: HTTP %ld; is this a longtake coordinator?", api->url,
+                   path, code);
 }
 
-static lt_status perform(struct api *api, const char *path, const void *body, size_t bytes, const char *type,
-                         struct answer *answer, long *code_out, struct lt_error *error)
+static lt_status perform(struct api *api, const char *path, const void *body, size_t bytes,
+                         const char *type, struct answer *answer, long *code_out,
+                         struct lt_error *error)
 {
     char url[1024], content[128], reason[CURL_ERROR_SIZE] = "";
     struct curl_slist *headers = NULL;
@@ -141,18 +154,19 @@ static lt_status perform(struct api *api, const char *path, const void *body, si
     curl_easy_getinfo(api->curl, CURLINFO_RESPONSE_CODE, code_out);
     curl_slist_free_all(headers);
     if (result != CURLE_OK)
-        return lt_fail(error, LT_LINK, "%s: %s. Is the coordinator running there? (--url)", api->url,
-                       reason[0] ? reason : curl_easy_strerror(result));
+        return lt_fail(error, LT_LINK, "%s: %s. Is the coordinator running there? (--url)",
+                       api->url, reason[0] ? reason : curl_easy_strerror(result));
     return LT_OK;
 }
 
-lt_status api_json(struct api *api, const char *path, const void *body, size_t bytes, const char *type,
-                   json_t **json_out, struct lt_error *error)
+lt_status api_json(struct api *api, const char *path, const void *body, size_t bytes,
+                   const char *type, json_t **json_out, struct lt_error *error)
 {
     struct answer answer = {0};
     long code = 0;
     lt_status status = perform(api, path, body, bytes, type, &answer, &code, error);
-    json_t *json = status == LT_OK && answer.data ? json_loadb(answer.data, answer.bytes, 0, NULL) : NULL;
+    json_t *json =
+        status == LT_OK && answer.data ? json_loadb(answer.data, answer.bytes, 0, NULL) : NULL;
     if (status == LT_OK && (code / 100 != 2 || !json))
         status = refused(api, path, code, json, error);
     free(answer.data);
@@ -164,14 +178,16 @@ lt_status api_json(struct api *api, const char *path, const void *body, size_t b
     return LT_OK;
 }
 
-static lt_status download(struct api *api, const char *path, const char *part, struct lt_error *error)
+static lt_status download(struct api *api, const char *path, const char *part,
+                          struct lt_error *error)
 {
     struct answer answer = {.file = fopen(part, "wb")};
     long code = 0;
     if (!answer.file)
         return lt_fail(error, LT_IO, "%s: cannot create: %s", part, strerror(errno));
     lt_status status = perform(api, path, NULL, 0, NULL, &answer, &code, error);
-    json_t *json = status == LT_OK && answer.data ? json_loadb(answer.data, answer.bytes, 0, NULL) : NULL;
+    json_t *json =
+        status == LT_OK && answer.data ? json_loadb(answer.data, answer.bytes, 0, NULL) : NULL;
     if (status == LT_OK && code != 200)
         status = refused(api, path, code, json, error);
     if ((fflush(answer.file) != 0 || fsync(fileno(answer.file)) != 0) && status == LT_OK)
@@ -182,14 +198,16 @@ static lt_status download(struct api *api, const char *path, const char *part, s
     return status;
 }
 
-lt_status api_download(struct api *api, const char *path, const char *file, bool overwrite, struct lt_error *error)
+lt_status api_download(struct api *api, const char *path, const char *file, bool overwrite,
+                       struct lt_error *error)
 {
     char part[PATH_MAX];
     struct stat info;
     if (snprintf(part, sizeof part, "%s.part", file) >= (int)sizeof part)
         return lt_fail(error, LT_BAD_INPUT, "%s: path too long", file);
     if (!overwrite && stat(file, &info) == 0)
-        return lt_fail(error, LT_CONFLICT, "%s: it exists already; give --overwrite or another name", file);
+        return lt_fail(error, LT_CONFLICT,
+                       "%s: it exists already; give --overwrite or another name", file);
     lt_status status = download(api, path, part, error);
     if (status == LT_OK && rename(part, file) != 0)
         status = lt_fail(error, LT_IO, "%s: cannot rename: %s", part, strerror(errno));
@@ -204,7 +222,8 @@ lt_status api_job_number(const char *text, uint32_t *job_out, struct lt_error *e
     errno = 0;
     const unsigned long number = strtoul(text, &end, 10);
     if (text[0] < '0' || text[0] > '9' || *end || errno != 0 || number > UINT32_MAX)
-        return lt_fail(error, LT_USAGE, "'%s' is not a job's number ('longtake jobs' lists them)", text);
+        return lt_fail(error, LT_USAGE, "'%s' is not a job's number ('longtake jobs' lists them)",
+                       text);
     *job_out = (uint32_t)number;
     return LT_OK;
 }

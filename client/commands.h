@@ -5,7 +5,7 @@
 #define CLIENT_COMMAND_LIST(X)                                                                     \
     X("render", client_render, "render a job on this machine, on its own workers")                 \
     X("plan", client_plan, "show what a job will do, and run nothing")                             \
-    X("coordinator", client_coordinator, "run a farm's centre: workers and clients connect to it")  \
+    X("coordinator", client_coordinator, "run a farm's centre: workers and clients connect to it") \
     X("submit", client_submit, "give a job to a farm")                                             \
     X("watch", client_watch, "follow a job to its end")                                            \
     X("jobs", client_jobs, "list the jobs of a farm")                                              \

@@ -23,7 +23,8 @@ static lt_status find_program(struct crew *crew, struct lt_error *error)
         snprintf(crew->program, sizeof crew->program, "%.4000s/longtake-worker", dirname(own));
     }
     if (access(crew->program, X_OK) != 0)
-        return lt_fail(error, LT_NOT_FOUND, "%s: no worker program there; name it with --worker-program", crew->program);
+        return lt_fail(error, LT_NOT_FOUND,
+                       "%s: no worker program there; name it with --worker-program", crew->program);
     return LT_OK;
 }
 
@@ -42,8 +43,9 @@ static void exec_worker(const struct crew *crew, int index)
         dup2(fd, STDERR_FILENO);
     }
     setsid(); /* Ctrl-C in the terminal is for the coordinator, which drains its workers */
-    const char *const fixed[] = {crew->program, "run", "--coordinator", crew->params.endpoint, "--name", name,
-                                 "--threads", threads, "--exit-with-parent"};
+    const char *const fixed[] = {crew->program,         "run",    "--coordinator",
+                                 crew->params.endpoint, "--name", name,
+                                 "--threads",           threads,  "--exit-with-parent"};
     for (size_t i = 0; i < LT_COUNT(fixed); i++)
         argv[count++] = fixed[i];
     for (size_t i = 0; i < crew->params.model_count && i < 64; i++) {
@@ -60,7 +62,8 @@ static lt_status start_one(struct crew *crew, int index, struct lt_error *error)
 {
     const pid_t pid = fork();
     if (pid < 0)
-        return lt_fail(error, LT_NO_MEMORY, "cannot start worker %d: %s", index + 1, strerror(errno));
+        return lt_fail(error, LT_NO_MEMORY, "cannot start worker %d: %s", index + 1,
+                       strerror(errno));
     if (pid == 0)
         exec_worker(crew, index);
     crew->pid[index] = pid;
@@ -86,11 +89,12 @@ lt_status crew_watch(struct crew *crew, struct lt_error *error)
         if (crew->closing)
             continue;
         crew->deaths++;
-        lt_log(LT_LOG_WARN, "worker.died", "worker=%d %s=%d", i + 1, WIFSIGNALED(how) ? "signal" : "exit",
+        lt_log(LT_LOG_WARN, "worker.died", "worker=%d %s=%d", i + 1,
+               WIFSIGNALED(how) ? "signal" : "exit",
                WIFSIGNALED(how) ? WTERMSIG(how) : WEXITSTATUS(how));
         if (++crew->restarts[i] > CREW_RESTARTS_MAX)
-            return lt_fail(error, LT_LINK, "worker %d died %d times; its log: %s/worker-%d.log", i + 1, crew->restarts[i],
-                           crew->params.log_dir, i + 1);
+            return lt_fail(error, LT_LINK, "worker %d died %d times; its log: %s/worker-%d.log",
+                           i + 1, crew->restarts[i], crew->params.log_dir, i + 1);
         LT_TRY(start_one(crew, i, error));
     }
     return LT_OK;

@@ -1,4 +1,5 @@
-/* The worker processes of an embedded farm: started, watched, started again when they die, and ended. */
+/* The worker processes of an embedded farm: started, watched, started again when they die, and
+ * ended. */
 #pragma once
 
 #include "common/status.h"
@@ -8,11 +9,11 @@
 enum { CREW_MAX = 256, CREW_RESTARTS_MAX = 5 };
 
 struct crew_params {
-    const char *program;        /* longtake-worker; NULL: beside this program */
+    const char *program; /* longtake-worker; NULL: beside this program */
     const char *endpoint;
-    const char *const *models;  /* folders and files */
+    const char *const *models; /* folders and files */
     size_t model_count;
-    const char *log_dir;        /* worker-<n>.log */
+    const char *log_dir; /* worker-<n>.log */
     int worker_count, thread_count;
 };
 
@@ -26,8 +27,9 @@ struct crew {
 };
 
 lt_status crew_start(struct crew *crew, const struct crew_params *params, struct lt_error *error);
-/* Notices dead workers and starts them again. LT_LINK: one died too often; the text names its log. */
+/* Notices dead workers and starts them again. LT_LINK: one died too often; the text names its log.
+ */
 lt_status crew_watch(struct crew *crew, struct lt_error *error);
 int crew_alive(struct crew *crew);
-void crew_close(struct crew *crew);          /* from now on, dead ones stay dead */
+void crew_close(struct crew *crew); /* from now on, dead ones stay dead */
 void crew_signal(struct crew *crew, int signal);

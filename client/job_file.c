@@ -17,7 +17,8 @@ lt_status job_file_read(const char *path, struct job_file *file_out, struct lt_e
         return lt_fail(error, LT_BAD_INPUT, "%s: path too long", path);
     LT_TRY(lt_file_read(path, JOB_BYTES_MAX, &data, &file.bytes, error));
     file.json = data;
-    snprintf(file.dir, sizeof file.dir, "%.*s", slash ? (int)(slash - path) : 1, slash ? path : ".");
+    snprintf(file.dir, sizeof file.dir, "%.*s", slash ? (int)(slash - path) : 1,
+             slash ? path : ".");
     if (slash == path)
         snprintf(file.dir, sizeof file.dir, "/");
     lt_arena_init(&file.arena, 0);

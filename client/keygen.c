@@ -11,13 +11,16 @@ struct settings {
 };
 
 static const struct lt_option options[] = {
-    LT_OPTION(struct settings, output, TEXT, "FILE", NULL, .help = "where the secret key goes; FILE.pub is the public one"),
+    LT_OPTION(struct settings, output, TEXT, "FILE", NULL,
+              .help = "where the secret key goes; FILE.pub is the public one"),
 };
 static const struct lt_command command = {
     .program = "longtake keygen",
     .usage = "--output FILE",
-    .summary = "Makes a CURVE key pair: FILE (secret, readable by you only) and FILE.pub (to be shown to others).\n"
-               "A farm on a network needs one for the coordinator and one for each worker; the coordinator's --authorized\n"
+    .summary = "Makes a CURVE key pair: FILE (secret, readable by you only) and FILE.pub (to be "
+               "shown to others).\n"
+               "A farm on a network needs one for the coordinator and one for each worker; the "
+               "coordinator's --authorized\n"
                "file lists the workers' public keys, one a line.",
     .examples = "  longtake keygen --output farm.key\n"
                 "  longtake keygen --output w1.key && cat w1.key.pub >> authorized",
@@ -25,7 +28,8 @@ static const struct lt_command command = {
     .option_count = LT_COUNT(options),
 };
 
-static lt_status start(void *context, const void *settings, const struct lt_operands *operands, struct lt_error *error)
+static lt_status start(void *context, const void *settings, const struct lt_operands *operands,
+                       struct lt_error *error)
 {
     const char *output = ((const struct settings *)settings)->output;
     (void)context;

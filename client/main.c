@@ -1,4 +1,5 @@
-/* longtake: the client and the coordinator. One table of commands; each command lives in its own file. */
+/* longtake: the client and the coordinator. One table of commands; each command lives in its own
+ * file. */
 #include "client/commands.h"
 
 #include "common/status.h"
@@ -21,7 +22,8 @@ static void print_help(FILE *to)
     fprintf(to, "longtake %s: renders long AI video on many GPUs\n\nCommands:\n", LT_VERSION);
     for (size_t i = 0; i < LT_COUNT(commands); i++)
         fprintf(to, "  %-12s %s\n", commands[i].name, commands[i].summary);
-    fprintf(to, "\n'longtake COMMAND --help' explains one. Start with: longtake render JOB.json --workers 2 "
+    fprintf(to, "\n'longtake COMMAND --help' explains one. Start with: longtake render JOB.json "
+                "--workers 2 "
                 "--output take.mp4\n");
 }
 

@@ -13,12 +13,14 @@ struct settings {
 };
 
 static const struct lt_option options[] = {
-    LT_OPTION(struct settings, json, FLAG, NULL, NULL, .help = "everything, for scripts (docs/plan.md)"),
+    LT_OPTION(struct settings, json, FLAG, NULL, NULL,
+              .help = "everything, for scripts (docs/plan.md)"),
 };
 static const struct lt_command command = {
     .program = "longtake plan",
     .usage = "JOB.json [--json]",
-    .summary = "Shows the context windows, steps, tasks and bytes of a job. Runs nothing and needs no model file.",
+    .summary = "Shows the context windows, steps, tasks and bytes of a job. Runs nothing and needs "
+               "no model file.",
     .examples = "  longtake plan take.json\n  longtake plan take.json --json | jq '.windows[0]'",
     .options = options,
     .option_count = LT_COUNT(options),
@@ -37,10 +39,12 @@ static void print_plan(const struct job *job, const struct plan *plan)
     const struct window *first = &plan->step[0].window[0];
     const int64_t tokens = first->frame_count * plan->latent_height * plan->latent_width / 4;
     printf("job        %s\n", job->name);
-    printf("take       %lld frames of %lldx%lld at %g frames a second (%.1f s)\n", (long long)job->frame_count,
-           (long long)job->width, (long long)job->height, job->fps, (double)job->frame_count / job->fps);
-    printf("latents    [%lld, %lld, %lld, %lld]\n", (long long)plan->latent_channels, (long long)plan->latent_frames,
-           (long long)plan->latent_height, (long long)plan->latent_width);
+    printf("take       %lld frames of %lldx%lld at %g frames a second (%.1f s)\n",
+           (long long)job->frame_count, (long long)job->width, (long long)job->height, job->fps,
+           (double)job->frame_count / job->fps);
+    printf("latents    [%lld, %lld, %lld, %lld]\n", (long long)plan->latent_channels,
+           (long long)plan->latent_frames, (long long)plan->latent_height,
+           (long long)plan->latent_width);
     if (least == most)
         printf("windows    %u a step", most);
     else
@@ -74,7 +78,8 @@ static lt_status run(const char *path, const struct settings *settings, struct l
     return status;
 }
 
-static lt_status start(void *context, const void *settings, const struct lt_operands *operands, struct lt_error *error)
+static lt_status start(void *context, const void *settings, const struct lt_operands *operands,
+                       struct lt_error *error)
 {
     (void)context;
     return run(operands->item[0], settings, error);

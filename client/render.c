@@ -1,5 +1,6 @@
-/* longtake render: a farm of one machine. The coordinator runs in this process and its workers are children; the state
- * folder keeps everything, so the same command goes on where it was stopped or killed. */
+/* longtake render: a farm of one machine. The coordinator runs in this process and its workers are
+ * children; the state folder keeps everything, so the same command goes on where it was stopped or
+ * killed. */
 #include "client/commands.h"
 
 #include "client/crew.h"
@@ -29,34 +30,43 @@ struct settings {
 };
 
 static const struct lt_option options[] = {
-    LT_OPTION(struct settings, workers, INT, "N", "1", .min = 1, .max = CREW_MAX, .help = "worker processes"),
+    LT_OPTION(struct settings, workers, INT, "N", "1", .min = 1, .max = CREW_MAX,
+              .help = "worker processes"),
     LT_OPTION(struct settings, threads, INT, "N", "0", .min = 0, .max = 1024,
               .help = "threads of each worker; 0: the processors divided among them"),
     LT_OPTION(struct settings, output, LIST, "FILE", NULL,
               .help = "take.mp4, or frames/ for a folder of PNG files; may be given again"),
-    LT_OPTION(struct settings, latents, TEXT, "FILE", NULL, .help = "also write the latents, as safetensors"),
-    LT_OPTION(struct settings, report, TEXT, "FILE", NULL, .help = "write seconds, bytes and digests as JSON"),
+    LT_OPTION(struct settings, latents, TEXT, "FILE", NULL,
+              .help = "also write the latents, as safetensors"),
+    LT_OPTION(struct settings, report, TEXT, "FILE", NULL,
+              .help = "write seconds, bytes and digests as JSON"),
     LT_OPTION(struct settings, models, LIST, "DIR", NULL,
               .help = "where models are, beside the job file's own folder; may be given again"),
-    LT_OPTION(struct settings, state, TEXT, "DIR", NULL,
-              .help = "where unfinished work is kept [the first output with .longtake behind its name]"),
-    LT_OPTION(struct settings, keep_state, FLAG, NULL, NULL, .help = "keep the state folder after success"),
+    LT_OPTION(
+        struct settings, state, TEXT, "DIR", NULL,
+        .help = "where unfinished work is kept [the first output with .longtake behind its name]"),
+    LT_OPTION(struct settings, keep_state, FLAG, NULL, NULL,
+              .help = "keep the state folder after success"),
     LT_OPTION(struct settings, overwrite, FLAG, NULL, NULL, .help = "replace outputs that exist"),
-    LT_OPTION(struct settings, quality, INT, "CRF", "17", .min = 0, .max = 51, .help = "of mp4: lower is better, larger"),
+    LT_OPTION(struct settings, quality, INT, "CRF", "17", .min = 0, .max = 51,
+              .help = "of mp4: lower is better, larger"),
     LT_OPTION(struct settings, lease_ms, INT, "MS", "10000", .min = 100, .max = 3600000,
               .help = "a worker that is silent for so long loses its task"),
-    LT_OPTION(struct settings, worker_program, TEXT, "FILE", NULL, .help = "longtake-worker [beside this program]"),
-    LT_OPTION(struct settings, log_level, TEXT, "LEVEL", "warn", .choices = "debug|info|warn|error|off",
-              .help = "least level that is logged"),
+    LT_OPTION(struct settings, worker_program, TEXT, "FILE", NULL,
+              .help = "longtake-worker [beside this program]"),
+    LT_OPTION(struct settings, log_level, TEXT, "LEVEL", "warn",
+              .choices = "debug|info|warn|error|off", .help = "least level that is logged"),
 };
 static const struct lt_command command = {
     .program = "longtake render",
     .usage = "JOB.json --workers N --output TAKE.mp4 [options]",
     .summary =
         "Renders a job here: starts N workers, splits the video among them, writes the take.\n"
-        "Ctrl-C finishes what runs and stops; the same command goes on from there. So it does after a crash.",
+        "Ctrl-C finishes what runs and stops; the same command goes on from there. So it does "
+        "after a crash.",
     .examples = "  longtake render take.json --workers 2 --output take.mp4\n"
-                "  longtake render take.json --workers 4 --output frames/ --latents take.safetensors --report take.json.log",
+                "  longtake render take.json --workers 4 --output frames/ --latents "
+                "take.safetensors --report take.json.log",
     .options = options,
     .option_count = LT_COUNT(options),
     .operand_min = 1,
@@ -91,19 +101,21 @@ static void on_signal(int number)
     stop_signals++;
 }
 
-/* -- preparation --------------------------------------------------------------------------------------------- */
+/* -- preparation ------------------------------------------------------------------------------- */
 
 static lt_status choose_state(struct render *r, struct lt_error *error)
 {
     const struct settings *s = r->settings;
     if (s->output.count == 0 && !s->latents)
-        return lt_fail(error, LT_USAGE, "--output (or --latents) is needed: where should the take go?");
+        return lt_fail(error, LT_USAGE,
+                       "--output (or --latents) is needed: where should the take go?");
     const char *base = s->output.count ? s->output.item[0] : s->latents;
     size_t length = strlen(base);
     while (length > 1 && base[length - 1] == '/')
         length--;
-    const int written = s->state ? snprintf(r->state, sizeof r->state, "%s", s->state)
-                                 : snprintf(r->state, sizeof r->state, "%.*s.longtake", (int)length, base);
+    const int written =
+        s->state ? snprintf(r->state, sizeof r->state, "%s", s->state)
+                 : snprintf(r->state, sizeof r->state, "%.*s.longtake", (int)length, base);
     if (written < 0 || (size_t)written >= sizeof r->state - 64)
         return lt_fail(error, LT_BAD_INPUT, "%s: path too long", base);
     return lt_dir_create(r->state, error);
@@ -137,7 +149,8 @@ static void choose_models(struct render *r)
 
 static lt_status open_link(struct render *r, struct lt_error *error)
 {
-    const char *base = access("/dev/shm", W_OK) == 0 ? "/dev/shm" : "/tmp"; /* socket paths are short */
+    const char *base =
+        access("/dev/shm", W_OK) == 0 ? "/dev/shm" : "/tmp"; /* socket paths are short */
     snprintf(r->socket_dir, sizeof r->socket_dir, "%s/longtake-XXXXXX", base);
     if (!mkdtemp(r->socket_dir)) {
         r->socket_dir[0] = 0;
@@ -150,7 +163,8 @@ static lt_status open_link(struct render *r, struct lt_error *error)
 static void on_event(void *context, const struct coordinator_event *event)
 {
     struct render *r = context;
-    if (event->kind == COORDINATOR_JOB_STATE && event->state == JOB_STATE_FINALIZING && event->job == r->job)
+    if (event->kind == COORDINATOR_JOB_STATE && event->state == JOB_STATE_FINALIZING &&
+        event->job == r->job)
         r->must_publish = true;
     if (event->kind == COORDINATOR_TASK_FAILED)
         r->report.task_failures++;
@@ -158,18 +172,25 @@ static void on_event(void *context, const struct coordinator_event *event)
 
 static lt_status add_job(struct render *r, struct lt_error *error)
 {
-    const struct coordinator_submit submit = {.json = r->file.json, .json_bytes = r->file.bytes, .origin = r->job_path,
-                                              .base_dir = r->file.dir, .allow_paths = true};
+    const struct coordinator_submit submit = {.json = r->file.json,
+                                              .json_bytes = r->file.bytes,
+                                              .origin = r->job_path,
+                                              .base_dir = r->file.dir,
+                                              .allow_paths = true};
     struct coordinator_job_status status;
     LT_TRY(coordinator_add_job(r->coordinator, &submit, &r->job, &r->resumed, error));
     LT_TRY(coordinator_job_status(r->coordinator, r->job, &status, error));
     if (status.state == JOB_STATE_COMPLETED)
-        return lt_fail(error, LT_CONFLICT, "this job was rendered already with this state folder; remove %s to render it "
-                       "again", r->state);
+        return lt_fail(
+            error, LT_CONFLICT,
+            "this job was rendered already with this state folder; remove %s to render it "
+            "again",
+            r->state);
     r->must_publish = status.state == JOB_STATE_FINALIZING;
     if (r->resumed && status.progress.predict_done + status.progress.decode_done > 0)
-        fprintf(stderr, "resuming: %u of %u predictions and %u of %u decodes are done\n", status.progress.predict_done,
-                status.progress.predict_count, status.progress.decode_done, status.progress.decode_count);
+        fprintf(stderr, "resuming: %u of %u predictions and %u of %u decodes are done\n",
+                status.progress.predict_done, status.progress.predict_count,
+                status.progress.decode_done, status.progress.decode_count);
     return LT_OK;
 }
 
@@ -187,18 +208,27 @@ static lt_status begin(struct render *r, struct lt_error *error)
     LT_TRY(choose_state(r, error));
     choose_models(r);
     LT_TRY(open_link(r, error));
-    const struct coordinator_params params = {.state_dir = r->state, .link = r->link, .lease_ms = s->lease_ms,
-                                              .heartbeat_ms = s->lease_ms / 5 < 2000 ? s->lease_ms / 5 : 2000,
-                                              .restart_grace_ms = 0, .listener = on_event, .listener_context = r};
+    const struct coordinator_params params = {.state_dir = r->state,
+                                              .link = r->link,
+                                              .lease_ms = s->lease_ms,
+                                              .heartbeat_ms =
+                                                  s->lease_ms / 5 < 2000 ? s->lease_ms / 5 : 2000,
+                                              .restart_grace_ms = 0,
+                                              .listener = on_event,
+                                              .listener_context = r};
     LT_TRY(coordinator_create(&params, &r->coordinator, error));
     LT_TRY(add_job(r, error));
-    const struct crew_params crew = {.program = s->worker_program, .endpoint = r->endpoint, .models = r->models,
-                                     .model_count = r->model_count, .log_dir = r->state,
-                                     .worker_count = (int)s->workers, .thread_count = threads_each(s)};
+    const struct crew_params crew = {.program = s->worker_program,
+                                     .endpoint = r->endpoint,
+                                     .models = r->models,
+                                     .model_count = r->model_count,
+                                     .log_dir = r->state,
+                                     .worker_count = (int)s->workers,
+                                     .thread_count = threads_each(s)};
     return crew_start(&r->crew, &crew, error);
 }
 
-/* -- the loop ------------------------------------------------------------------------------------------------ */
+/* -- the loop ---------------------------------------------------------------------------------- */
 
 static void show(struct render *r, const struct coordinator_job_status *status)
 {
@@ -207,10 +237,11 @@ static void show(struct render *r, const struct coordinator_job_status *status)
     if (status->reason[0])
         snprintf(text, sizeof text, "%.160s", status->reason);
     else if (p->predict_done < p->predict_count)
-        snprintf(text, sizeof text, "step %u/%u  windows %u/%u  workers %d", p->step_low + 1, p->step_count,
-                 p->predict_done, p->predict_count, crew_alive(&r->crew));
+        snprintf(text, sizeof text, "step %u/%u  windows %u/%u  workers %d", p->step_low + 1,
+                 p->step_count, p->predict_done, p->predict_count, crew_alive(&r->crew));
     else
-        snprintf(text, sizeof text, "decoding %u/%u  workers %d", p->decode_done, p->decode_count, crew_alive(&r->crew));
+        snprintf(text, sizeof text, "decoding %u/%u  workers %d", p->decode_done, p->decode_count,
+                 crew_alive(&r->crew));
     lt_progress_show(&r->bar, lt_clock_now_us(), status->fraction, status->eta_seconds, text);
 }
 
@@ -226,12 +257,17 @@ static bool show_frames(void *context, uint32_t done, uint32_t total)
 static lt_status publish(struct render *r, struct lt_error *error)
 {
     const struct settings *s = r->settings;
-    const struct publish_params params = {.output = s->output.item, .output_count = s->output.count,
-                                          .latents = s->latents, .quality = (int)s->quality,
-                                          .overwrite = s->overwrite, .progress = show_frames, .context = r};
+    const struct publish_params params = {.output = s->output.item,
+                                          .output_count = s->output.count,
+                                          .latents = s->latents,
+                                          .quality = (int)s->quality,
+                                          .overwrite = s->overwrite,
+                                          .progress = show_frames,
+                                          .context = r};
     const int64_t start = lt_clock_now_us();
     r->must_publish = false;
-    LT_TRY(publish_take(coordinator_job_run(r->coordinator, r->job), &params, &r->published, error));
+    LT_TRY(
+        publish_take(coordinator_job_run(r->coordinator, r->job), &params, &r->published, error));
     r->report.publish_seconds = (double)(lt_clock_now_us() - start) * 1e-6;
     return LT_OK;
 }
@@ -246,20 +282,24 @@ static lt_status loop(struct render *r, struct lt_error *error)
         LT_TRY(coordinator_job_status(r->coordinator, r->job, &status, error));
         report_sample(&r->report, r->coordinator);
         if (r->must_publish) {
-            LT_TRY(publish(r, error)); /* on failure the job stays as it is: the same command tries again */
-            report_job(&r->report, &status, run_plan(coordinator_job_run(r->coordinator, r->job)), r->link->traffic);
+            LT_TRY(publish(
+                r, error)); /* on failure the job stays as it is: the same command tries again */
+            report_job(&r->report, &status, run_plan(coordinator_job_run(r->coordinator, r->job)),
+                       r->link->traffic);
             return coordinator_published(r->coordinator, r->job, LT_OK, "", error);
         }
         if (status.state == JOB_STATE_FAILED)
-            return lt_fail(error, status.status == LT_OK ? LT_INTERNAL : status.status, "the job failed: %s", status.reason);
+            return lt_fail(error, status.status == LT_OK ? LT_INTERNAL : status.status,
+                           "the job failed: %s", status.reason);
         if (stop_signals)
-            return lt_fail(error, LT_CANCELLED, "stopped; the same command goes on from here (state: %s)", r->state);
+            return lt_fail(error, LT_CANCELLED,
+                           "stopped; the same command goes on from here (state: %s)", r->state);
         show(r, &status);
     }
 }
 
-/* Lets the workers finish what they run, and leave; at once at the second signal. Workers that never met the
- * coordinator know nothing of its drain: the signal tells them too. */
+/* Lets the workers finish what they run, and leave; at once at the second signal. Workers that
+ * never met the coordinator know nothing of its drain: the signal tells them too. */
 static void dismiss(struct render *r, bool patient)
 {
     const int64_t give_up = lt_clock_now_us() + (patient ? INT64_MAX / 4 : LEAVE_US);
@@ -270,7 +310,8 @@ static void dismiss(struct render *r, bool patient)
     coordinator_drain(r->coordinator);
     crew_signal(&r->crew, SIGTERM);
     while (crew_alive(&r->crew) > 0 && lt_clock_now_us() < give_up && stop_signals < 2)
-        if (coordinator_step(r->coordinator, STEP_MS, &error) != LT_OK || crew_watch(&r->crew, &error) != LT_OK)
+        if (coordinator_step(r->coordinator, STEP_MS, &error) != LT_OK ||
+            crew_watch(&r->crew, &error) != LT_OK)
             break;
 }
 
@@ -291,7 +332,8 @@ static void end(struct render *r, bool done)
 static void print_result(const struct render *r)
 {
     char hex[LT_DIGEST_HEX], text[32];
-    printf("%u frames in %s\n", r->published.frame_count, lt_duration_format(r->report.seconds, text));
+    printf("%u frames in %s\n", r->published.frame_count,
+           lt_duration_format(r->report.seconds, text));
     for (size_t i = 0; i < r->settings->output.count; i++)
         printf("take     %s\n", r->settings->output.item[i]);
     if (r->settings->latents)
@@ -335,7 +377,8 @@ static lt_status run(const char *job_path, const struct settings *settings, stru
     return status;
 }
 
-static lt_status start(void *context, const void *settings, const struct lt_operands *operands, struct lt_error *error)
+static lt_status start(void *context, const void *settings, const struct lt_operands *operands,
+                       struct lt_error *error)
 {
     (void)context;
     return run(operands->item[0], settings, error);

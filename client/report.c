@@ -18,8 +18,8 @@ void report_sample(struct report *report, struct coordinator *coordinator)
     report->worker_count = count;
 }
 
-void report_job(struct report *report, const struct coordinator_job_status *job, const struct plan *plan,
-                const struct lt_traffic traffic[2])
+void report_job(struct report *report, const struct coordinator_job_status *job,
+                const struct plan *plan, const struct lt_traffic traffic[2])
 {
     report->job = *job;
     report->planned_down = plan->wire_bytes_down;
@@ -40,8 +40,10 @@ static json_t *workers_json(const struct report *report)
     json_t *list = json_array();
     for (size_t i = 0; i < report->worker_count; i++) {
         const struct coordinator_worker_status *w = &report->worker[i];
-        json_array_append_new(list, json_pack("{s:s, s:I, s:I, s:f}", "name", w->name, "tasks", (json_int_t)w->tasks_done,
-                                              "failed", (json_int_t)w->tasks_failed, "busy_seconds", w->busy_seconds));
+        json_array_append_new(list, json_pack("{s:s, s:I, s:I, s:f}", "name", w->name, "tasks",
+                                              (json_int_t)w->tasks_done, "failed",
+                                              (json_int_t)w->tasks_failed, "busy_seconds",
+                                              w->busy_seconds));
     }
     return list;
 }
@@ -51,10 +53,12 @@ static void set_count(json_t *to, const char *name, uint64_t value)
     json_object_set_new(to, name, json_integer((json_int_t)value));
 }
 
-/* Planned payload (docs/plan.md), the payload that went, and everything on the wire with headers and heartbeats. */
+/* Planned payload (docs/plan.md), the payload that went, and everything on the wire with headers
+ * and heartbeats. */
 static json_t *wire_json(const struct report *report)
 {
-    const struct lt_traffic *bulk = &report->traffic[LT_CHANNEL_BULK], *control = &report->traffic[LT_CHANNEL_CONTROL];
+    const struct lt_traffic *bulk = &report->traffic[LT_CHANNEL_BULK],
+                            *control = &report->traffic[LT_CHANNEL_CONTROL];
     json_t *wire = json_object();
     set_count(wire, "planned_bytes_down", report->planned_down);
     set_count(wire, "planned_bytes_up", report->planned_up);
@@ -67,7 +71,8 @@ static json_t *wire_json(const struct report *report)
     return wire;
 }
 
-static json_t *report_json(const struct report *report, const struct publish_result *published, uint32_t worker_deaths)
+static json_t *report_json(const struct report *report, const struct publish_result *published,
+                           uint32_t worker_deaths)
 {
     const struct run_progress *p = &report->job.progress;
     struct rusage own, children;
@@ -95,13 +100,15 @@ static json_t *report_json(const struct report *report, const struct publish_res
     return root;
 }
 
-lt_status report_write(const struct report *report, const char *path, const struct publish_result *published,
-                       uint32_t worker_deaths, struct lt_error *error)
+lt_status report_write(const struct report *report, const char *path,
+                       const struct publish_result *published, uint32_t worker_deaths,
+                       struct lt_error *error)
 {
     json_t *root = report_json(report, published, worker_deaths);
     char *text = root ? json_dumps(root, JSON_INDENT(2) | JSON_REAL_PRECISION(9)) : NULL;
-    const lt_status status = text ? lt_file_write(path, text, strlen(text), false, error)
-                                  : lt_fail(error, LT_NO_MEMORY, "%s: no memory for the report", path);
+    const lt_status status =
+        text ? lt_file_write(path, text, strlen(text), false, error)
+             : lt_fail(error, LT_NO_MEMORY, "%s: no memory for the report", path);
     free(text);
     json_decref(root);
     return status;

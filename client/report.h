@@ -18,7 +18,8 @@ struct report {
 /* Keeps the workers' latest numbers: they are gone once the workers left. */
 void report_sample(struct report *report, struct coordinator *coordinator);
 /* `traffic`: of the coordinator's link, by channel. */
-void report_job(struct report *report, const struct coordinator_job_status *job, const struct plan *plan,
-                const struct lt_traffic traffic[2]);
-lt_status report_write(const struct report *report, const char *path, const struct publish_result *published,
-                       uint32_t worker_deaths, struct lt_error *error);
+void report_job(struct report *report, const struct coordinator_job_status *job,
+                const struct plan *plan, const struct lt_traffic traffic[2]);
+lt_status report_write(const struct report *report, const char *path,
+                       const struct publish_result *published, uint32_t worker_deaths,
+                       struct lt_error *error);

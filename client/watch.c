@@ -16,7 +16,8 @@ static const struct lt_option options[] = {API_OPTIONS(struct settings)};
 static const struct lt_command command = {
     .program = "longtake watch",
     .usage = "JOB [options]",
-    .summary = "Shows how far a job is until it has ended. The exit code tells how: 0 completed, 12 cancelled, else why\n"
+    .summary = "Shows how far a job is until it has ended. The exit code tells how: 0 completed, "
+               "12 cancelled, else why\n"
                "it failed. Leaving does not disturb the job.",
     .examples = "  longtake watch 3\n  longtake watch 3 && longtake get 3 --output take.mp4",
     .options = options,
@@ -47,11 +48,12 @@ static void show(struct lt_progress_bar *bar, const json_t *job)
     if (reason[0])
         snprintf(text, sizeof text, "%.200s", reason);
     else if (number_of(p, "predictions_done") < number_of(p, "predictions"))
-        snprintf(text, sizeof text, "%s  step %d/%d  windows %d/%d", text_of(job, "state"), number_of(p, "step") + 1,
-                 number_of(p, "steps"), number_of(p, "predictions_done"), number_of(p, "predictions"));
+        snprintf(text, sizeof text, "%s  step %d/%d  windows %d/%d", text_of(job, "state"),
+                 number_of(p, "step") + 1, number_of(p, "steps"), number_of(p, "predictions_done"),
+                 number_of(p, "predictions"));
     else
-        snprintf(text, sizeof text, "%s  decoding %d/%d", text_of(job, "state"), number_of(p, "decodes_done"),
-                 number_of(p, "decodes"));
+        snprintf(text, sizeof text, "%s  decoding %d/%d", text_of(job, "state"),
+                 number_of(p, "decodes_done"), number_of(p, "decodes"));
     lt_progress_show(bar, lt_clock_now_us(), json_number_value(json_object_get(job, "fraction")),
                      json_is_number(eta) ? json_number_value(eta) : -1, text);
 }
@@ -65,7 +67,8 @@ static lt_status status_named(const char *name)
 }
 
 /* True when the job has ended: *status_out says how. */
-static bool has_ended(const json_t *job, uint32_t number, lt_status *status_out, struct lt_error *error)
+static bool has_ended(const json_t *job, uint32_t number, lt_status *status_out,
+                      struct lt_error *error)
 {
     const char *state = text_of(job, "state"), *reason = text_of(job, "reason");
     if (strcmp(state, "completed") == 0)
@@ -73,7 +76,8 @@ static bool has_ended(const json_t *job, uint32_t number, lt_status *status_out,
     else if (strcmp(state, "canceled") == 0)
         *status_out = lt_fail(error, LT_CANCELLED, "job %u was cancelled", number);
     else if (strcmp(state, "failed") == 0)
-        *status_out = lt_fail(error, status_named(text_of(job, "status")), "job %u failed: %s", number, reason);
+        *status_out = lt_fail(error, status_named(text_of(job, "status")), "job %u failed: %s",
+                              number, reason);
     else
         return false;
     return true;
@@ -97,7 +101,8 @@ lt_status watch_job(struct api *api, uint32_t number, struct lt_error *error)
                 show(&bar, job);
             json_decref(job);
         } else if (status == LT_LINK && lt_clock_now_us() - heard_us < AWAY_US_MAX) {
-            lt_progress_show(&bar, lt_clock_now_us(), 0, -1, "the coordinator does not answer; waiting for it");
+            lt_progress_show(&bar, lt_clock_now_us(), 0, -1,
+                             "the coordinator does not answer; waiting for it");
             status = LT_OK;
         }
         if (!ended && status == LT_OK)
@@ -118,7 +123,8 @@ static lt_status run(const char *text, const struct settings *s, struct lt_error
     return status;
 }
 
-static lt_status start(void *context, const void *settings, const struct lt_operands *operands, struct lt_error *error)
+static lt_status start(void *context, const void *settings, const struct lt_operands *operands,
+                       struct lt_error *error)
 {
     (void)context;
     return run(operands->item[0], settings, error);

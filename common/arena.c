@@ -7,7 +7,7 @@
 #if defined(__SANITIZE_ADDRESS__)
 #include <sanitizer/asan_interface.h>
 #else
-#define ASAN_POISON_MEMORY_REGION(pointer, bytes) ((void)(pointer), (void)(bytes))
+#define ASAN_POISON_MEMORY_REGION(pointer, bytes)   ((void)(pointer), (void)(bytes))
 #define ASAN_UNPOISON_MEMORY_REGION(pointer, bytes) ((void)(pointer), (void)(bytes))
 #endif
 
@@ -35,7 +35,8 @@ void lt_arena_fini(struct lt_arena *arena)
     *arena = (struct lt_arena){.limit_bytes = arena->limit_bytes};
 }
 
-/* Gives a chunk with `bytes` free behind the current one: a kept one when it is large enough, else new. */
+/* Gives a chunk with `bytes` free behind the current one: a kept one when it is large enough, else
+ * new. */
 static struct lt_arena_chunk *next_chunk(struct lt_arena *arena, size_t bytes)
 {
     struct lt_arena_chunk *kept = arena->current ? arena->current->next : arena->first;

@@ -2,9 +2,9 @@
  *
  *   chunk: [ header | aaaa bbb cccccc ....free.... ] -> next chunk
  *
- * Allocations are 64-byte aligned and zeroed on request. mark/rewind give back everything taken since the
- * mark; chunks stay for reuse until fini. A limit (bytes, 0 = none) makes the arena refuse with NULL.
- * Not thread-safe: one arena has one owner. */
+ * Allocations are 64-byte aligned and zeroed on request. mark/rewind give back everything taken
+ * since the mark; chunks stay for reuse until fini. A limit (bytes, 0 = none) makes the arena
+ * refuse with NULL. Not thread-safe: one arena has one owner. */
 #pragma once
 
 #include <stddef.h>

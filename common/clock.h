@@ -1,5 +1,5 @@
-/* Time. Programs use lt_clock_now; state machines never read a clock: `now_us` is an argument, so tests and
- * the simulator own time. */
+/* Time. Programs use lt_clock_now; state machines never read a clock: `now_us` is an argument, so
+ * tests and the simulator own time. */
 #pragma once
 
 #include <stdint.h>

@@ -51,10 +51,10 @@ static void compress_plain(uint32_t state[8], const uint8_t *data, size_t blocks
 }
 
 #if defined(__x86_64__)
-/* The processor's own SHA-256 rounds: about eight times the plain speed, so digests of latents cost little. */
-__attribute__((target("sha,sse4.1,ssse3"))) static void compress_sha_ni(uint32_t state[8],
-                                                                         const uint8_t *data,
-                                                                         size_t blocks)
+/* The processor's own SHA-256 rounds: about eight times the plain speed, so digests of latents cost
+ * little. */
+__attribute__((target("sha,sse4.1,ssse3"))) static void
+compress_sha_ni(uint32_t state[8], const uint8_t *data, size_t blocks)
 {
     const __m128i swap = _mm_set_epi64x(0x0c0d0e0f08090a0bll, 0x0405060700010203ll);
     const __m128i low = _mm_shuffle_epi32(_mm_loadu_si128((const __m128i *)state), 0xB1);
@@ -73,8 +73,8 @@ __attribute__((target("sha,sse4.1,ssse3"))) static void compress_sha_ni(uint32_t
             abef = _mm_sha256rnds2_epu32(abef, cdgh, _mm_shuffle_epi32(sum, 0x0E));
             if (i < 12) {
                 const __m128i middle = _mm_alignr_epi8(w[(i + 3) & 3], w[(i + 2) & 3], 4);
-                const __m128i partial = _mm_add_epi32(
-                    _mm_sha256msg1_epu32(w[i & 3], w[(i + 1) & 3]), middle);
+                const __m128i partial =
+                    _mm_add_epi32(_mm_sha256msg1_epu32(w[i & 3], w[(i + 1) & 3]), middle);
                 w[i & 3] = _mm_sha256msg2_epu32(partial, w[(i + 3) & 3]);
             }
         }

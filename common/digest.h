@@ -1,5 +1,5 @@
-/* SHA-256 (content addresses, identities) and CRC-32C (wire frames). Own code: both are small, need no
- * dependency in a library that has none, and are held to the published vectors. */
+/* SHA-256 (content addresses, identities) and CRC-32C (wire frames). Own code: both are small, need
+ * no dependency in a library that has none, and are held to the published vectors. */
 #pragma once
 
 #include <stdbool.h>

@@ -30,8 +30,9 @@ lt_status lt_file_read_at(int fd, const char *path, uint64_t offset, void *data,
             return fail_errno(error, "read", path);
         if (got == 0)
             return lt_fail(error, LT_CORRUPT,
-                           "%s: file ends at byte %llu, expected %llu more (was it cut short?)", path,
-                           (unsigned long long)(offset + done), (unsigned long long)(bytes - done));
+                           "%s: file ends at byte %llu, expected %llu more (was it cut short?)",
+                           path, (unsigned long long)(offset + done),
+                           (unsigned long long)(bytes - done));
         done += (size_t)got;
     }
     return LT_OK;

@@ -9,8 +9,8 @@ void lt_json_begin(struct lt_json_scan *scan, const char *text, size_t bytes)
 
 char lt_json_peek(struct lt_json_scan *scan)
 {
-    while (scan->at < scan->end && (*scan->at == ' ' || *scan->at == '\n' || *scan->at == '\t' ||
-                                    *scan->at == '\r'))
+    while (scan->at < scan->end &&
+           (*scan->at == ' ' || *scan->at == '\n' || *scan->at == '\t' || *scan->at == '\r'))
         scan->at++;
     return scan->at < scan->end ? *scan->at : 0;
 }

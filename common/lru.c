@@ -24,7 +24,8 @@ struct lt_lru {
     struct lt_lru_stats stats;
 };
 
-lt_status lt_lru_create(const struct lt_lru_params *params, struct lt_lru **lru_out, struct lt_error *error)
+lt_status lt_lru_create(const struct lt_lru_params *params, struct lt_lru **lru_out,
+                        struct lt_error *error)
 {
     struct lt_lru *lru = calloc(1, sizeof *lru);
     if (lru)
@@ -54,7 +55,7 @@ void lt_lru_destroy(struct lt_lru **lru)
     *lru = NULL;
 }
 
-/* -- the table and the list: under the lock ------------------------------------------------------------------- */
+/* -- the table and the list: under the lock ---------------------------------------------------- */
 
 static uint64_t hash_of(const uint8_t *key, size_t bytes)
 {
@@ -141,7 +142,8 @@ static void keep(struct lt_lru *lru, struct lt_lru_entry *entry)
         unlink_entry(lru, entry);
         return;
     }
-    while (lru->stats.entries >= lru->params.entries_max || lru->stats.bytes > lru->params.bytes_max - entry->bytes) {
+    while (lru->stats.entries >= lru->params.entries_max ||
+           lru->stats.bytes > lru->params.bytes_max - entry->bytes) {
         drop(lru, lru->oldest);
         lru->stats.evictions++;
     }
@@ -151,10 +153,10 @@ static void keep(struct lt_lru *lru, struct lt_lru_entry *entry)
     lru->stats.bytes += entry->bytes;
 }
 
-/* -- taking --------------------------------------------------------------------------------------------------- */
+/* -- taking ------------------------------------------------------------------------------------ */
 
-static lt_status make_entry(struct lt_lru *lru, const void *key, uint64_t hash, lt_lru_make *make, void *context,
-                            struct lt_lru_entry **entry_out, struct lt_error *error)
+static lt_status make_entry(struct lt_lru *lru, const void *key, uint64_t hash, lt_lru_make *make,
+                            void *context, struct lt_lru_entry **entry_out, struct lt_error *error)
 {
     struct lt_lru_entry *entry = calloc(1, sizeof *entry + lru->params.key_bytes);
     if (!entry)

@@ -20,15 +20,16 @@ struct lt_lru_params {
     void (*free_value)(void *value);
 };
 
-lt_status lt_lru_create(const struct lt_lru_params *params, struct lt_lru **lru_out, struct lt_error *error);
+lt_status lt_lru_create(const struct lt_lru_params *params, struct lt_lru **lru_out,
+                        struct lt_error *error);
 /* Every entry was released. */
 void lt_lru_destroy(struct lt_lru **lru);
 
 /* Makes the value of a key that is not kept; called without the cache's lock. */
 typedef lt_status lt_lru_make(void *context, const void *key, void **value_out, uint64_t *bytes_out,
                               struct lt_error *error);
-/* The entry of a key, made when it is missing. It stays valid until lt_lru_release, kept or not. A failure of `make` is
- * that caller's; others who waited for it try for themselves. */
+/* The entry of a key, made when it is missing. It stays valid until lt_lru_release, kept or not. A
+ * failure of `make` is that caller's; others who waited for it try for themselves. */
 lt_status lt_lru_take(struct lt_lru *lru, const void *key, lt_lru_make *make, void *context,
                       struct lt_lru_entry **entry_out, struct lt_error *error);
 void *lt_lru_value(const struct lt_lru_entry *entry);

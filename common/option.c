@@ -29,10 +29,10 @@ bool lt_size_parse(const char *text, uint64_t *bytes_out)
     static const struct {
         const char *name;
         double factor;
-    } units[] = {{"", 1},           {"B", 1},           {"K", 1024},          {"KiB", 1024},
-                 {"M", 1048576},    {"MiB", 1048576},   {"G", 1073741824},    {"GiB", 1073741824},
-                 {"T", 0x1p40},     {"TiB", 0x1p40},    {"KB", 1e3},          {"MB", 1e6},
-                 {"GB", 1e9},       {"TB", 1e12}};
+    } units[] = {{"", 1},        {"B", 1},         {"K", 1024},       {"KiB", 1024},
+                 {"M", 1048576}, {"MiB", 1048576}, {"G", 1073741824}, {"GiB", 1073741824},
+                 {"T", 0x1p40},  {"TiB", 0x1p40},  {"KB", 1e3},       {"MB", 1e6},
+                 {"GB", 1e9},    {"TB", 1e12}};
     char *end;
     if (!isdigit((unsigned char)text[0]))
         return false;
@@ -60,11 +60,15 @@ const char *lt_size_format(uint64_t bytes, char buffer[32])
         value /= 1024;
         unit++;
     }
-    snprintf(buffer, 32, unit == 0 ? "%.0f %s" : value < 10 ? "%.2f %s" : "%.1f %s", value, units[unit]);
+    snprintf(buffer, 32,
+             unit == 0    ? "%.0f %s"
+             : value < 10 ? "%.2f %s"
+                          : "%.1f %s",
+             value, units[unit]);
     return buffer;
 }
 
-/* -- values ------------------------------------------------------------------------------------------------ */
+/* -- values ------------------------------------------------------------------------------------ */
 
 static bool choice_allowed(const char *choices, const char *value)
 {
@@ -150,9 +154,10 @@ static lt_status set_value(const struct lt_option *option, const char *value, vo
     return LT_INTERNAL;
 }
 
-/* -- names ------------------------------------------------------------------------------------------------- */
+/* -- names ------------------------------------------------------------------------------------- */
 
-static const struct lt_option *find(const struct lt_command *command, const char *name, size_t length)
+static const struct lt_option *find(const struct lt_command *command, const char *name,
+                                    size_t length)
 {
     for (size_t i = 0; i < command->option_count; i++) {
         char shown[NAME_MAX_BYTES];
@@ -199,14 +204,16 @@ static lt_status unknown_option(const struct lt_command *command, const char *na
         }
     }
     if (nearest[0])
-        return lt_fail(error, LT_USAGE, "no option --%.*s; did you mean --%s?", (int)length, name, nearest);
+        return lt_fail(error, LT_USAGE, "no option --%.*s; did you mean --%s?", (int)length, name,
+                       nearest);
     return lt_fail(error, LT_USAGE, "no option --%.*s; '%s --help' lists them", (int)length, name,
                    command->program);
 }
 
-/* -- parsing ----------------------------------------------------------------------------------------------- */
+/* -- parsing ----------------------------------------------------------------------------------- */
 
-static lt_status set_defaults(const struct lt_command *command, void *settings, struct lt_error *error)
+static lt_status set_defaults(const struct lt_command *command, void *settings,
+                              struct lt_error *error)
 {
     for (size_t i = 0; i < command->option_count; i++) {
         char name[NAME_MAX_BYTES];
@@ -248,7 +255,8 @@ static lt_status parse_option(const struct lt_command *command, int argc, char *
     return set_value(option, argv[++*index], settings, error);
 }
 
-static lt_status check_operands(const struct lt_command *command, size_t count, struct lt_error *error)
+static lt_status check_operands(const struct lt_command *command, size_t count,
+                                struct lt_error *error)
 {
     if (count < command->operand_min)
         return lt_fail(error, LT_USAGE, "usage: %s %s", command->program, command->usage);
@@ -304,7 +312,7 @@ void lt_options_free(const struct lt_command *command, void *settings, struct lt
     *operands = (struct lt_operands){0};
 }
 
-/* -- help -------------------------------------------------------------------------------------------------- */
+/* -- help -------------------------------------------------------------------------------------- */
 
 static void label(const struct lt_option *option, char *text, size_t size)
 {
@@ -336,15 +344,16 @@ void lt_options_help(const struct lt_command *command, FILE *to)
         fprintf(to, "\nExamples:\n%s\n", command->examples);
 }
 
-int lt_command_main(const struct lt_command *command, int argc, char **argv, size_t settings_bytes, lt_command_run *run,
-                    void *context)
+int lt_command_main(const struct lt_command *command, int argc, char **argv, size_t settings_bytes,
+                    lt_command_run *run, void *context)
 {
     struct lt_operands operands = {0};
     struct lt_error error = {0};
     bool help = false;
     void *settings = calloc(1, settings_bytes);
     lt_assert(settings);
-    lt_status status = lt_options_parse(command, argc, argv, settings, settings_bytes, &operands, &help, &error);
+    lt_status status =
+        lt_options_parse(command, argc, argv, settings, settings_bytes, &operands, &help, &error);
     if (status == LT_OK && !help)
         status = run(context, settings, &operands, &error);
     if (status != LT_OK)

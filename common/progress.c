@@ -22,8 +22,8 @@ void lt_progress_begin(struct lt_progress_bar *bar, FILE *to, int64_t now_us)
     *bar = (struct lt_progress_bar){to, isatty(fileno(to)) == 1, now_us, 0};
 }
 
-void lt_progress_show(struct lt_progress_bar *bar, int64_t now_us, double fraction, double left_seconds,
-                      const char *text)
+void lt_progress_show(struct lt_progress_bar *bar, int64_t now_us, double fraction,
+                      double left_seconds, const char *text)
 {
     char cells[CELLS + 1], left[32] = "…";
     const int64_t pause = bar->terminal ? TERMINAL_US : PLAIN_US;

@@ -14,12 +14,14 @@ struct lt_queue {
     uint8_t data[];
 };
 
-lt_status lt_queue_create(size_t capacity, size_t item_bytes, struct lt_queue **queue_out, struct lt_error *error)
+lt_status lt_queue_create(size_t capacity, size_t item_bytes, struct lt_queue **queue_out,
+                          struct lt_error *error)
 {
     size_t bytes;
     pthread_condattr_t monotonic;
     lt_assert(capacity > 0 && item_bytes > 0);
-    if (__builtin_mul_overflow(capacity, item_bytes, &bytes) || bytes > SIZE_MAX - sizeof(struct lt_queue))
+    if (__builtin_mul_overflow(capacity, item_bytes, &bytes) ||
+        bytes > SIZE_MAX - sizeof(struct lt_queue))
         return lt_fail(error, LT_NO_MEMORY, "no memory for a queue of %zu items", capacity);
     struct lt_queue *queue = calloc(1, sizeof *queue + bytes);
     if (!queue)
@@ -61,7 +63,8 @@ static struct timespec deadline_in(int timeout_ms)
 }
 
 /* One turn of waiting; false when the time is over. */
-static bool wait_until(struct lt_queue *queue, pthread_cond_t *condition, int timeout_ms, const struct timespec *deadline)
+static bool wait_until(struct lt_queue *queue, pthread_cond_t *condition, int timeout_ms,
+                       const struct timespec *deadline)
 {
     if (timeout_ms < 0)
         return pthread_cond_wait(condition, &queue->mutex) == 0;
@@ -75,7 +78,9 @@ lt_status lt_queue_push(struct lt_queue *queue, const void *item, int timeout_ms
     while (!queue->closed && queue->count == queue->capacity)
         if (!wait_until(queue, &queue->room, timeout_ms, &deadline))
             break;
-    lt_status status = queue->closed ? LT_CANCELLED : queue->count == queue->capacity ? LT_TIMEOUT : LT_OK;
+    lt_status status = queue->closed                     ? LT_CANCELLED
+                       : queue->count == queue->capacity ? LT_TIMEOUT
+                                                         : LT_OK;
     if (status == LT_OK) {
         const size_t at = (queue->first + queue->count++) % queue->capacity;
         memcpy(queue->data + at * queue->item_bytes, item, queue->item_bytes);

@@ -2,9 +2,11 @@
 
 #include <string.h>
 
-/* -- fixed functions --------------------------------------------------------------------------------------
- * Noise must have the same bits on every machine, and libm differs between machines in the last bits. These use
- * only f32/f64 additions and multiplications in a fixed order (the build forbids contraction to FMA). */
+/* -- fixed functions --------------------------------------------------------------------------- */
+
+/* Noise must have the same bits on every machine, and libm differs between machines in the last
+ * bits. These use only f32/f64 additions and multiplications in a fixed order (the build forbids
+ * contraction to FMA). */
 
 float lt_fixed_log(float x)
 {
@@ -22,7 +24,8 @@ float lt_fixed_log(float x)
     }
     const double s = (m - 1.0) / (m + 1.0), z = s * s;
     const double series =
-        1.0 + z * (1.0 / 3 + z * (1.0 / 5 + z * (1.0 / 7 + z * (1.0 / 9 + z * (1.0 / 11 + z / 13)))));
+        1.0 +
+        z * (1.0 / 3 + z * (1.0 / 5 + z * (1.0 / 7 + z * (1.0 / 9 + z * (1.0 / 11 + z / 13)))));
     return (float)(2.0 * s * series + (double)exponent * 0.69314718055994531);
 }
 
@@ -32,11 +35,13 @@ static void sincos_of_quarters(double quarters, float *sin_out, float *cos_out)
     const double nearest = (double)(int64_t)(quarters + (quarters < 0 ? -0.5 : 0.5));
     const double a = (quarters - nearest) * 1.5707963267948966, z = a * a;
     const double s =
-        a * (1.0 + z * (-1.0 / 6 + z * (1.0 / 120 + z * (-1.0 / 5040 + z * (1.0 / 362880 +
-                                                                            z * (-1.0 / 39916800))))));
+        a * (1.0 +
+             z * (-1.0 / 6 + z * (1.0 / 120 +
+                                  z * (-1.0 / 5040 + z * (1.0 / 362880 + z * (-1.0 / 39916800))))));
     const double c =
-        1.0 + z * (-0.5 + z * (1.0 / 24 + z * (-1.0 / 720 + z * (1.0 / 40320 + z * (-1.0 / 3628800 +
-                                                                                z / 479001600)))));
+        1.0 +
+        z * (-0.5 + z * (1.0 / 24 + z * (-1.0 / 720 + z * (1.0 / 40320 +
+                                                           z * (-1.0 / 3628800 + z / 479001600)))));
     const double sin_of[4] = {s, c, -s, -c}, cos_of[4] = {c, -s, -c, s};
     const int quadrant = (int)((uint64_t)(int64_t)nearest & 3);
     *sin_out = (float)sin_of[quadrant];
@@ -48,14 +53,15 @@ void lt_fixed_sincos_turns(float turns, float *sin_out, float *cos_out)
     sincos_of_quarters((double)turns * 4.0, sin_out, cos_out);
 }
 
-/* 1/sqrt-free square root: IEEE requires sqrt to be exact, so the instruction is the same everywhere. */
+/* 1/sqrt-free square root: IEEE requires sqrt to be exact, so the instruction is the same
+ * everywhere. */
 static float root(float x)
 {
     return __builtin_sqrtf(x);
 }
 
-/* Box-Muller of one pair; u1 in (0,1]. The angle is rounded to f32 as torch rounds it: without that the values
- * differ from torch's by up to 2e-6. */
+/* Box-Muller of one pair; u1 in (0,1]. The angle is rounded to f32 as torch rounds it: without that
+ * the values differ from torch's by up to 2e-6. */
 static void normal_pair(float u1, float u2, float *first, float *second)
 {
     float sine, cosine;
@@ -66,7 +72,7 @@ static void normal_pair(float u1, float u2, float *first, float *second)
     *second = radius * sine;
 }
 
-/* -- torch's CPU generator: MT19937 ----------------------------------------------------------------------- */
+/* -- torch's CPU generator: MT19937 ------------------------------------------------------------ */
 
 enum { MT_COUNT = 624, MT_SHIFT = 397 };
 
@@ -165,7 +171,7 @@ void lt_torch_randperm(struct lt_torch_rng *rng, uint32_t *out, uint32_t count)
     }
 }
 
-/* -- Philox4x32-10 (Salmon et al. 2011) ------------------------------------------------------------------- */
+/* -- Philox4x32-10 (Salmon et al. 2011) -------------------------------------------------------- */
 
 struct lt_philox lt_philox_stream(uint64_t seed, enum lt_stream purpose, uint32_t a, uint32_t b)
 {
@@ -224,7 +230,8 @@ void lt_philox_normal(const struct lt_philox *stream, uint64_t first, float *out
         const size_t skip = first % 4, part = count < 4 - skip ? count : 4 - skip;
         philox_block(stream, (uint32_t)(first / 4), word);
         for (int i = 0; i < 4; i += 2)
-            normal_pair(1.0f - uniform_of(word[i]), uniform_of(word[i + 1]), &value[i], &value[i + 1]);
+            normal_pair(1.0f - uniform_of(word[i]), uniform_of(word[i + 1]), &value[i],
+                        &value[i + 1]);
         memcpy(out, value + skip, part * sizeof *out);
         out += part;
         first += part;

@@ -24,7 +24,7 @@ struct lt_safetensors {
     int fd;
     char *path;
     uint64_t file_bytes, data_offset;
-    struct lt_arena arena; /* names, index */
+    struct lt_arena arena;        /* names, index */
     struct lt_safetensor *tensor; /* in file order */
     uint32_t *by_name;            /* indices sorted by name */
     size_t count, room;
@@ -35,12 +35,12 @@ static const struct {
     const char *name;
     enum lt_type type;
 } dtypes[] = {
-    {"F64", LT_TYPE_F64}, {"F32", LT_TYPE_F32}, {"F16", LT_TYPE_F16}, {"BF16", LT_TYPE_BF16},
-    {"I64", LT_TYPE_I64}, {"I32", LT_TYPE_I32}, {"I16", LT_TYPE_I16}, {"I8", LT_TYPE_I8},
+    {"F64", LT_TYPE_F64}, {"F32", LT_TYPE_F32},   {"F16", LT_TYPE_F16}, {"BF16", LT_TYPE_BF16},
+    {"I64", LT_TYPE_I64}, {"I32", LT_TYPE_I32},   {"I16", LT_TYPE_I16}, {"I8", LT_TYPE_I8},
     {"U8", LT_TYPE_U8},   {"BOOL", LT_TYPE_BOOL},
 };
 
-/* -- header ------------------------------------------------------------------------------------------------ */
+/* -- header ------------------------------------------------------------------------------------ */
 
 struct entry {
     struct lt_safetensor tensor;
@@ -117,8 +117,11 @@ static lt_status check_entry(const struct lt_safetensors *file, const struct ent
     const struct lt_safetensor *tensor = &entry->tensor;
     uint64_t count = 1, bytes = 0;
     if (!entry->has_dtype || !entry->has_shape || !entry->has_offsets)
-        return lt_fail(error, LT_BAD_INPUT, "%s: tensor '%s': %s is missing", file->path, tensor->name,
-                       !entry->has_dtype ? "dtype" : !entry->has_shape ? "shape" : "data_offsets");
+        return lt_fail(error, LT_BAD_INPUT, "%s: tensor '%s': %s is missing", file->path,
+                       tensor->name,
+                       !entry->has_dtype   ? "dtype"
+                       : !entry->has_shape ? "shape"
+                                           : "data_offsets");
     bool fits = true;
     for (int i = 0; i < tensor->rank; i++)
         fits = fits && !__builtin_mul_overflow(count, (uint64_t)tensor->dim[i], &count);
@@ -145,8 +148,8 @@ static lt_status add_tensor(struct lt_safetensors *file, const struct lt_safeten
     return LT_OK;
 }
 
-static lt_status parse_tensor(struct lt_json_scan *scan, struct lt_safetensors *file, const char *name,
-                              struct lt_error *error)
+static lt_status parse_tensor(struct lt_json_scan *scan, struct lt_safetensors *file,
+                              const char *name, struct lt_error *error)
 {
     struct entry entry = {.tensor.name = lt_arena_text(&file->arena, name)};
     if (!entry.tensor.name)
@@ -172,8 +175,8 @@ static lt_status parse_tensor(struct lt_json_scan *scan, struct lt_safetensors *
     return add_tensor(file, &entry.tensor, error);
 bad:
     return lt_fail(error, LT_BAD_INPUT,
-                   "%s: tensor '%s': expected an object with dtype, shape and data_offsets", file->path,
-                   name);
+                   "%s: tensor '%s': expected an object with dtype, shape and data_offsets",
+                   file->path, name);
 }
 
 static lt_status parse_metadata(struct lt_json_scan *scan, struct lt_safetensors *file,
@@ -233,11 +236,12 @@ static lt_status parse_header(struct lt_safetensors *file, const char *text, siz
     if (lt_json_peek(&scan) == 0)
         return LT_OK;
 bad:
-    return lt_fail(error, LT_BAD_INPUT, "%s: header is not the JSON of a safetensors file (byte %zu)",
-                   file->path, (size_t)(scan.at - text) + 8);
+    return lt_fail(error, LT_BAD_INPUT,
+                   "%s: header is not the JSON of a safetensors file (byte %zu)", file->path,
+                   (size_t)(scan.at - text) + 8);
 }
 
-/* -- index ------------------------------------------------------------------------------------------------- */
+/* -- index ------------------------------------------------------------------------------------- */
 
 static int by_offset(const void *a, const void *b)
 {
@@ -261,8 +265,8 @@ static lt_status build_index(struct lt_safetensors *file, struct lt_error *error
     for (size_t i = 1; i < file->count; i++) {
         const struct lt_safetensor *before = &file->tensor[i - 1], *tensor = &file->tensor[i];
         if (before->offset + before->bytes > tensor->offset)
-            return lt_fail(error, LT_BAD_INPUT, "%s: the bytes of '%s' and '%s' overlap", file->path,
-                           before->name, tensor->name);
+            return lt_fail(error, LT_BAD_INPUT, "%s: the bytes of '%s' and '%s' overlap",
+                           file->path, before->name, tensor->name);
     }
     file->by_name = malloc(file->count * sizeof *file->by_name);
     if (!file->by_name)
@@ -299,7 +303,8 @@ static lt_status read_header(struct lt_safetensors *file, struct lt_error *error
     return status == LT_OK ? build_index(file, error) : status;
 }
 
-lt_status lt_safetensors_open(const char *path, struct lt_safetensors **file_out, struct lt_error *error)
+lt_status lt_safetensors_open(const char *path, struct lt_safetensors **file_out,
+                              struct lt_error *error)
 {
     struct lt_safetensors *file = calloc(1, sizeof *file);
     if (!file)
@@ -342,7 +347,7 @@ void lt_safetensors_close(struct lt_safetensors **file)
     *file = NULL;
 }
 
-/* -- reading ----------------------------------------------------------------------------------------------- */
+/* -- reading ----------------------------------------------------------------------------------- */
 
 size_t lt_safetensors_count(const struct lt_safetensors *file)
 {
@@ -379,8 +384,8 @@ const char *lt_safetensors_metadata(const struct lt_safetensors *file, const cha
     return NULL;
 }
 
-lt_status lt_safetensors_read(struct lt_safetensors *file, const struct lt_safetensor *tensor, void *data,
-                              struct lt_error *error)
+lt_status lt_safetensors_read(struct lt_safetensors *file, const struct lt_safetensor *tensor,
+                              void *data, struct lt_error *error)
 {
     const lt_status status =
         lt_file_read_at(file->fd, file->path, tensor->offset, data, tensor->bytes, error);
@@ -390,20 +395,29 @@ lt_status lt_safetensors_read(struct lt_safetensors *file, const struct lt_safet
 static float value_f32(enum lt_type type, const void *data, size_t i)
 {
     switch (type) {
-    case LT_TYPE_F64: return (float)((const double *)data)[i];
-    case LT_TYPE_F32: return ((const float *)data)[i];
-    case LT_TYPE_F16: return lt_f16_to_f32(((const uint16_t *)data)[i]);
-    case LT_TYPE_BF16: return lt_bf16_to_f32(((const uint16_t *)data)[i]);
-    case LT_TYPE_I64: return (float)((const int64_t *)data)[i];
-    case LT_TYPE_I32: return (float)((const int32_t *)data)[i];
-    case LT_TYPE_I16: return (float)((const int16_t *)data)[i];
-    case LT_TYPE_I8: return (float)((const int8_t *)data)[i];
-    default: return (float)((const uint8_t *)data)[i];
+    case LT_TYPE_F64:
+        return (float)((const double *)data)[i];
+    case LT_TYPE_F32:
+        return ((const float *)data)[i];
+    case LT_TYPE_F16:
+        return lt_f16_to_f32(((const uint16_t *)data)[i]);
+    case LT_TYPE_BF16:
+        return lt_bf16_to_f32(((const uint16_t *)data)[i]);
+    case LT_TYPE_I64:
+        return (float)((const int64_t *)data)[i];
+    case LT_TYPE_I32:
+        return (float)((const int32_t *)data)[i];
+    case LT_TYPE_I16:
+        return (float)((const int16_t *)data)[i];
+    case LT_TYPE_I8:
+        return (float)((const int8_t *)data)[i];
+    default:
+        return (float)((const uint8_t *)data)[i];
     }
 }
 
-lt_status lt_safetensors_read_f32(struct lt_safetensors *file, const char *name, struct lt_view *view_out,
-                                  struct lt_error *error)
+lt_status lt_safetensors_read_f32(struct lt_safetensors *file, const char *name,
+                                  struct lt_view *view_out, struct lt_error *error)
 {
     const struct lt_safetensor *tensor = lt_safetensors_find(file, name);
     if (!tensor) {
@@ -434,7 +448,7 @@ lt_status lt_safetensors_read_f32(struct lt_safetensors *file, const char *name,
     return LT_OK;
 }
 
-/* -- 16-bit floats ----------------------------------------------------------------------------------------- */
+/* -- 16-bit floats ----------------------------------------------------------------------------- */
 
 float lt_f16_to_f32(uint16_t half)
 {

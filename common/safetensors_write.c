@@ -31,8 +31,8 @@ static void add(struct text *text, const char *format, ...)
     for (int attempt = 0; attempt < 2 && !text->failed; attempt++) {
         va_list args;
         va_start(args, format);
-        const int need = vsnprintf(text->data ? text->data + text->used : NULL, text->room - text->used,
-                                   format, args);
+        const int need = vsnprintf(text->data ? text->data + text->used : NULL,
+                                   text->room - text->used, format, args);
         va_end(args);
         if (need >= 0 && (size_t)need < text->room - text->used) {
             text->used += (size_t)need;
@@ -69,9 +69,9 @@ static const char *dtype_name(enum lt_type type)
     return info && info->block_values == 1 ? info->name : NULL;
 }
 
-static lt_status build_header(struct lt_safetensors_writer *writer, const struct lt_named_view *tensors,
-                              const char *const *pairs, size_t pair_count, struct text *text,
-                              struct lt_error *error)
+static lt_status build_header(struct lt_safetensors_writer *writer,
+                              const struct lt_named_view *tensors, const char *const *pairs,
+                              size_t pair_count, struct text *text, struct lt_error *error)
 {
     uint64_t offset = 0;
     add(text, "{");
@@ -89,8 +89,9 @@ static lt_status build_header(struct lt_safetensors_writer *writer, const struct
         const struct lt_view *view = &tensors[i].view;
         const char *dtype = dtype_name(view->type);
         if (!dtype || !lt_type_bytes(view->type, (uint64_t)lt_view_count(view), &writer->bytes[i]))
-            return lt_fail(error, LT_UNSUPPORTED, "%s: tensor '%s': this type has no safetensors name",
-                           writer->path, tensors[i].name);
+            return lt_fail(error, LT_UNSUPPORTED,
+                           "%s: tensor '%s': this type has no safetensors name", writer->path,
+                           tensors[i].name);
         writer->offset[i] = offset;
         add(text, "%s", i ? "," : "");
         add_string(text, tensors[i].name);
@@ -175,18 +176,21 @@ out:
     return LT_OK;
 }
 
-lt_status lt_safetensors_writer_begin(const char *path, const struct lt_named_view *tensors, size_t count,
-                                      struct lt_safetensors_writer **writer_out, struct lt_error *error)
+lt_status lt_safetensors_writer_begin(const char *path, const struct lt_named_view *tensors,
+                                      size_t count, struct lt_safetensors_writer **writer_out,
+                                      struct lt_error *error)
 {
     return begin(path, tensors, count, NULL, 0, writer_out, error);
 }
 
-lt_status lt_safetensors_writer_put(struct lt_safetensors_writer *writer, size_t tensor, uint64_t offset,
-                                    const void *data, size_t bytes, struct lt_error *error)
+lt_status lt_safetensors_writer_put(struct lt_safetensors_writer *writer, size_t tensor,
+                                    uint64_t offset, const void *data, size_t bytes,
+                                    struct lt_error *error)
 {
     lt_assert(tensor < writer->count && offset <= writer->bytes[tensor] &&
               bytes <= writer->bytes[tensor] - offset);
-    return write_at(writer->fd, writer->temporary, writer->offset[tensor] + offset, data, bytes, error);
+    return write_at(writer->fd, writer->temporary, writer->offset[tensor] + offset, data, bytes,
+                    error);
 }
 
 lt_status lt_safetensors_writer_end(struct lt_safetensors_writer **writer, struct lt_error *error)
@@ -227,8 +231,8 @@ lt_status lt_safetensors_write(const char *path, const struct lt_named_view *ten
     LT_TRY(begin(path, tensors, count, metadata_pairs, metadata_pair_count, &writer, error));
     for (size_t i = 0; i < count; i++) {
         lt_assert(lt_view_is_contiguous(&tensors[i].view));
-        const lt_status status = lt_safetensors_writer_put(writer, i, 0, tensors[i].view.data,
-                                                           writer->bytes[i], error);
+        const lt_status status =
+            lt_safetensors_writer_put(writer, i, 0, tensors[i].view.data, writer->bytes[i], error);
         if (status != LT_OK) {
             lt_safetensors_writer_abort(&writer);
             return status;

@@ -1,8 +1,8 @@
 /* Status codes and the error that explains one.
  *
- * The code is for the program (retry or give up, exit code); the text is for the operator: it names the
- * file, the field, what was expected and what was found. An lt_error belongs to the caller and may be NULL.
- * Outputs of a failing call are left untouched. */
+ * The code is for the program (retry or give up, exit code); the text is for the operator: it names
+ * the file, the field, what was expected and what was found. An lt_error belongs to the caller and
+ * may be NULL. Outputs of a failing call are left untouched. */
 #pragma once
 
 #include <stdarg.h>
@@ -47,8 +47,8 @@ const char *lt_status_name(lt_status status);
 const char *lt_status_text(lt_status status);
 int lt_status_exit_code(lt_status status);
 
-/* Records `status` and the text, and returns `status`: `return lt_fail(error, LT_IO, "%s: …", path);`.
- * A NULL error is allowed. */
+/* Records `status` and the text, and returns `status`: `return lt_fail(error, LT_IO, "%s: …",
+ * path);`. A NULL error is allowed. */
 lt_status lt_fail(struct lt_error *error, lt_status status, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
 
@@ -72,7 +72,8 @@ lt_status lt_error_prefix(struct lt_error *error, const char *format, ...)
             goto label;                                                                            \
     } while (0)
 
-/* Our own mistakes end the process, in release builds too: the lease expires, another worker takes over. */
+/* Our own mistakes end the process, in release builds too: the lease expires, another worker takes
+ * over. */
 #define lt_assert(condition)                                                                       \
     ((condition) ? (void)0 : lt_assert_failed(#condition, __FILE__, __LINE__))
 _Noreturn void lt_assert_failed(const char *condition, const char *file, int line);

@@ -54,7 +54,8 @@ struct lt_view lt_view_3d(void *data, enum lt_type type, int64_t d0, int64_t d1,
     return lt_view_make(data, type, 3, (int64_t[]){d0, d1, d2});
 }
 
-struct lt_view lt_view_4d(void *data, enum lt_type type, int64_t d0, int64_t d1, int64_t d2, int64_t d3)
+struct lt_view lt_view_4d(void *data, enum lt_type type, int64_t d0, int64_t d1, int64_t d2,
+                          int64_t d3)
 {
     return lt_view_make(data, type, 4, (int64_t[]){d0, d1, d2, d3});
 }
@@ -83,7 +84,8 @@ bool lt_type_bytes(enum lt_type type, uint64_t count, uint64_t *bytes_out)
     const struct lt_type_info *info = lt_type_info(type);
     if (!info || count % info->block_values != 0)
         return false;
-    return !__builtin_mul_overflow(count / info->block_values, (uint64_t)info->block_bytes, bytes_out);
+    return !__builtin_mul_overflow(count / info->block_values, (uint64_t)info->block_bytes,
+                                   bytes_out);
 }
 
 struct lt_view lt_view_rows(const struct lt_view *view, int64_t first, int64_t count)
@@ -93,7 +95,8 @@ struct lt_view lt_view_rows(const struct lt_view *view, int64_t first, int64_t c
     const int64_t values = first * view->stride[0];
     lt_assert(values % (int64_t)info->block_values == 0);
     struct lt_view rows = *view;
-    rows.data = (char *)view->data + values / (int64_t)info->block_values * (int64_t)info->block_bytes;
+    rows.data =
+        (char *)view->data + values / (int64_t)info->block_values * (int64_t)info->block_bytes;
     rows.dim[0] = count;
     return rows;
 }

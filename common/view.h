@@ -1,5 +1,6 @@
-/* A view: typed, shaped memory that somebody else owns. Dims are in PyTorch order (outermost first). Strides
- * count elements, for float types; quantised types are contiguous rows of blocks along the last dim. */
+/* A view: typed, shaped memory that somebody else owns. Dims are in PyTorch order (outermost
+ * first). Strides count elements, for float types; quantised types are contiguous rows of blocks
+ * along the last dim. */
 #pragma once
 
 #include <stdbool.h>
@@ -46,14 +47,16 @@ struct lt_type_info {
 
 /* NULL for an unknown id. */
 const struct lt_type_info *lt_type_info(enum lt_type type);
-const struct lt_type_info *lt_type_by_name(const char *name); /* "q5_k", any case; NULL if unknown */
+const struct lt_type_info *
+lt_type_by_name(const char *name); /* "q5_k", any case; NULL if unknown */
 
 struct lt_view {
     void *data; /* NULL: "not given", where an op allows it */
     enum lt_type type;
     int rank;
     int64_t dim[LT_RANK_MAX];
-    int64_t stride[LT_RANK_MAX]; /* in elements; for quantised types as if one value were one element */
+    int64_t
+        stride[LT_RANK_MAX]; /* in elements; for quantised types as if one value were one element */
 };
 
 /* A contiguous view. */
@@ -61,11 +64,13 @@ struct lt_view lt_view_make(void *data, enum lt_type type, int rank, const int64
 struct lt_view lt_view_1d(void *data, enum lt_type type, int64_t d0);
 struct lt_view lt_view_2d(void *data, enum lt_type type, int64_t d0, int64_t d1);
 struct lt_view lt_view_3d(void *data, enum lt_type type, int64_t d0, int64_t d1, int64_t d2);
-struct lt_view lt_view_4d(void *data, enum lt_type type, int64_t d0, int64_t d1, int64_t d2, int64_t d3);
+struct lt_view lt_view_4d(void *data, enum lt_type type, int64_t d0, int64_t d1, int64_t d2,
+                          int64_t d3);
 
 int64_t lt_view_count(const struct lt_view *view);
 bool lt_view_is_contiguous(const struct lt_view *view);
-/* Bytes of `count` values, count a multiple of the block; false when that is not so or overflows. */
+/* Bytes of `count` values, count a multiple of the block; false when that is not so or overflows.
+ */
 bool lt_type_bytes(enum lt_type type, uint64_t count, uint64_t *bytes_out);
 /* Rows [first, first+count) of the outermost dim. */
 struct lt_view lt_view_rows(const struct lt_view *view, int64_t first, int64_t count);

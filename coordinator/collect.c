@@ -6,9 +6,9 @@
 
 enum { SCRATCH_FRAMES = 2 + 2 * (1 + SAMPLER_HISTORY_MAX) };
 
-lt_status collect_init(struct collect *collect, const struct plan *plan, const struct sampler *sampler,
-                       struct noise *noise, struct latents *latents, struct graph *graph,
-                       struct objects *store, struct lt_error *error)
+lt_status collect_init(struct collect *collect, const struct plan *plan,
+                       const struct sampler *sampler, struct noise *noise, struct latents *latents,
+                       struct graph *graph, struct objects *store, struct lt_error *error)
 {
     const size_t values = plan->frame_bytes / sizeof(float);
     float *scratch = malloc(SCRATCH_FRAMES * plan->frame_bytes);
@@ -52,8 +52,7 @@ static lt_status reserve_source(struct collect *collect, size_t index, struct lt
 {
     if (index < collect->source_capacity)
         return LT_OK;
-    struct blend_source *source =
-        realloc(collect->source, (index + 1) * sizeof *collect->source);
+    struct blend_source *source = realloc(collect->source, (index + 1) * sizeof *collect->source);
     if (!source)
         return lt_fail(error, LT_NO_MEMORY, "no memory for %zu predictions of a frame", index + 1);
     collect->source = source;
@@ -66,8 +65,8 @@ static lt_status reserve_source(struct collect *collect, size_t index, struct lt
 }
 
 /* Slot k of a stored prediction [C, F, h, w], gathered to [C, h, w]. */
-static lt_status read_slot(struct collect *collect, uint32_t task, uint32_t slot, uint32_t slot_count,
-                           float *out, struct lt_error *error)
+static lt_status read_slot(struct collect *collect, uint32_t task, uint32_t slot,
+                           uint32_t slot_count, float *out, struct lt_error *error)
 {
     char name[32];
     collect_prediction_name(task, name);
@@ -75,7 +74,7 @@ static lt_status read_slot(struct collect *collect, uint32_t task, uint32_t slot
     const size_t plane = collect->frame_values / channels;
     for (size_t c = 0; c < channels; c++)
         LT_TRY(objects_read(collect->store, name, (c * slot_count + slot) * plane * sizeof(float),
-                          out + c * plane, plane * sizeof(float), error));
+                            out + c * plane, plane * sizeof(float), error));
     return LT_OK;
 }
 

@@ -31,15 +31,15 @@ struct coordinator {
     struct journal *journal;
     struct core *core;
     struct lt_link *link;
-    int64_t tick_us; /* next */
-    pthread_t thread; /* of the loop: the one that created it */
+    int64_t tick_us;       /* next */
+    pthread_t thread;      /* of the loop: the one that created it */
     pthread_mutex_t mutex; /* calls and closing */
     pthread_cond_t answered;
     struct call *first, **last;
     bool closing;
 };
 
-/* -- files of jobs ------------------------------------------------------------------------------------------ */
+/* -- files of jobs ----------------------------------------------------------------------------- */
 
 static lt_status job_dir(const struct coordinator *c, uint32_t job, char path[PATH_MAX],
                          struct lt_error *error)
@@ -74,7 +74,7 @@ static void remove_files(void *context, uint32_t job)
         lt_log(LT_LOG_WARN, "job.files", "job=%u %s", job, error.text);
 }
 
-/* -- life --------------------------------------------------------------------------------------------------- */
+/* -- life -------------------------------------------------------------------------------------- */
 
 static lt_status lock_dir(struct coordinator *c, struct lt_error *error)
 {
@@ -96,7 +96,8 @@ static lt_status open_core(struct coordinator *c, const struct coordinator_param
     const struct core_params core = {
         .lease_us = 1000 * lease_ms,
         .heartbeat_us = 1000 * (params->heartbeat_ms > 0 ? params->heartbeat_ms : 2000),
-        .grace_us = 1000 * (params->restart_grace_ms < 0 ? long_grace_ms : params->restart_grace_ms),
+        .grace_us =
+            1000 * (params->restart_grace_ms < 0 ? long_grace_ms : params->restart_grace_ms),
         .credit_bytes = params->credit_bytes ? params->credit_bytes : LT_CREDIT_BYTES_DEFAULT,
         .upload_bytes_max = 256 << 20,
         .attempts_max = params->attempts_max ? params->attempts_max : 5,
@@ -109,8 +110,8 @@ static lt_status open_core(struct coordinator *c, const struct coordinator_param
     return core_create(&core, lt_clock_now_us(), &c->core, error);
 }
 
-lt_status coordinator_create(const struct coordinator_params *params, struct coordinator **coordinator_out,
-                             struct lt_error *error)
+lt_status coordinator_create(const struct coordinator_params *params,
+                             struct coordinator **coordinator_out, struct lt_error *error)
 {
     struct coordinator *c = calloc(1, sizeof *c);
     if (!c)
@@ -167,7 +168,7 @@ void coordinator_destroy(struct coordinator **coordinator)
     *coordinator = NULL;
 }
 
-/* -- the loop ----------------------------------------------------------------------------------------------- */
+/* -- the loop ---------------------------------------------------------------------------------- */
 
 static lt_status send_packet(void *context, const struct lt_packet *packet, struct lt_error *error)
 {
@@ -252,9 +253,10 @@ lt_status coordinator_step(struct coordinator *c, int timeout_ms, struct lt_erro
     return flush(c, error);
 }
 
-/* -- jobs --------------------------------------------------------------------------------------------------- */
+/* -- jobs -------------------------------------------------------------------------------------- */
 
-lt_status coordinator_read_text(const char *path, void **data_out, size_t *bytes_out, struct lt_error *error)
+lt_status coordinator_read_text(const char *path, void **data_out, size_t *bytes_out,
+                                struct lt_error *error)
 {
     struct lt_safetensors *file;
     struct lt_view view;
@@ -265,7 +267,8 @@ lt_status coordinator_read_text(const char *path, void **data_out, size_t *bytes
     const int64_t count = lt_view_count(&view);
     if (view.rank != 2 || count == 0 || count * 4 > TEXT_BYTES_MAX) {
         free(view.data);
-        return lt_fail(error, LT_BAD_INPUT, "%s: tensor text: expected [n, text_dim], found rank %d with %lld values",
+        return lt_fail(error, LT_BAD_INPUT,
+                       "%s: tensor text: expected [n, text_dim], found rank %d with %lld values",
                        path, view.rank, (long long)count);
     }
     *data_out = view.data;
@@ -273,8 +276,8 @@ lt_status coordinator_read_text(const char *path, void **data_out, size_t *bytes
     return LT_OK;
 }
 
-static lt_status blob_path(const struct coordinator *c, const struct lt_digest *digest, char path[PATH_MAX],
-                           struct lt_error *error)
+static lt_status blob_path(const struct coordinator *c, const struct lt_digest *digest,
+                           char path[PATH_MAX], struct lt_error *error)
 {
     char name[80];
     run_text_name(digest, name); /* "blobs/<hex>", here as in a job's folder */
@@ -285,7 +288,8 @@ lt_status coordinator_put_blob(struct coordinator *c, const void *data, size_t b
                                struct lt_digest *digest_out, struct lt_error *error)
 {
     if (bytes == 0 || bytes % 4 != 0 || bytes > TEXT_BYTES_MAX)
-        return lt_fail(error, LT_BAD_INPUT, "a blob of %zu bytes: expected f32 values, at most %d bytes", bytes,
+        return lt_fail(error, LT_BAD_INPUT,
+                       "a blob of %zu bytes: expected f32 values, at most %d bytes", bytes,
                        TEXT_BYTES_MAX);
     const struct lt_digest digest = lt_sha256(data, bytes);
     char dir[PATH_MAX], path[PATH_MAX];
@@ -298,22 +302,25 @@ lt_status coordinator_put_blob(struct coordinator *c, const void *data, size_t b
 }
 
 /* A text of a job, by "sha256:<hex>" or by path. */
-static lt_status load_text(struct coordinator *c, const struct coordinator_submit *submit, const char *text,
-                           void **data_out, size_t *bytes_out, struct lt_error *error)
+static lt_status load_text(struct coordinator *c, const struct coordinator_submit *submit,
+                           const char *text, void **data_out, size_t *bytes_out,
+                           struct lt_error *error)
 {
     static const char prefix[] = "sha256:";
     char path[PATH_MAX];
     struct lt_digest digest;
     if (strncmp(text, prefix, sizeof prefix - 1) == 0) {
         if (!lt_digest_parse(text + sizeof prefix - 1, &digest))
-            return lt_fail(error, LT_BAD_INPUT, "%s: text: expected 64 hex digits after sha256:", submit->origin);
+            return lt_fail(error, LT_BAD_INPUT,
+                           "%s: text: expected 64 hex digits after sha256:", submit->origin);
         LT_TRY(blob_path(c, &digest, path, error));
         if (lt_file_read(path, TEXT_BYTES_MAX, data_out, bytes_out, error) != LT_OK)
             return lt_error_prefix(error, "%s: text %s was not uploaded", submit->origin, text);
         return LT_OK;
     }
     if (!submit->allow_paths)
-        return lt_fail(error, LT_BAD_INPUT, "%s: text: upload it first and name it sha256:<hex>", submit->origin);
+        return lt_fail(error, LT_BAD_INPUT, "%s: text: upload it first and name it sha256:<hex>",
+                       submit->origin);
     if (text[0] == '/' || !submit->base_dir)
         return coordinator_read_text(text, data_out, bytes_out, error);
     LT_TRY(lt_path_join(path, sizeof path, submit->base_dir, text, error));
@@ -329,18 +336,23 @@ static const char *name_text(struct lt_arena *arena, const void *data, size_t by
     return lt_arena_text(arena, name);
 }
 
-static lt_status add_parsed(struct coordinator *c, const struct coordinator_submit *submit, struct job *job,
-                            struct lt_arena *arena, uint32_t *id_out, bool *existed_out, struct lt_error *error)
+static lt_status add_parsed(struct coordinator *c, const struct coordinator_submit *submit,
+                            struct job *job, struct lt_arena *arena, uint32_t *id_out,
+                            bool *existed_out, struct lt_error *error)
 {
     void *text = NULL, *negative = NULL;
     struct core_submit to = {.priority = submit->priority};
     char *json;
     lt_status status;
-    LT_TRY_OR(job->text ? LT_OK : lt_fail(error, LT_BAD_INPUT, "%s: text is missing", submit->origin), out);
+    LT_TRY_OR(job->text ? LT_OK
+                        : lt_fail(error, LT_BAD_INPUT, "%s: text is missing", submit->origin),
+              out);
     LT_TRY_OR(load_text(c, submit, job->text, &text, &to.text_bytes, error), out);
     job->text = name_text(arena, text, to.text_bytes);
     if (job->text_negative) {
-        LT_TRY_OR(load_text(c, submit, job->text_negative, &negative, &to.text_negative_bytes, error), out);
+        LT_TRY_OR(
+            load_text(c, submit, job->text_negative, &negative, &to.text_negative_bytes, error),
+            out);
         job->text_negative = name_text(arena, negative, to.text_negative_bytes);
     }
     to.text = text;
@@ -357,13 +369,14 @@ out:
     return status;
 }
 
-lt_status coordinator_add_job(struct coordinator *c, const struct coordinator_submit *submit, uint32_t *id_out,
-                              bool *existed_out, struct lt_error *error)
+lt_status coordinator_add_job(struct coordinator *c, const struct coordinator_submit *submit,
+                              uint32_t *id_out, bool *existed_out, struct lt_error *error)
 {
     struct lt_arena arena;
     struct job job;
     lt_arena_init(&arena, 0);
-    lt_status status = job_parse(submit->json, submit->json_bytes, submit->origin, &arena, &job, error);
+    lt_status status =
+        job_parse(submit->json, submit->json_bytes, submit->origin, &arena, &job, error);
     if (status == LT_OK)
         status = add_parsed(c, submit, &job, &arena, id_out, existed_out, error);
     lt_arena_fini(&arena);
@@ -376,8 +389,8 @@ lt_status coordinator_cancel(struct coordinator *c, uint32_t job, struct lt_erro
     return flush(c, error);
 }
 
-lt_status coordinator_published(struct coordinator *c, uint32_t job, lt_status outcome, const char *text,
-                                struct lt_error *error)
+lt_status coordinator_published(struct coordinator *c, uint32_t job, lt_status outcome,
+                                const char *text, struct lt_error *error)
 {
     LT_TRY(core_published(c->core, job, outcome, text, error));
     return flush(c, error);
@@ -388,10 +401,10 @@ void coordinator_drain(struct coordinator *c)
     core_drain(c->core);
 }
 
-/* -- answers ------------------------------------------------------------------------------------------------ */
+/* -- answers ----------------------------------------------------------------------------------- */
 
-lt_status coordinator_job_status(struct coordinator *c, uint32_t job, struct coordinator_job_status *status_out,
-                                 struct lt_error *error)
+lt_status coordinator_job_status(struct coordinator *c, uint32_t job,
+                                 struct coordinator_job_status *status_out, struct lt_error *error)
 {
     return core_job_status(c->core, job, lt_clock_now_us(), status_out, error);
 }
@@ -411,7 +424,8 @@ struct run *coordinator_job_run(struct coordinator *c, uint32_t job)
     return core_job_run(c->core, job);
 }
 
-size_t coordinator_workers(struct coordinator *c, struct coordinator_worker_status *status_out, size_t max)
+size_t coordinator_workers(struct coordinator *c, struct coordinator_worker_status *status_out,
+                           size_t max)
 {
     return core_workers(c->core, lt_clock_now_us(), status_out, max);
 }

@@ -29,19 +29,17 @@ bool job_state_is_terminal(enum job_state state)
 bool job_state_may_follow(enum job_state from, enum job_state to)
 {
     static const bool edge[JOB_STATE_COUNT][JOB_STATE_COUNT] = {
-        [JOB_STATE_QUEUED] = {[JOB_STATE_RUNNING] = true,
-                              [JOB_STATE_FAILED] = true,
-                              [JOB_STATE_CANCELED] = true},
-        [JOB_STATE_RUNNING] = {[JOB_STATE_FINALIZING] = true,
-                               [JOB_STATE_FAILED] = true,
-                               [JOB_STATE_CANCELED] = true},
+        [JOB_STATE_QUEUED] =
+            {[JOB_STATE_RUNNING] = true, [JOB_STATE_FAILED] = true, [JOB_STATE_CANCELED] = true},
+        [JOB_STATE_RUNNING] =
+            {[JOB_STATE_FINALIZING] = true, [JOB_STATE_FAILED] = true, [JOB_STATE_CANCELED] = true},
         /* Not to canceled: a publisher may be reading the run in another thread. */
         [JOB_STATE_FINALIZING] = {[JOB_STATE_COMPLETED] = true, [JOB_STATE_FAILED] = true},
     };
     return (size_t)from < JOB_STATE_COUNT && (size_t)to < JOB_STATE_COUNT && edge[from][to];
 }
 
-/* -- small things shared by the parts ---------------------------------------------------------------------- */
+/* -- small things shared by the parts ---------------------------------------------------------- */
 
 void *core_grow(void *list, size_t *capacity, size_t count, size_t item_bytes)
 {
@@ -161,10 +159,10 @@ static void forget_leases(struct core *core, const struct core_job *job)
         const struct lease lease = *lease_at(&core->leases, i);
         if (lease.job != job->id)
             continue;
-        core_queue(core, &lease.peer,
-                   &(struct lt_message){
-                       .kind = LT_MESSAGE_CANCEL,
-                       .cancel = {core_task_number(lease.job, lease.task), lease.epoch}});
+        core_queue(
+            core, &lease.peer,
+            &(struct lt_message){.kind = LT_MESSAGE_CANCEL,
+                                 .cancel = {core_task_number(lease.job, lease.task), lease.epoch}});
         core_end_lease(core, i);
     }
 }
@@ -184,7 +182,7 @@ void core_end_job(struct core *core, struct core_job *job, enum job_state state,
         break_down(core, written, &error);
 }
 
-/* -- life -------------------------------------------------------------------------------------------------- */
+/* -- life -------------------------------------------------------------------------------------- */
 
 static struct core_job *append_job(struct core *core, const struct journal_job *row)
 {
@@ -208,10 +206,10 @@ static struct core_job *append_job(struct core *core, const struct journal_job *
     snprintf(job->kernel_class, sizeof job->kernel_class, "%s", row->kernel_class);
     memcpy(job->pin, row->pin, sizeof job->pin);
     const size_t capacity = core->job_capacity;
-    core->job = core_grow(core->job, &core->job_capacity, core->job_count, sizeof(struct core_job *));
+    core->job =
+        core_grow(core->job, &core->job_capacity, core->job_count, sizeof(struct core_job *));
     if (capacity != core->job_capacity) {
-        core->candidate =
-            realloc(core->candidate, core->job_capacity * sizeof *core->candidate);
+        core->candidate = realloc(core->candidate, core->job_capacity * sizeof *core->candidate);
         lt_assert(core->candidate);
     }
     core->job[core->job_count++] = job;
@@ -358,7 +356,7 @@ void core_destroy(struct core **at)
     *at = NULL;
 }
 
-/* -- jobs -------------------------------------------------------------------------------------------------- */
+/* -- jobs -------------------------------------------------------------------------------------- */
 
 static lt_status store_texts(struct core_job *job, const struct core_submit *submit,
                              struct lt_error *error)
@@ -472,7 +470,7 @@ void core_drain(struct core *core)
                    &(struct lt_message){.kind = LT_MESSAGE_DRAIN});
 }
 
-/* -- events and time --------------------------------------------------------------------------------------- */
+/* -- events and time --------------------------------------------------------------------------- */
 
 void core_receive(struct core *core, const struct lt_packet *packet, int64_t now_us)
 {

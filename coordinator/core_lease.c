@@ -1,5 +1,6 @@
-/* Control messages: who is there, who has which lease, what became of it. The rules are those of docs/wire.md; an epoch is
- * written into the open transaction before its ASSIGN is queued, and core_flush commits before it sends. */
+/* Control messages: who is there, who has which lease, what became of it. The rules are those of
+ * docs/wire.md; an epoch is written into the open transaction before its ASSIGN is queued, and
+ * core_flush commits before it sends. */
 #include "coordinator/core_private.h"
 
 #include "common/log.h"
@@ -14,10 +15,10 @@ enum {
     REPLY_MAX = LT_REPEAT_MAX,
 };
 
-/* -- granting and ending ------------------------------------------------------------------------------------ */
+/* -- granting and ending ----------------------------------------------------------------------- */
 
-uint32_t core_grant(struct core *core, struct core_job *job, uint32_t task, const struct lt_peer *peer,
-                    bool same_epoch, int64_t now_us)
+uint32_t core_grant(struct core *core, struct core_job *job, uint32_t task,
+                    const struct lt_peer *peer, bool same_epoch, int64_t now_us)
 {
     struct lt_error error;
     struct run_task *at = run_task(job->run, task);
@@ -72,16 +73,16 @@ static void hold_worker(struct fleet_worker *worker, int64_t now_us)
     worker->hold_until_us = now_us + (pause < HOLD_US_MAX ? pause : HOLD_US_MAX);
 }
 
-void core_fail_lease(struct core *core, uint32_t index, struct fleet_worker *worker, lt_status status,
-                     const char *text, int64_t now_us)
+void core_fail_lease(struct core *core, uint32_t index, struct fleet_worker *worker,
+                     lt_status status, const char *text, int64_t now_us)
 {
     const struct lease lease = *lease_at(&core->leases, index);
     struct core_job *job = core_find_job(core, lease.job);
     const struct lease_rule rule = lease_rule(status);
     struct run_task *task = run_task(job->run, lease.task);
     char reason[512];
-    snprintf(reason, sizeof reason, "task %u on %s: %s: %s", lease.task, worker ? worker->name : "?",
-             lt_status_name(status), text ? text : "");
+    snprintf(reason, sizeof reason, "task %u on %s: %s: %s", lease.task,
+             worker ? worker->name : "?", lt_status_name(status), text ? text : "");
     task->attempts += rule.charged;
     if (rule.charged)
         task->failed_on = lease.peer;
@@ -102,7 +103,7 @@ void core_fail_lease(struct core *core, uint32_t index, struct fleet_worker *wor
         core_end_job(core, job, JOB_STATE_FAILED, status, reason);
 }
 
-/* -- assigning ---------------------------------------------------------------------------------------------- */
+/* -- assigning --------------------------------------------------------------------------------- */
 
 lt_status core_send_assign(struct core *core, uint32_t index, int64_t now_us)
 {
@@ -129,7 +130,8 @@ lt_status core_send_assign(struct core *core, uint32_t index, int64_t now_us)
     return LT_OK;
 }
 
-static void pin(struct core *core, struct core_job *job, const struct fleet_worker *worker, uint32_t task)
+static void pin(struct core *core, struct core_job *job, const struct fleet_worker *worker,
+                uint32_t task)
 {
     const uint32_t index = run_task_model(job->run, task);
     const struct job_model *model = run_model(job->run, index);
@@ -176,19 +178,21 @@ void core_dispatch(struct core *core, int64_t now_us)
         worker->last_model = run_task_model(job->run, choice.task);
         const uint32_t lease = core_grant(core, job, choice.task, &worker->peer, false, now_us);
         lt_log(LT_LOG_DEBUG, "lease.granted", "job=%u task=%u epoch=%llu worker=%s", job->id,
-               choice.task, (unsigned long long)lease_at(&core->leases, lease)->epoch, worker->name);
+               choice.task, (unsigned long long)lease_at(&core->leases, lease)->epoch,
+               worker->name);
         core_send_assign(core, lease, now_us);
     }
 }
 
-/* -- workers ------------------------------------------------------------------------------------------------ */
+/* -- workers ----------------------------------------------------------------------------------- */
 
 /* A task as a worker names it. NULL: no such job runs. */
 static struct core_job *find_task(const struct core *core, uint64_t number, uint32_t *task_out)
 {
     struct core_job *job = core_find_job(core, number >> 32);
     *task_out = (uint32_t)number;
-    return job && job->run && !job->ended && *task_out < run_plan(job->run)->task_count ? job : NULL;
+    return job && job->run && !job->ended && *task_out < run_plan(job->run)->task_count ? job
+                                                                                        : NULL;
 }
 
 uint32_t core_find_lease(struct core *core, const struct lt_peer *peer, uint64_t number,
@@ -227,7 +231,8 @@ static void attach_recovered(struct core *core, struct fleet_worker *worker)
             fleet_attach(worker, &core->leases, i);
 }
 
-static void reject(struct core *core, const struct lt_peer *peer, lt_status status, const char *text)
+static void reject(struct core *core, const struct lt_peer *peer, lt_status status,
+                   const char *text)
 {
     struct lt_message message = {.kind = LT_MESSAGE_REJECT};
     message.reject = (struct lt_reject){
@@ -243,7 +248,8 @@ static void reject(struct core *core, const struct lt_peer *peer, lt_status stat
 static void welcome(struct core *core, struct fleet_worker *worker, const struct lt_hello *hello,
                     int64_t now_us)
 {
-    struct lt_task_ref *keep = lt_arena_take_array(&core->arena, hello->held_count + 1, sizeof *keep);
+    struct lt_task_ref *keep =
+        lt_arena_take_array(&core->arena, hello->held_count + 1, sizeof *keep);
     size_t count = 0;
     lt_assert(keep);
     for (size_t i = 0; i < hello->held_count && count < REPLY_MAX; i++) {
@@ -288,8 +294,8 @@ static void on_hello(struct core *core, const struct lt_peer *peer, const struct
     if (is_new) {
         attach_recovered(core, worker);
         core_tell(core, COORDINATOR_WORKER_JOINED, NULL, worker->name);
-        lt_log(LT_LOG_INFO, "worker.joined", "worker=%s device=%s models=%zu class=%s", worker->name,
-               worker->device, worker->model_count, worker->kernel_class);
+        lt_log(LT_LOG_INFO, "worker.joined", "worker=%s device=%s models=%zu class=%s",
+               worker->name, worker->device, worker->model_count, worker->kernel_class);
     }
     core_drop_streams(core, peer, 0); /* a new connection: stream numbers start anew */
     welcome(core, worker, hello, now_us);
@@ -308,7 +314,7 @@ static void remove_worker(struct core *core, struct fleet_worker *worker)
     fleet_remove(&core->fleet, worker);
 }
 
-/* -- beats -------------------------------------------------------------------------------------------------- */
+/* -- beats ------------------------------------------------------------------------------------- */
 
 static bool beat_names(const struct lt_beat *beat, uint64_t number, uint64_t epoch)
 {
@@ -319,8 +325,8 @@ static bool beat_names(const struct lt_beat *beat, uint64_t number, uint64_t epo
 }
 
 /* A lease that its worker does not name for two beats was lost on the way, or ended unheard. */
-static void resend_lost(struct core *core, const struct fleet_worker *worker, const struct lt_beat *beat,
-                        int64_t now_us)
+static void resend_lost(struct core *core, const struct fleet_worker *worker,
+                        const struct lt_beat *beat, int64_t now_us)
 {
     uint32_t next;
     for (uint32_t i = worker->lease_first; i != LEASE_NONE; i = next) {
@@ -334,7 +340,8 @@ static void resend_lost(struct core *core, const struct fleet_worker *worker, co
     }
 }
 
-/* What a worker names that is not its lease: gone on with, told that it is done, left to be adopted, or revoked. */
+/* What a worker names that is not its lease: gone on with, told that it is done, left to be
+ * adopted, or revoked. */
 static bool settle_unknown(struct core *core, const struct fleet_worker *worker,
                            const struct lt_progress *progress, int64_t now_us)
 {
@@ -349,15 +356,16 @@ static bool settle_unknown(struct core *core, const struct fleet_worker *worker,
     case TASK_COMMITTED:
         if (progress->phase != LT_PHASE_SENDING)
             return false;
-        core_queue(core, &worker->peer,
-                   &(struct lt_message){
-                       .kind = LT_MESSAGE_COMMITTED,
-                       .committed = {progress->task, progress->epoch,
-                                     run_task(job->run, task)->epoch == progress->epoch
-                                         ? LT_VERDICT_HAVE
-                                         : LT_VERDICT_STALE}});
+        core_queue(
+            core, &worker->peer,
+            &(struct lt_message){.kind = LT_MESSAGE_COMMITTED,
+                                 .committed = {progress->task, progress->epoch,
+                                               run_task(job->run, task)->epoch == progress->epoch
+                                                   ? LT_VERDICT_HAVE
+                                                   : LT_VERDICT_STALE}});
         return true;
-    default: return false;
+    default:
+        return false;
     }
 }
 
@@ -372,7 +380,8 @@ static void on_beat(struct core *core, struct fleet_worker *worker, const struct
     worker->progress = (struct lt_progress){0};
     for (size_t i = 0; i < beat->lease_count; i++) {
         const struct lt_progress *progress = &beat->lease[i];
-        const uint32_t lease = core_find_lease(core, &worker->peer, progress->task, progress->epoch);
+        const uint32_t lease =
+            core_find_lease(core, &worker->peer, progress->task, progress->epoch);
         if (lease != LEASE_NONE) {
             lease_at(&core->leases, lease)->expires_us = now_us + core->params.lease_us;
             if (progress->phase != LT_PHASE_WAITING)
@@ -387,7 +396,7 @@ static void on_beat(struct core *core, struct fleet_worker *worker, const struct
                                     .beat_ack = {beat->sequence, revoked, count}});
 }
 
-/* -- ends --------------------------------------------------------------------------------------------------- */
+/* -- ends -------------------------------------------------------------------------------------- */
 
 static void on_fail(struct core *core, struct fleet_worker *worker, uint64_t number, uint64_t epoch,
                     uint32_t status, const char *text, int64_t now_us)
@@ -395,12 +404,13 @@ static void on_fail(struct core *core, struct fleet_worker *worker, uint64_t num
     const uint32_t lease = core_find_lease(core, &worker->peer, number, epoch);
     if (lease == LEASE_NONE)
         return; /* of an older lease: no news */
-    const lt_status known = status > LT_OK && status < LT_STATUS_COUNT ? (lt_status)status : LT_INTERNAL;
+    const lt_status known =
+        status > LT_OK && status < LT_STATUS_COUNT ? (lt_status)status : LT_INTERNAL;
     core_fail_lease(core, lease, worker, known, text, now_us);
 }
 
-static void on_release(struct core *core, struct fleet_worker *worker, const struct lt_release *release,
-                       int64_t now_us)
+static void on_release(struct core *core, struct fleet_worker *worker,
+                       const struct lt_release *release, int64_t now_us)
 {
     const uint32_t lease = core_find_lease(core, &worker->peer, release->task, release->epoch);
     if (lease == LEASE_NONE)
@@ -428,22 +438,29 @@ void core_control(struct core *core, const struct lt_packet *packet, int64_t now
     worker->heard_us = now_us;
     worker->suspect = false;
     switch (message->kind) {
-    case LT_MESSAGE_BEAT: on_beat(core, worker, &message->beat, now_us); break;
+    case LT_MESSAGE_BEAT:
+        on_beat(core, worker, &message->beat, now_us);
+        break;
     case LT_MESSAGE_FAIL:
         on_fail(core, worker, message->fail.task, message->fail.epoch, message->fail.status,
                 message->fail.text, now_us);
         break;
     case LT_MESSAGE_DECLINE:
-        on_fail(core, worker, message->decline.task, message->decline.epoch, message->decline.status,
-                message->decline.text, now_us);
+        on_fail(core, worker, message->decline.task, message->decline.epoch,
+                message->decline.status, message->decline.text, now_us);
         break;
-    case LT_MESSAGE_RELEASE: on_release(core, worker, &message->release, now_us); break;
-    case LT_MESSAGE_BYE: remove_worker(core, worker); break;
-    default: break; /* frames of the other direction never get here */
+    case LT_MESSAGE_RELEASE:
+        on_release(core, worker, &message->release, now_us);
+        break;
+    case LT_MESSAGE_BYE:
+        remove_worker(core, worker);
+        break;
+    default:
+        break; /* frames of the other direction never get here */
     }
 }
 
-/* -- time --------------------------------------------------------------------------------------------------- */
+/* -- time -------------------------------------------------------------------------------------- */
 
 void core_expire(struct core *core, int64_t now_us)
 {

@@ -5,8 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* What is left of each kind, at that kind's mean so far, by as many workers as worked on it. A kind that was not timed
- * yet counts like the other. */
+/* What is left of each kind, at that kind's mean so far, by as many workers as worked on it. A kind
+ * that was not timed yet counts like the other. */
 static double estimate(const struct core_job *job, const struct run_progress *p, int64_t now_us)
 {
     const double left[2] = {[PLAN_PREDICT] = p->predict_count - p->predict_done,
@@ -24,7 +24,8 @@ static double estimate(const struct core_job *job, const struct run_progress *p,
     return work / (double)spent * (double)(now_us - job->first_lease_us) * 1e-6;
 }
 
-static void explain(struct core *core, const struct core_job *job, int64_t now_us, char *out, size_t size)
+static void explain(struct core *core, const struct core_job *job, int64_t now_us, char *out,
+                    size_t size)
 {
     if (core->draining) {
         snprintf(out, size, "the coordinator is draining");
@@ -89,8 +90,8 @@ struct run *core_job_run(const struct core *core, uint32_t id)
     return job && !job->ended ? job->run : NULL;
 }
 
-size_t core_workers(const struct core *core, int64_t now_us, struct coordinator_worker_status *status_out,
-                    size_t max)
+size_t core_workers(const struct core *core, int64_t now_us,
+                    struct coordinator_worker_status *status_out, size_t max)
 {
     for (size_t i = 0; i < core->fleet.count && i < max; i++) {
         const struct fleet_worker *worker = core->fleet.worker[i];

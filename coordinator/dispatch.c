@@ -77,15 +77,16 @@ static uint32_t score(const struct fleet_worker *worker, const struct run *run, 
            4 * (worker->last_model == run_task_model(run, task));
 }
 
-/* The task failed here last, and somebody else can run it, now or after what he runs: one bad machine must not use up a
- * task's attempts. */
-static bool should_go_elsewhere(const struct fleet *fleet, const struct dispatch_job *job, uint32_t task,
-                                const struct fleet_worker *worker, int64_t now_us)
+/* The task failed here last, and somebody else can run it, now or after what he runs: one bad
+ * machine must not use up a task's attempts. */
+static bool should_go_elsewhere(const struct fleet *fleet, const struct dispatch_job *job,
+                                uint32_t task, const struct fleet_worker *worker, int64_t now_us)
 {
     if (!lease_peer_equal(&run_task(job->run, task)->failed_on, &worker->peer))
         return false;
     for (size_t i = 0; i < fleet->count; i++)
-        if (fleet->worker[i] != worker && judge(fleet->worker[i], job, run_task_model(job->run, task), now_us) == FITS)
+        if (fleet->worker[i] != worker &&
+            judge(fleet->worker[i], job, run_task_model(job->run, task), now_us) == FITS)
             return true;
     return false;
 }
@@ -100,7 +101,8 @@ static struct fleet_worker *find_worker(const struct fleet *fleet, const struct 
         struct fleet_worker *worker = fleet->worker[i];
         if (worker->lease_count >= worker->slot_count || (worker->lease_count == 0) != idle)
             continue;
-        if (judge(worker, job, model, now_us) != FITS || should_go_elsewhere(fleet, job, task, worker, now_us))
+        if (judge(worker, job, model, now_us) != FITS ||
+            should_go_elsewhere(fleet, job, task, worker, now_us))
             continue;
         if (!best || worker->lease_count < best->lease_count ||
             (worker->lease_count == best->lease_count &&
@@ -166,8 +168,7 @@ bool dispatch_pick(const struct fleet *fleet, const struct dispatch_job *job, si
         return false;
     if (idle > 0 && pick_kind(fleet, job, job_count, true, now_us, choice_out))
         return true;
-    return room > 0 && ready >= room &&
-           pick_kind(fleet, job, job_count, false, now_us, choice_out);
+    return room > 0 && ready >= room && pick_kind(fleet, job, job_count, false, now_us, choice_out);
 }
 
 void dispatch_explain(const struct fleet *fleet, const struct dispatch_job *job, int64_t now_us,

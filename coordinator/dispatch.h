@@ -1,10 +1,12 @@
-/* Which ready task goes to which worker. Pure: it reads jobs, graphs and fleet, and changes nothing.
+/* Which ready task goes to which worker. Pure: it reads jobs, graphs and fleet, and changes
+ * nothing.
  *
- * Jobs: higher priority first, then the one with fewer leases (round robin), then the older. Within a job the lowest step
- * first, so that frames stay close together. Workers: idle ones first, then the one that ran this window or this model
- * last; never the one where the task failed last while another can run it. A busy worker gets a task to wait with only
- * when there is one for every such worker: otherwise the last tasks of a job would queue behind slow workers while fast
- * ones idle. */
+ * Jobs: higher priority first, then the one with fewer leases (round robin), then the older. Within
+ * a job the lowest step first, so that frames stay close together. Workers: idle ones first, then
+ * the one that ran this window or this model last; never the one where the task failed last while
+ * another can run it. A busy worker gets a task to wait with only when there is one for every such
+ * worker: otherwise the last tasks of a job would queue behind slow workers while fast ones idle.
+ */
 #pragma once
 
 #include "coordinator/fleet.h"

@@ -63,7 +63,8 @@ static lt_status insert(struct fleet *fleet, const struct lt_peer *peer,
 {
     if (fleet->count == fleet->capacity) {
         const size_t capacity = fleet->capacity ? 2 * fleet->capacity : 16;
-        struct fleet_worker **list = realloc(fleet->worker, capacity * sizeof(struct fleet_worker *));
+        struct fleet_worker **list =
+            realloc(fleet->worker, capacity * sizeof(struct fleet_worker *));
         if (!list)
             return lt_fail(error, LT_NO_MEMORY, "no memory for %zu workers", capacity);
         fleet->worker = list;

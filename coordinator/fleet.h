@@ -1,5 +1,5 @@
-/* The workers we know, by peer id. Bookkeeping only: who is there, what they can do, when they were last heard. A worker
- * that starts anew has a new peer id and is a new worker. One owner. */
+/* The workers we know, by peer id. Bookkeeping only: who is there, what they can do, when they were
+ * last heard. A worker that starts anew has a new peer id and is a new worker. One owner. */
 #pragma once
 
 #include "coordinator/lease.h"
@@ -27,7 +27,7 @@ struct fleet_worker {
     uint32_t failure_streak;
     uint32_t last_job, last_window, last_model; /* what it ran last: it has those bytes at hand */
     uint64_t tasks_done, tasks_failed;
-    int64_t busy_us, result_us; /* result_us: when its last result was in */
+    int64_t busy_us, result_us;  /* result_us: when its last result was in */
     struct lt_progress progress; /* of its first lease */
 };
 
@@ -38,9 +38,10 @@ struct fleet {
 };
 
 void fleet_fini(struct fleet *fleet); /* accepts a zeroed one */
-struct fleet_worker *fleet_find(const struct fleet *fleet, const struct lt_peer *peer); /* NULL: unknown */
-/* The worker of a HELLO: a new one, or a known one brought up to date (its leases stay). LT_BAD_INPUT when a text is
- * missing. */
+struct fleet_worker *fleet_find(const struct fleet *fleet,
+                                const struct lt_peer *peer); /* NULL: unknown */
+/* The worker of a HELLO: a new one, or a known one brought up to date (its leases stay).
+ * LT_BAD_INPUT when a text is missing. */
 lt_status fleet_join(struct fleet *fleet, const struct lt_peer *peer, const struct lt_hello *hello,
                      int64_t now_us, struct fleet_worker **worker_out, struct lt_error *error);
 /* It must have no leases. */
@@ -49,7 +50,8 @@ void fleet_remove(struct fleet *fleet, struct fleet_worker *worker);
 void fleet_attach(struct fleet_worker *worker, struct lease_table *leases, uint32_t lease);
 void fleet_detach(struct fleet_worker *worker, struct lease_table *leases, uint32_t lease);
 
-/* The model of the worker that a job means: by fingerprint when it has one, else by file name. NULL: it has none. */
+/* The model of the worker that a job means: by fingerprint when it has one, else by file name.
+ * NULL: it has none. */
 struct fleet_model *fleet_model(const struct fleet_worker *worker, const char *name,
                                 const struct lt_digest *fingerprint);
 const char *fleet_base_name(const char *path);

@@ -85,7 +85,8 @@ static uint32_t ready_lowest(const struct ready_set *set)
 }
 
 /* Words beyond the end of a level are empty. */
-static uint64_t word_of(const struct ready_set *set, uint64_t task_count, uint32_t level, uint64_t index)
+static uint64_t word_of(const struct ready_set *set, uint64_t task_count, uint32_t level,
+                        uint64_t index)
 {
     uint64_t words = task_count;
     for (uint32_t i = 0; i <= level; i++)

@@ -1,5 +1,6 @@
-/* A job: what a user asks for. Parsed once from JSON (docs/job.md holds the schema), validated, then immutable.
- * Unknown keys, wrong types and values out of range are LT_BAD_INPUT with a JSON pointer ("/window/overlap: …"). */
+/* A job: what a user asks for. Parsed once from JSON (docs/job.md holds the schema), validated,
+ * then immutable. Unknown keys, wrong types and values out of range are LT_BAD_INPUT with a JSON
+ * pointer ("/window/overlap: …"). */
 #pragma once
 
 #include "common/arena.h"
@@ -49,9 +50,10 @@ struct job_model {
 };
 
 struct job {
-    const char *name; /* for people; default: the output's stem */
+    const char *name;      /* for people; default: the output's stem */
     int64_t width, height; /* floored to a multiple of 16 */
-    int64_t frame_count;   /* as asked; `frame_count_padded` is the 4k+1 at or above it that is rendered */
+    int64_t frame_count;   /* as asked; `frame_count_padded` is the 4k+1 at or above it that is
+                              rendered */
     int64_t frame_count_padded;
     double fps;
     uint64_t seed;
@@ -61,22 +63,24 @@ struct job {
     struct job_model transformer_low; /* name NULL: one expert */
     double boundary;                  /* high expert while timestep >= 1000 * boundary */
     struct job_model vae;
-    int64_t latent_channels;          /* 16 */
-    int64_t text_len;                 /* 512 */
+    int64_t latent_channels; /* 16 */
+    int64_t text_len;        /* 512 */
     bool precision_bf16;
 
-    const char *text;          /* safetensors file with `text` [n, text_dim], or "sha256:<hex>" once uploaded */
+    const char
+        *text; /* safetensors file with `text` [n, text_dim], or "sha256:<hex>" once uploaded */
     const char *text_negative; /* NULL when every guidance is 1 */
 
     enum sampler_kind sampler;
-    bool beta_schedule;       /* "unipc/beta" … */
-    bool official_sigmas;     /* constructor shift 1 (pipeline.md 3.2) */
+    bool beta_schedule;   /* "unipc/beta" … */
+    bool official_sigmas; /* constructor shift 1 (pipeline.md 3.2) */
     int64_t step_count;
     double shift;
-    const double *sigma;      /* own list, NULL: from sampler and shift; `sigma_count` without the final 0 */
+    const double
+        *sigma; /* own list, NULL: from sampler and shift; `sigma_count` without the final 0 */
     size_t sigma_count;
     int64_t start_step, end_step; /* end_step -1: all */
-    const double *guidance;   /* one value, or one per step (extended by its last) */
+    const double *guidance;       /* one value, or one per step (extended by its last) */
     size_t guidance_count;
 
     enum window_schedule schedule;
@@ -85,15 +89,18 @@ struct job {
     bool freenoise;
     bool barrier; /* every step waits for all windows: for comparison */
 
-    int64_t decode_segment, decode_warmup; /* latent frames; segment 0: the whole take in one task */
+    int64_t decode_segment,
+        decode_warmup; /* latent frames; segment 0: the whole take in one task */
 };
 
 void job_defaults(struct job *job);
-/* `text` need not be terminated. Everything lives in `arena`. `origin` names the file in messages. Relative paths
- * are kept as written: the client resolves them. */
+/* `text` need not be terminated. Everything lives in `arena`. `origin` names the file in messages.
+ * Relative paths are kept as written: the client resolves them. */
 lt_status job_parse(const char *text, size_t bytes, const char *origin, struct lt_arena *arena,
                     struct job *job_out, struct lt_error *error);
-/* The canonical JSON of a job: equal jobs give equal text; job_parse(job_format(j)) = j. In `arena`. */
-lt_status job_format(const struct job *job, struct lt_arena *arena, char **text_out, struct lt_error *error);
+/* The canonical JSON of a job: equal jobs give equal text; job_parse(job_format(j)) = j. In
+ * `arena`. */
+lt_status job_format(const struct job *job, struct lt_arena *arena, char **text_out,
+                     struct lt_error *error);
 /* SHA-256 of the canonical JSON. */
 lt_status job_digest(const struct job *job, struct lt_digest *digest_out, struct lt_error *error);

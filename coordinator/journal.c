@@ -1,5 +1,5 @@
-/* One prepared statement per kind of row, made on first use. The version stands in PRAGMA user_version and a fixed
- * application_id tells our files from other databases. */
+/* One prepared statement per kind of row, made on first use. The version stands in PRAGMA
+ * user_version and a fixed application_id tells our files from other databases. */
 #include "coordinator/journal.h"
 
 #include <sqlite3.h>
@@ -54,11 +54,12 @@ static const char *const statements[STATEMENT_COUNT] = {
 struct journal {
     sqlite3 *db;
     sqlite3_stmt *statement[STATEMENT_COUNT];
-    bool open; /* a transaction is */
+    bool open;   /* a transaction is */
     char path[]; /* for messages */
 };
 
-static lt_status fail_sqlite(const struct journal *journal, const char *what, struct lt_error *error)
+static lt_status fail_sqlite(const struct journal *journal, const char *what,
+                             struct lt_error *error)
 {
     const int code = sqlite3_errcode(journal->db);
     lt_status status = LT_IO;

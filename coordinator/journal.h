@@ -1,5 +1,6 @@
-/* What survives a crash of the coordinator: one SQLite database (WAL, synchronous=FULL). Rows are written inside one
- * transaction per batch of events; nothing leaves the coordinator before journal_commit has returned. One owner. */
+/* What survives a crash of the coordinator: one SQLite database (WAL, synchronous=FULL). Rows are
+ * written inside one transaction per batch of events; nothing leaves the coordinator before
+ * journal_commit has returned. One owner. */
 #pragma once
 
 #include "coordinator/job.h"
@@ -30,13 +31,14 @@ struct journal_task {
     struct lt_peer peer; /* of the lease */
 };
 
-/* `path` ":memory:" lives and dies with the handle (simulator). LT_CORRUPT: not a database or damaged;
- * LT_UNSUPPORTED: written by another version. */
+/* `path` ":memory:" lives and dies with the handle (simulator). LT_CORRUPT: not a database or
+ * damaged; LT_UNSUPPORTED: written by another version. */
 lt_status journal_open(const char *path, struct journal **journal_out, struct lt_error *error);
 void journal_close(struct journal **journal);
 
 /* Begins a transaction when none is open: every put does so by itself. */
-lt_status journal_put_job(struct journal *journal, const struct journal_job *job, struct lt_error *error);
+lt_status journal_put_job(struct journal *journal, const struct journal_job *job,
+                          struct lt_error *error);
 lt_status journal_put_task(struct journal *journal, uint32_t job, const struct journal_task *task,
                            struct lt_error *error);
 lt_status journal_put_frame(struct journal *journal, uint32_t job, uint32_t frame, uint32_t step,
@@ -49,11 +51,15 @@ lt_status journal_commit(struct journal *journal, struct lt_error *error);
 void journal_rollback(struct journal *journal);
 
 /* Rows in order of id, task, frame. A callback's failure ends the walk and is returned. */
-typedef lt_status journal_job_fn(void *context, const struct journal_job *job, struct lt_error *error);
-typedef lt_status journal_task_fn(void *context, const struct journal_task *task, struct lt_error *error);
-typedef lt_status journal_frame_fn(void *context, uint32_t frame, uint32_t step, struct lt_error *error);
-lt_status journal_each_job(struct journal *journal, journal_job_fn *fn, void *context, struct lt_error *error);
-lt_status journal_each_task(struct journal *journal, uint32_t job, journal_task_fn *fn, void *context,
-                            struct lt_error *error);
-lt_status journal_each_frame(struct journal *journal, uint32_t job, journal_frame_fn *fn, void *context,
-                             struct lt_error *error);
+typedef lt_status journal_job_fn(void *context, const struct journal_job *job,
+                                 struct lt_error *error);
+typedef lt_status journal_task_fn(void *context, const struct journal_task *task,
+                                  struct lt_error *error);
+typedef lt_status journal_frame_fn(void *context, uint32_t frame, uint32_t step,
+                                   struct lt_error *error);
+lt_status journal_each_job(struct journal *journal, journal_job_fn *fn, void *context,
+                           struct lt_error *error);
+lt_status journal_each_task(struct journal *journal, uint32_t job, journal_task_fn *fn,
+                            void *context, struct lt_error *error);
+lt_status journal_each_frame(struct journal *journal, uint32_t job, journal_frame_fn *fn,
+                             void *context, struct lt_error *error);

@@ -41,7 +41,7 @@ lt_status latents_read(struct latents *latents, uint32_t frame, uint32_t step,
     for (uint32_t i = 0; step > 0 && i < latents->history_count; i++) {
         at += latents->frame_bytes;
         LT_TRY(objects_read(latents->store, object, at, state->history[i], latents->frame_bytes,
-                          error));
+                            error));
     }
     return LT_OK;
 }
@@ -57,16 +57,16 @@ lt_status latents_write(struct latents *latents, uint32_t frame, uint32_t step,
     for (uint32_t i = 0; step > 0 && i < latents->history_count; i++) {
         at += latents->frame_bytes;
         LT_TRY(objects_write(latents->store, object, at, state->history[i], latents->frame_bytes,
-                           error));
+                             error));
     }
     return LT_OK;
 }
 
-lt_status latents_read_part(struct latents *latents, uint32_t frame, uint32_t step,
-                            uint64_t offset, void *data, size_t bytes, struct lt_error *error)
+lt_status latents_read_part(struct latents *latents, uint32_t frame, uint32_t step, uint64_t offset,
+                            void *data, size_t bytes, struct lt_error *error)
 {
     return objects_read(latents->store, object, place(latents, frame, step) + offset, data, bytes,
-                      error);
+                        error);
 }
 
 lt_status latents_sync(struct latents *latents, struct lt_error *error)

@@ -1,9 +1,11 @@
-/* The state of every latent frame: x and what the sampler remembers, in one object of the job's store.
+/* The state of every latent frame: x and what the sampler remembers, in one object of the job's
+ * store.
  *
  *   frame f: [ even steps: x h0 h1 h2 | odd steps: x h0 h1 h2 ]     each [C, h, w] f32
  *
- * A frame at step s lives in the half of s's parity, so that writing s + 1 never touches it: until the journal says s + 1,
- * a crash finds s whole. Memory stays bounded however long the take is. One owner; see run.h for readers. */
+ * A frame at step s lives in the half of s's parity, so that writing s + 1 never touches it: until
+ * the journal says s + 1, a crash finds s whole. Memory stays bounded however long the take is. One
+ * owner; see run.h for readers. */
 #pragma once
 
 #include "coordinator/sampler.h"
@@ -28,8 +30,8 @@ lt_status latents_read(struct latents *latents, uint32_t frame, uint32_t step,
 lt_status latents_write(struct latents *latents, uint32_t frame, uint32_t step,
                         const struct sampler_frame *state, struct lt_error *error);
 /* Bytes of x alone. */
-lt_status latents_read_part(struct latents *latents, uint32_t frame, uint32_t step,
-                            uint64_t offset, void *data, size_t bytes, struct lt_error *error);
+lt_status latents_read_part(struct latents *latents, uint32_t frame, uint32_t step, uint64_t offset,
+                            void *data, size_t bytes, struct lt_error *error);
 /* What was written is durable. */
 lt_status latents_sync(struct latents *latents, struct lt_error *error);
 /* The journal knows every frame's step. */

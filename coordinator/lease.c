@@ -3,8 +3,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Faults of a machine or a link are retried, faults of the job are not. A worker that is told to stop or has no room is
- * not to blame. */
+/* Faults of a machine or a link are retried, faults of the job are not. A worker that is told to
+ * stop or has no room is not to blame. */
 static const struct lease_rule rules[] = {
     [LT_OK] = {LEASE_RETRY, false},
     [LT_INTERNAL] = {LEASE_RETRY, true},

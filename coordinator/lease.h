@@ -1,12 +1,14 @@
-/* Leases: the right of one worker to run one task for a while, under an epoch that never comes again. A table without
- * clock or I/O; what follows from an ended lease is decided by lease_rule. One owner. */
+/* Leases: the right of one worker to run one task for a while, under an epoch that never comes
+ * again. A table without clock or I/O; what follows from an ended lease is decided by lease_rule.
+ * One owner. */
 #pragma once
 
 #include "proto/link.h"
 
 enum lease_verdict {
     LEASE_RETRY,           /* any worker may try */
-    LEASE_RETRY_ELSEWHERE, /* this worker cannot use that model: not there again until it says HELLO anew */
+    LEASE_RETRY_ELSEWHERE, /* this worker cannot use that model: not there again until it says HELLO
+                              anew */
     LEASE_GIVE_UP,         /* the job fails with the reason: no worker would fare better */
 };
 
@@ -25,12 +27,12 @@ struct lease {
     uint64_t epoch;
     struct lt_peer peer;
     int64_t expires_us;
-    int64_t granted_us;  /* for the time a task takes */
-    int64_t assigned_us; /* ASSIGN last sent */
+    int64_t granted_us;                       /* for the time a task takes */
+    int64_t assigned_us;                      /* ASSIGN last sent */
     struct lt_blob_ref blob[LEASE_BLOBS_MAX]; /* what its worker may fetch */
     size_t blob_count;
     uint32_t damaged; /* times its result arrived damaged */
-    uint32_t next; /* next lease of the worker, or free entry */
+    uint32_t next;    /* next lease of the worker, or free entry */
     bool used;
 };
 

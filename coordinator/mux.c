@@ -43,36 +43,44 @@ static lt_status fail_av(struct lt_error *error, const struct mux *mux, const ch
 {
     char reason[AV_ERROR_MAX_STRING_SIZE];
     av_strerror(code, reason, sizeof reason);
-    return lt_fail(error, code == AVERROR(ENOMEM) ? LT_NO_MEMORY : LT_IO, "%s: cannot %s: %s", mux->path, what,
-                   reason);
+    return lt_fail(error, code == AVERROR(ENOMEM) ? LT_NO_MEMORY : LT_IO, "%s: cannot %s: %s",
+                   mux->path, what, reason);
 }
 
-/* -- opening ------------------------------------------------------------------------------------------------- */
+/* -- opening ----------------------------------------------------------------------------------- */
 
 static lt_status check(const struct mux_params *params, struct lt_error *error)
 {
     struct stat info;
     if (mux_kind_of(params->path) == MUX_NONE)
-        return lt_fail(error, LT_USAGE, "%s: the output's name should end in .mp4, or in / for a folder of PNG files",
-                       params->path);
-    if (params->width < 2 || params->height < 2 || params->width > 16384 || params->height > 16384 ||
-        params->width % 2 || params->height % 2)
-        return lt_fail(error, LT_BAD_INPUT, "%s: frames of %dx%d cannot be written; sizes are even, 2 to 16384",
+        return lt_fail(
+            error, LT_USAGE,
+            "%s: the output's name should end in .mp4, or in / for a folder of PNG files",
+            params->path);
+    if (params->width < 2 || params->height < 2 || params->width > 16384 ||
+        params->height > 16384 || params->width % 2 || params->height % 2)
+        return lt_fail(error, LT_BAD_INPUT,
+                       "%s: frames of %dx%d cannot be written; sizes are even, 2 to 16384",
                        params->path, params->width, params->height);
     if (!(params->fps > 0 && params->fps <= 1000))
         return lt_fail(error, LT_BAD_INPUT, "%s: %g frames a second", params->path, params->fps);
     if (!params->overwrite && stat(params->path, &info) == 0)
-        return lt_fail(error, LT_CONFLICT, "%s: it exists already; give --overwrite or another name", params->path);
+        return lt_fail(error, LT_CONFLICT,
+                       "%s: it exists already; give --overwrite or another name", params->path);
     return LT_OK;
 }
 
-static lt_status open_codec(struct mux *mux, const struct mux_params *params, struct lt_error *error)
+static lt_status open_codec(struct mux *mux, const struct mux_params *params,
+                            struct lt_error *error)
 {
     const bool mp4 = mux->kind == MUX_MP4;
-    const AVCodec *codec = mp4 ? avcodec_find_encoder_by_name("libx264") : avcodec_find_encoder(AV_CODEC_ID_PNG);
+    const AVCodec *codec =
+        mp4 ? avcodec_find_encoder_by_name("libx264") : avcodec_find_encoder(AV_CODEC_ID_PNG);
     if (!codec)
-        return lt_fail(error, LT_UNSUPPORTED, "%s: this FFmpeg has no %s encoder; write PNG files instead (a name that "
-                       "ends in /)", params->path, mp4 ? "H.264 (libx264)" : "PNG");
+        return lt_fail(error, LT_UNSUPPORTED,
+                       "%s: this FFmpeg has no %s encoder; write PNG files instead (a name that "
+                       "ends in /)",
+                       params->path, mp4 ? "H.264 (libx264)" : "PNG");
     AVCodecContext *c = mux->codec = avcodec_alloc_context3(codec);
     if (!c)
         return lt_fail(error, LT_NO_MEMORY, "%s: no memory for an encoder", params->path);
@@ -133,11 +141,12 @@ static lt_status open_frame(struct mux *mux, struct lt_error *error)
     if (code < 0)
         return fail_av(error, mux, "take a frame", code);
     mux->scale = sws_getContext(mux->width, mux->height, AV_PIX_FMT_RGB24, mux->width, mux->height,
-                                mux->codec->pix_fmt, SWS_BICUBIC | SWS_ACCURATE_RND | SWS_BITEXACT, NULL, NULL, NULL);
+                                mux->codec->pix_fmt, SWS_BICUBIC | SWS_ACCURATE_RND | SWS_BITEXACT,
+                                NULL, NULL, NULL);
     if (!mux->scale)
         return lt_fail(error, LT_NO_MEMORY, "%s: no memory for colour conversion", mux->path);
-    sws_setColorspaceDetails(mux->scale, sws_getCoefficients(SWS_CS_ITU709), 1, sws_getCoefficients(SWS_CS_ITU709), 0,
-                             0, 1 << 16, 1 << 16);
+    sws_setColorspaceDetails(mux->scale, sws_getCoefficients(SWS_CS_ITU709), 1,
+                             sws_getCoefficients(SWS_CS_ITU709), 0, 0, 1 << 16, 1 << 16);
     return LT_OK;
 }
 
@@ -162,7 +171,8 @@ lt_status mux_open(const struct mux_params *params, struct mux **mux_out, struct
     if (status == LT_OK)
         status = open_codec(mux, params, error);
     if (status == LT_OK)
-        status = mux->kind == MUX_MP4 ? open_file(mux, error) : lt_dir_create(mux->temporary, error);
+        status =
+            mux->kind == MUX_MP4 ? open_file(mux, error) : lt_dir_create(mux->temporary, error);
     if (status == LT_OK)
         status = open_frame(mux, error);
     if (status != LT_OK) {
@@ -173,14 +183,15 @@ lt_status mux_open(const struct mux_params *params, struct mux **mux_out, struct
     return LT_OK;
 }
 
-/* -- frames -------------------------------------------------------------------------------------------------- */
+/* -- frames ------------------------------------------------------------------------------------ */
 
 static lt_status store_packet(struct mux *mux, int64_t number, struct lt_error *error)
 {
     if (mux->kind == MUX_PNG) {
         char path[PATH_MAX + 32];
         snprintf(path, sizeof path, "%s/frame_%05lld.png", mux->temporary, (long long)number);
-        const lt_status status = lt_file_write(path, mux->packet->data, (size_t)mux->packet->size, false, error);
+        const lt_status status =
+            lt_file_write(path, mux->packet->data, (size_t)mux->packet->size, false, error);
         av_packet_unref(mux->packet);
         return status;
     }
@@ -199,7 +210,9 @@ static lt_status encode(struct mux *mux, const AVFrame *frame, struct lt_error *
         if (code >= 0)
             LT_TRY(store_packet(mux, mux->packet->pts, error));
     }
-    return code == AVERROR(EAGAIN) || code == AVERROR_EOF ? LT_OK : fail_av(error, mux, "encode a frame", code);
+    return code == AVERROR(EAGAIN) || code == AVERROR_EOF
+               ? LT_OK
+               : fail_av(error, mux, "encode a frame", code);
 }
 
 lt_status mux_frame(struct mux *mux, const uint8_t *rgb, struct lt_error *error)
@@ -213,7 +226,7 @@ lt_status mux_frame(struct mux *mux, const uint8_t *rgb, struct lt_error *error)
     return encode(mux, mux->frame, error);
 }
 
-/* -- closing ------------------------------------------------------------------------------------------------- */
+/* -- closing ----------------------------------------------------------------------------------- */
 
 static lt_status sync_file(const char *path, struct lt_error *error)
 {

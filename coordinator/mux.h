@@ -1,5 +1,6 @@
-/* Frames in, a file people can play out: mp4 (H.264) or a folder of PNG files, by the FFmpeg libraries. Nothing stands
- * under the final name before close succeeded; equal frames give equal bytes. */
+/* Frames in, a file people can play out: mp4 (H.264) or a folder of PNG files, by the FFmpeg
+ * libraries. Nothing stands under the final name before close succeeded; equal frames give equal
+ * bytes. */
 #pragma once
 
 #include "common/status.h"

@@ -1,4 +1,5 @@
-/* Objects as files of a folder. Objects that grow by writes keep their descriptor open: there are few. */
+/* Objects as files of a folder. Objects that grow by writes keep their descriptor open: there are
+ * few. */
 #include "coordinator/objects.h"
 
 #include "common/file.h"
@@ -72,8 +73,8 @@ static int find_open(const struct dir_store *store, const char *name)
     return -1;
 }
 
-static lt_status dir_write(struct objects *base, const char *name, uint64_t offset, const void *data,
-                           size_t bytes, struct lt_error *error)
+static lt_status dir_write(struct objects *base, const char *name, uint64_t offset,
+                           const void *data, size_t bytes, struct lt_error *error)
 {
     struct dir_store *store = (struct dir_store *)base;
     char path[PATH_MAX];

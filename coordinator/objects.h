@@ -1,6 +1,7 @@
-/* The files of one job: few objects with names such as "latents" or "predictions/17". Two kinds: a folder
- * (objects_open_dir), and memory (objects_create_memory) for tests and the simulator, which forgets what was not
- * synced when it is told to crash. One owner; reading objects that nobody writes is safe from other threads. */
+/* The files of one job: few objects with names such as "latents" or "predictions/17". Two kinds: a
+ * folder (objects_open_dir), and memory (objects_create_memory) for tests and the simulator, which
+ * forgets what was not synced when it is told to crash. One owner; reading objects that nobody
+ * writes is safe from other threads. */
 #pragma once
 
 #include "common/status.h"
@@ -29,24 +30,25 @@ struct objects {
 };
 
 static inline lt_status objects_put(struct objects *store, const char *name, const void *data,
-                                  size_t bytes, struct lt_error *error)
+                                    size_t bytes, struct lt_error *error)
 {
     return store->ops->put(store, name, data, bytes, error);
 }
 
 static inline lt_status objects_read(struct objects *store, const char *name, uint64_t offset,
-                                   void *data, size_t bytes, struct lt_error *error)
+                                     void *data, size_t bytes, struct lt_error *error)
 {
     return store->ops->read(store, name, offset, data, bytes, error);
 }
 
 static inline lt_status objects_write(struct objects *store, const char *name, uint64_t offset,
-                                    const void *data, size_t bytes, struct lt_error *error)
+                                      const void *data, size_t bytes, struct lt_error *error)
 {
     return store->ops->write(store, name, offset, data, bytes, error);
 }
 
-static inline lt_status objects_sync(struct objects *store, const char *name, struct lt_error *error)
+static inline lt_status objects_sync(struct objects *store, const char *name,
+                                     struct lt_error *error)
 {
     return store->ops->sync(store, name, error);
 }

@@ -1,5 +1,5 @@
-/* Objects in memory. An object that was written since its last sync remembers its synced bytes: a crash
- * picks, word by word, what reached the disk. */
+/* Objects in memory. An object that was written since its last sync remembers its synced bytes: a
+ * crash picks, word by word, what reached the disk. */
 #include "coordinator/objects.h"
 
 #include "common/rng.h"

@@ -1,4 +1,5 @@
-/* A plan: everything of a job that is decided before the first task runs. Pure: equal jobs give equal plans. */
+/* A plan: everything of a job that is decided before the first task runs. Pure: equal jobs give
+ * equal plans. */
 #pragma once
 
 #include "coordinator/job.h"
@@ -19,10 +20,11 @@ struct plan_step {
     bool low_expert;
 };
 
-struct plan_segment { /* one decode task */
+struct plan_segment {                  /* one decode task */
     uint32_t frame_first, frame_count; /* latent frames decoded, warm-up included */
     uint32_t drop_frames;              /* pixel frames dropped at the front */
-    uint32_t pixel_first, pixel_count; /* pixel frames of the take it gives (after trimming to frame_count) */
+    uint32_t pixel_first,
+        pixel_count; /* pixel frames of the take it gives (after trimming to frame_count) */
 };
 
 enum plan_task_kind { PLAN_PREDICT, PLAN_DECODE };
@@ -35,12 +37,13 @@ struct plan {
     uint32_t segment_count;
     uint32_t predict_count; /* tasks [0, predict_count) predict, then one decode task per segment */
     uint32_t task_count;
-    uint64_t frame_bytes;   /* f32 bytes of one latent frame: 4·C·h·w */
-    uint64_t wire_bytes_down, wire_bytes_up; /* payload of the whole job: slices down, predictions and pixels up */
+    uint64_t frame_bytes; /* f32 bytes of one latent frame: 4·C·h·w */
+    uint64_t wire_bytes_down,
+        wire_bytes_up; /* payload of the whole job: slices down, predictions and pixels up */
 };
 
-/* On success everything lives in `arena`. Checks (pipeline.md 1.5): every index in range, every frame covered by a
- * positive total weight at every step. */
+/* On success everything lives in `arena`. Checks (pipeline.md 1.5): every index in range, every
+ * frame covered by a positive total weight at every step. */
 lt_status plan_build(const struct job *job, struct lt_arena *arena, struct plan *plan_out,
                      struct lt_error *error);
 

@@ -20,9 +20,9 @@ static lt_status write_latents(struct run *run, const char *path, struct lt_erro
     if (status == LT_OK)
         status = job_digest(run_job(run), &digest, error);
     if (status == LT_OK) {
-        const struct lt_named_view tensor = {"latents", lt_view_4d(x, LT_TYPE_F32, plan->latent_channels,
-                                                                   plan->latent_frames, plan->latent_height,
-                                                                   plan->latent_width)};
+        const struct lt_named_view tensor = {
+            "latents", lt_view_4d(x, LT_TYPE_F32, plan->latent_channels, plan->latent_frames,
+                                  plan->latent_height, plan->latent_width)};
         lt_digest_format(&digest, hex);
         const char *const pairs[] = {"job", hex, "program", "longtake " LT_VERSION};
         status = lt_safetensors_write(path, &tensor, 1, pairs, 2, error);
@@ -31,8 +31,9 @@ static lt_status write_latents(struct run *run, const char *path, struct lt_erro
     return status;
 }
 
-static lt_status write_frames(struct run *run, const struct publish_params *params, struct mux **mux,
-                              struct publish_result *result, struct lt_error *error)
+static lt_status write_frames(struct run *run, const struct publish_params *params,
+                              struct mux **mux, struct publish_result *result,
+                              struct lt_error *error)
 {
     const uint32_t count = (uint32_t)run_job(run)->frame_count;
     const size_t bytes = (size_t)run_frame_width(run) * run_frame_height(run) * 3;
@@ -56,8 +57,8 @@ static lt_status write_frames(struct run *run, const struct publish_params *para
     return status;
 }
 
-lt_status publish_take(struct run *run, const struct publish_params *params, struct publish_result *result_out,
-                       struct lt_error *error)
+lt_status publish_take(struct run *run, const struct publish_params *params,
+                       struct publish_result *result_out, struct lt_error *error)
 {
     struct mux *mux[OUTPUTS_MAX] = {NULL};
     struct publish_result result = {0};
@@ -65,9 +66,12 @@ lt_status publish_take(struct run *run, const struct publish_params *params, str
     if (params->output_count > OUTPUTS_MAX)
         return lt_fail(error, LT_USAGE, "at most %d outputs", OUTPUTS_MAX);
     for (size_t i = 0; i < params->output_count && status == LT_OK; i++)
-        status = mux_open(&(struct mux_params){.path = params->output[i], .width = (int)run_frame_width(run),
-                                               .height = (int)run_frame_height(run), .fps = run_job(run)->fps,
-                                               .quality = params->quality, .overwrite = params->overwrite},
+        status = mux_open(&(struct mux_params){.path = params->output[i],
+                                               .width = (int)run_frame_width(run),
+                                               .height = (int)run_frame_height(run),
+                                               .fps = run_job(run)->fps,
+                                               .quality = params->quality,
+                                               .overwrite = params->overwrite},
                           &mux[i], error);
     if (status == LT_OK)
         status = run_latents_digest(run, &result.latents, error);

@@ -1,4 +1,5 @@
-/* A finished job's take, written where the user wants it: every output whole under its name, or none of them. */
+/* A finished job's take, written where the user wants it: every output whole under its name, or
+ * none of them. */
 #pragma once
 
 #include "coordinator/run.h"
@@ -15,9 +16,10 @@ struct publish_params {
 };
 
 struct publish_result {
-    struct lt_digest latents, frames; /* SHA-256 of the f32 latents, and of all RGB frames in order */
+    struct lt_digest latents,
+        frames; /* SHA-256 of the f32 latents, and of all RGB frames in order */
     uint32_t frame_count;
 };
 
-lt_status publish_take(struct run *run, const struct publish_params *params, struct publish_result *result_out,
-                       struct lt_error *error);
+lt_status publish_take(struct run *run, const struct publish_params *params,
+                       struct publish_result *result_out, struct lt_error *error);

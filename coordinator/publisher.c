@@ -24,15 +24,15 @@ struct publisher {
     bool started;
 };
 
-lt_status publisher_path(const char *outputs, uint32_t job, const char *file, char *path_out, size_t size,
-                         struct lt_error *error)
+lt_status publisher_path(const char *outputs, uint32_t job, const char *file, char *path_out,
+                         size_t size, struct lt_error *error)
 {
     char name[64];
     snprintf(name, sizeof name, "%u/%s", job, file);
     return lt_path_join(path_out, size, outputs, name, error);
 }
 
-/* -- one job -------------------------------------------------------------------------------------------------- */
+/* -- one job ----------------------------------------------------------------------------------- */
 
 struct outcome {
     uint32_t job;
@@ -54,7 +54,8 @@ static void tell_outcome(struct coordinator *coordinator, void *context)
 {
     struct outcome *outcome = context;
     struct lt_error error;
-    if (coordinator_published(coordinator, outcome->job, outcome->status, outcome->error.text, &error) != LT_OK)
+    if (coordinator_published(coordinator, outcome->job, outcome->status, outcome->error.text,
+                              &error) != LT_OK)
         lt_log(LT_LOG_ERROR, "publish.untold", "job=%u %s", outcome->job, error.text);
 }
 
@@ -67,18 +68,21 @@ static bool go_on(void *context, uint32_t done, uint32_t total)
 }
 
 /* What `longtake show` tells of a take; written last, so a take.json stands for whole files. */
-static lt_status write_record(const char *path, const struct publish_result *result, struct lt_error *error)
+static lt_status write_record(const char *path, const struct publish_result *result,
+                              struct lt_error *error)
 {
     char latents[LT_DIGEST_HEX], frames[LT_DIGEST_HEX], text[512];
     lt_digest_format(&result->latents, latents);
     lt_digest_format(&result->frames, frames);
-    const int length = snprintf(text, sizeof text,
-                                "{\"frames\": %u, \"latents_sha256\": \"%s\", \"frames_sha256\": \"%s\"}\n",
-                                result->frame_count, latents, frames);
+    const int length =
+        snprintf(text, sizeof text,
+                 "{\"frames\": %u, \"latents_sha256\": \"%s\", \"frames_sha256\": \"%s\"}\n",
+                 result->frame_count, latents, frames);
     return lt_file_write(path, text, (size_t)length, true, error);
 }
 
-static lt_status write_take(struct publisher *p, uint32_t job, struct run *run, struct lt_error *error)
+static lt_status write_take(struct publisher *p, uint32_t job, struct run *run,
+                            struct lt_error *error)
 {
     char dir[PATH_MAX], take[PATH_MAX], latents[PATH_MAX], record[PATH_MAX];
     struct publish_result result;
@@ -88,8 +92,13 @@ static lt_status write_take(struct publisher *p, uint32_t job, struct run *run, 
     LT_TRY(publisher_path(p->outputs, job, "take.json", record, sizeof record, error));
     LT_TRY(lt_dir_create(dir, error));
     const char *outputs[] = {take};
-    const struct publish_params params = {.output = outputs, .output_count = 1, .latents = latents,
-                                          .quality = p->quality, .overwrite = true, .progress = go_on, .context = p};
+    const struct publish_params params = {.output = outputs,
+                                          .output_count = 1,
+                                          .latents = latents,
+                                          .quality = p->quality,
+                                          .overwrite = true,
+                                          .progress = go_on,
+                                          .context = p};
     LT_TRY(publish_take(run, &params, &result, error));
     return write_record(record, &result, error);
 }
@@ -109,7 +118,7 @@ static void publish_job(struct publisher *p, uint32_t job)
     coordinator_call(p->coordinator, tell_outcome, &outcome);
 }
 
-/* -- the thread ----------------------------------------------------------------------------------------------- */
+/* -- the thread -------------------------------------------------------------------------------- */
 
 static void *publisher_main(void *context)
 {
@@ -154,8 +163,10 @@ void publisher_listen(void *publisher, const struct coordinator_event *event)
     struct publisher *p = publisher;
     if (event->kind != COORDINATOR_JOB_STATE || event->state != JOB_STATE_FINALIZING)
         return;
-    if (lt_queue_push(p->waiting, &event->job, 0) != LT_OK) /* the loop must not wait for the publisher */
-        lt_log(LT_LOG_ERROR, "publish.full", "job=%u is published after the next start", event->job);
+    if (lt_queue_push(p->waiting, &event->job, 0) !=
+        LT_OK) /* the loop must not wait for the publisher */
+        lt_log(LT_LOG_ERROR, "publish.full", "job=%u is published after the next start",
+               event->job);
 }
 
 void publisher_destroy(struct publisher **publisher)

@@ -165,8 +165,9 @@ static lt_status replay_tasks(struct replay *replay, struct lt_error *error)
         if (row->state != TASK_LEASED)
             continue;
         if (graph_state(run->graph, row->task) != TASK_READY)
-            return lt_fail(error, LT_CORRUPT, "journal: task %u of job %u is leased before it is ready",
-                           row->task, run->id);
+            return lt_fail(error, LT_CORRUPT,
+                           "journal: task %u of job %u is leased before it is ready", row->task,
+                           run->id);
         graph_lease(run->graph, row->task);
         run->leased_count++;
         run->recovered[run->recovered_count++] = (struct run_recovered){row->task, row->peer};
@@ -317,16 +318,17 @@ static lt_status store_result(struct run *run, uint32_t task, const void *data, 
     char name[32];
     size_t bad;
     if (bytes != run_result_bytes(run, task))
-        return lt_fail(error, LT_BAD_INPUT, "task %u of job %u: a result of %zu bytes, expected %llu",
-                       task, run->id, bytes, (unsigned long long)run_result_bytes(run, task));
+        return lt_fail(error, LT_BAD_INPUT,
+                       "task %u of job %u: a result of %zu bytes, expected %llu", task, run->id,
+                       bytes, (unsigned long long)run_result_bytes(run, task));
     if (task >= run->plan.predict_count) {
         snprintf(name, sizeof name, "segments/%u", task - run->plan.predict_count);
         return objects_put(run->store, name, data, bytes, error);
     }
     if (!blend_is_finite(data, bytes / sizeof(float), &bad))
         return lt_fail(error, LT_BAD_INPUT,
-                       "task %u of job %u: value %zu of the prediction is not finite", task, run->id,
-                       bad);
+                       "task %u of job %u: value %zu of the prediction is not finite", task,
+                       run->id, bad);
     collect_prediction_name(task, name);
     return objects_put(run->store, name, data, bytes, error);
 }

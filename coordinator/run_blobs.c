@@ -1,5 +1,6 @@
-/* The bytes that leave a run: task specs with their slices, and finished latents and frames. Frames of a leased task stand
- * still until it is committed, so a slice is read from the latents whenever it is asked for and never held. */
+/* The bytes that leave a run: task specs with their slices, and finished latents and frames. Frames
+ * of a leased task stand still until it is committed, so a slice is read from the latents whenever
+ * it is asked for and never held. */
 #include "coordinator/run.h"
 #include "coordinator/run_private.h"
 
@@ -42,8 +43,8 @@ static lt_status read_slice(struct run *run, const struct slice *slice, uint64_t
         const uint64_t channel = index / slice->count;
         const uint32_t frame = slice->frame ? slice->frame[slot] : slice->first + slot;
         const size_t part = plane - skip < bytes ? (size_t)(plane - skip) : bytes;
-        LT_TRY(latents_read_part(&run->latents, frame, slice->step, channel * plane + skip, to, part,
-                                 error));
+        LT_TRY(latents_read_part(&run->latents, frame, slice->step, channel * plane + skip, to,
+                                 part, error));
         to += part;
         offset += part;
         bytes -= part;
@@ -51,8 +52,8 @@ static lt_status read_slice(struct run *run, const struct slice *slice, uint64_t
     return LT_OK;
 }
 
-static lt_status digest_slice(struct run *run, const struct slice *slice, struct lt_digest *digest_out,
-                              struct lt_error *error)
+static lt_status digest_slice(struct run *run, const struct slice *slice,
+                              struct lt_digest *digest_out, struct lt_error *error)
 {
     const size_t part = plane_bytes(run);
     unsigned char *buffer = malloc(part);
@@ -83,8 +84,8 @@ uint64_t run_result_bytes(const struct run *run, uint32_t task)
     return frames * run_frame_width(run) * run_frame_height(run) * 3;
 }
 
-static void add_blob(struct lt_task_spec *spec, enum lt_blob_role role, const struct lt_digest *digest,
-                     uint64_t bytes)
+static void add_blob(struct lt_task_spec *spec, enum lt_blob_role role,
+                     const struct lt_digest *digest, uint64_t bytes)
 {
     spec->blob[spec->blob_count++] = (struct lt_blob_ref){role, *digest, bytes};
 }
@@ -157,8 +158,8 @@ lt_status run_blob_bytes(struct run *run, uint32_t task, const struct lt_digest 
     return LT_OK;
 }
 
-lt_status run_read_blob(struct run *run, uint32_t task, const struct lt_digest *digest, uint64_t offset,
-                        void *data, size_t bytes, struct lt_error *error)
+lt_status run_read_blob(struct run *run, uint32_t task, const struct lt_digest *digest,
+                        uint64_t offset, void *data, size_t bytes, struct lt_error *error)
 {
     char name[80];
     if (find_text(run, digest)) {
@@ -198,16 +199,19 @@ lt_status run_read_frame(struct run *run, uint32_t frame, uint8_t *rgb_out, stru
                        (long long)run->job.frame_count);
     char name[32];
     snprintf(name, sizeof name, "segments/%u", low);
-    return objects_read(run->store, name, (frame - segment->pixel_first) * bytes, rgb_out, bytes, error);
+    return objects_read(run->store, name, (frame - segment->pixel_first) * bytes, rgb_out, bytes,
+                        error);
 }
 
-lt_status run_read_latent_frame(struct run *run, uint32_t frame, float *x_out, struct lt_error *error)
+lt_status run_read_latent_frame(struct run *run, uint32_t frame, float *x_out,
+                                struct lt_error *error)
 {
     return latents_read_part(&run->latents, frame, run->plan.step_count, 0, x_out,
                              run->plan.frame_bytes, error);
 }
 
-lt_status run_read_present_frame(struct run *run, uint32_t frame, float *x_out, struct lt_error *error)
+lt_status run_read_present_frame(struct run *run, uint32_t frame, float *x_out,
+                                 struct lt_error *error)
 {
     return latents_read_part(&run->latents, frame, graph_frame_step(run->graph, frame), 0, x_out,
                              run->plan.frame_bytes, error);

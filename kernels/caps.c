@@ -12,8 +12,9 @@ unsigned lt_caps_detect(void)
     __builtin_cpu_init();
     if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
         caps |= LT_CAP_AVX2;
-    if ((caps & LT_CAP_AVX2) && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-        __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq"))
+    if ((caps & LT_CAP_AVX2) && __builtin_cpu_supports("avx512f") &&
+        __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
+        __builtin_cpu_supports("avx512dq"))
         caps |= LT_CAP_AVX512;
     if ((caps & LT_CAP_AVX512) && __builtin_cpu_supports("avx512bf16"))
         caps |= LT_CAP_AVX512_BF16;
@@ -23,8 +24,9 @@ unsigned lt_caps_detect(void)
 
 void lt_caps_format(unsigned caps, char *text, size_t size)
 {
-    snprintf(text, size, "%s%s%s%s", caps & LT_CAP_HOST ? "host" : "ref", caps & LT_CAP_AVX2 ? " avx2" : "",
-             caps & LT_CAP_AVX512 ? " avx512" : "", caps & LT_CAP_AVX512_BF16 ? " avx512_bf16" : "");
+    snprintf(text, size, "%s%s%s%s", caps & LT_CAP_HOST ? "host" : "ref",
+             caps & LT_CAP_AVX2 ? " avx2" : "", caps & LT_CAP_AVX512 ? " avx512" : "",
+             caps & LT_CAP_AVX512_BF16 ? " avx512_bf16" : "");
 }
 
 void lt_kernels_class(char *text, size_t size)

@@ -1,5 +1,5 @@
-/* A pool of threads that sleep between ops. A call of lt_exec_parallel posts one job: threads take indices from a
- * shared counter; the caller works too and returns when all parts are done. */
+/* A pool of threads that sleep between ops. A call of lt_exec_parallel posts one job: threads take
+ * indices from a shared counter; the caller works too and returns when all parts are done. */
 #include "kernels/exec.h"
 
 #include <pthread.h>

@@ -1,12 +1,15 @@
-/* The ops of the engine: one argument struct each, one table. Model code calls ops through a table and never
- * knows where they run. `ref/` is plain C with f64 accumulation and is the oracle; `host/` is the CPU path.
+/* The ops of the engine: one argument struct each, one table. Model code calls ops through a table
+ * and never knows where they run. `ref/` is plain C with f64 accumulation and is the oracle;
+ * `host/` is the CPU path.
  *
- * Letters: L tokens, D width, H heads, K head width, S keys, C channels, F latent frames, h w latent rows and
- * columns, T frames, Y X rows and columns. Activations are f32 unless a comment says otherwise; weights may be
- * of any type of common/view.h. Ops never allocate beyond exec scratch and never keep a pointer.
+ * Letters: L tokens, D width, H heads, K head width, S keys, C channels, F latent frames, h w
+ * latent rows and columns, T frames, Y X rows and columns. Activations are f32 unless a comment
+ * says otherwise; weights may be of any type of common/view.h. Ops never allocate beyond exec
+ * scratch and never keep a pointer.
  *
- * Every op validates its arguments once for all variants (kernels/table.c): a wrong shape is LT_INTERNAL with
- * the op and the shapes in the text. Results do not depend on the number of threads. */
+ * Every op validates its arguments once for all variants (kernels/table.c): a wrong shape is
+ * LT_INTERNAL with the op and the shapes in the text. Results do not depend on the number of
+ * threads. */
 #pragma once
 
 #include "common/status.h"
@@ -28,19 +31,20 @@ struct lt_convert_args {
 };
 
 /* out[L,N] = activation(in[L,K] · weight[N,K]ᵀ + bias[N]).
- * exec precision f32: weights are dequantised to f32. bf16: weights and inputs are rounded to bf16 once, sums in
- * f32. `in` and `out` may have a row stride; `out` may not overlap `in`. */
+ * exec precision f32: weights are dequantised to f32. bf16: weights and inputs are rounded to bf16
+ * once, sums in f32. `in` and `out` may have a row stride; `out` may not overlap `in`. */
 struct lt_linear_args {
     struct lt_view out;    /* [L, N] f32 */
     struct lt_view in;     /* [L, K] f32 */
     struct lt_view weight; /* [N, K] any type */
     struct lt_view bias;   /* [N] any float type; data NULL: none */
     enum lt_activation activation;
-    bool exact; /* f32 inputs whatever the exec's precision: time embedding, patch embedding, head */
+    bool
+        exact; /* f32 inputs whatever the exec's precision: time embedding, patch embedding, head */
 };
 
-/* out[l,:] = LN(in[l,:]; eps) then * weight + bias (each may be absent) then * (1 + scale[g,:]) + shift[g,:]
- * with g = l / group_rows (group_rows 0: g = 0). In place allowed. dit.md 2.7. */
+/* out[l,:] = LN(in[l,:]; eps) then * weight + bias (each may be absent) then * (1 + scale[g,:]) +
+ * shift[g,:] with g = l / group_rows (group_rows 0: g = 0). In place allowed. dit.md 2.7. */
 struct lt_layer_norm_args {
     struct lt_view out, in;      /* [L, D] f32 */
     struct lt_view weight, bias; /* [D]; data NULL: absent */
@@ -50,17 +54,20 @@ struct lt_layer_norm_args {
 };
 
 /* out[l,:] = in[l,:] / sqrt(mean(in²) + eps) * weight, over the last dim. In place allowed.
- * With rope data: afterwards every head is rotated, 3-D RoPE of dit.md 2.6: interleaved pairs, first the
- * `time` pairs, then `row`, then `column`; token l = (f·rows + i)·columns + j of the grid. */
+ * With rope data: afterwards every head is rotated, 3-D RoPE of dit.md 2.6: interleaved pairs,
+ * first the `time` pairs, then `row`, then `column`; token l = (f·rows + i)·columns + j of the
+ * grid. */
 struct lt_rms_norm_args {
     struct lt_view out, in; /* [L, D] f32 */
     struct lt_view weight;  /* [D], or [K] repeated over heads */
     float epsilon;
-    int64_t head_width;                   /* K; used with rope */
-    struct lt_view time, row, column;     /* [grid dim, pairs, 2] f32 cos, sin; time.data NULL: no rotation */
+    int64_t head_width; /* K; used with rope */
+    struct lt_view time, row,
+        column; /* [grid dim, pairs, 2] f32 cos, sin; time.data NULL: no rotation */
 };
 
-/* out[l,:] = residual[l,:] + in[l,:] * gate[g,:], g as in layer_norm; gate absent: plain sum. out may be residual. */
+/* out[l,:] = residual[l,:] + in[l,:] * gate[g,:], g as in layer_norm; gate absent: plain sum. out
+ * may be residual. */
 struct lt_gated_add_args {
     struct lt_view out, residual, in; /* [L, D] f32 */
     struct lt_view gate;              /* [G, D] f32; data NULL: 1 */
@@ -74,9 +81,10 @@ struct lt_activate_args {
 };
 
 /* out[l,n,:] = Σ_s softmax_s(scale · q[l,n]·k[s,n] + (s == S-1 ? last_key_bias : 0)) v[s,n,:].
- * Logits are never materialised (online softmax, f32). last_key_bias = ln(m) makes the last key count m times:
- * the padded rows of the text (dit.md 2.4). Strided views allowed; out may not overlap the inputs.
- * exec precision bf16: q, k, v and the probabilities are rounded to bf16, sums in f32. */
+ * Logits are never materialised (online softmax, f32). last_key_bias = ln(m) makes the last key
+ * count m times: the padded rows of the text (dit.md 2.4). Strided views allowed; out may not
+ * overlap the inputs. exec precision bf16: q, k, v and the probabilities are rounded to bf16, sums
+ * in f32. */
 struct lt_attention_args {
     struct lt_view out, q; /* [L, H, K] f32 */
     struct lt_view k, v;   /* [S, H, K] f32 */
@@ -90,17 +98,19 @@ struct lt_patchify_args {
     struct lt_view in;  /* [C, F, h, w] f32 */
 };
 
-/* out[c, f, 2i+dy, 2j+dx] = in[l, (dy·2 + dx)·C + c] (channel fastest: not the inverse of patchify). dit.md 2.10. */
+/* out[c, f, 2i+dy, 2j+dx] = in[l, (dy·2 + dx)·C + c] (channel fastest: not the inverse of
+ * patchify). dit.md 2.10. */
 struct lt_unpatchify_args {
     struct lt_view out; /* [C, F, h, w] f32 */
     struct lt_view in;  /* [F·h/2·w/2, 4·C] f32 */
 };
 
 /* Channels-last convolution, cross-correlation, for the VAE (encoders.md 1).
- * Time: frames of `past` stand before `in`, and before them as many zero frames as are needed so that
- * out has `out.dim[0]` frames: out frame t uses input frames t·stride_time … t·stride_time + kt - 1 of the
- * sequence [zeros, past, in]. Space: zero padding of the four sides; with `upsample`, `in` (and past) count as
- * nearest-upsampled by 2 in both directions first (never materialised). f32 or bf16 activations. */
+ * Time: frames of `past` stand before `in`, and before them as many zero frames as are needed so
+ * that out has `out.dim[0]` frames: out frame t uses input frames t·stride_time … t·stride_time +
+ * kt - 1 of the sequence [zeros, past, in]. Space: zero padding of the four sides; with `upsample`,
+ * `in` (and past) count as nearest-upsampled by 2 in both directions first (never materialised).
+ * f32 or bf16 activations. */
 struct lt_conv_args {
     struct lt_view out;    /* [To, Yo, Xo, Co]; dims 0..2 may be strided */
     struct lt_view in;     /* [T, Y, X, Ci] */
@@ -113,7 +123,8 @@ struct lt_conv_args {
     bool upsample;
 };
 
-/* out[r,:] = activation(in[r,:] / max(‖in[r,:]‖₂, 1e-12) · √C · gamma). encoders.md 1.2. In place allowed. */
+/* out[r,:] = activation(in[r,:] / max(‖in[r,:]‖₂, 1e-12) · √C · gamma). encoders.md 1.2. In place
+ * allowed. */
 struct lt_channel_norm_args {
     struct lt_view out, in; /* [..., C] f32 or bf16, contiguous */
     struct lt_view gamma;   /* [C] */
@@ -152,16 +163,19 @@ enum lt_caps {
 };
 unsigned lt_caps_detect(void);
 void lt_caps_format(unsigned caps, char *text, size_t size);
-/* What must be equal for equal bits: instruction sets and library version, "host avx2 avx512 onednn-2.6.3". */
+/* What must be equal for equal bits: instruction sets and library version, "host avx2 avx512
+ * onednn-2.6.3". */
 void lt_kernels_class(char *text, size_t size);
 
-/* Fills every entry: reference first, then what `caps` allow, later wins. caps 0 = reference only. */
+/* Fills every entry: reference first, then what `caps` allow, later wins. caps 0 = reference only.
+ */
 void lt_kernels_init(struct lt_kernels *table, unsigned caps);
 /* "ref", "best", or "attention=ref,linear=host": for bisection. LT_USAGE names what exists. */
 lt_status lt_kernels_select(struct lt_kernels *table, unsigned caps, const char *selector,
                             struct lt_error *error);
 
-/* Calls through the table with validation: LT_OP(linear, kernels, exec, error, .out = …, .in = …). */
+/* Calls through the table with validation: LT_OP(linear, kernels, exec, error, .out = …, .in = …).
+ */
 #define LT_KERNEL_CALL(op)                                                                         \
     lt_status lt_##op(const struct lt_kernels *kernels, struct lt_exec *exec,                      \
                       const struct lt_##op##_args *args, struct lt_error *error);

@@ -1,8 +1,8 @@
-/* Dequantisation of every block type, one function a block. A template: quant.c compiles it plainly, host/simd_*.c
- * for their instruction sets; without contraction all give the same bits.
+/* Dequantisation of every block type, one function a block. A template: quant.c compiles it
+ * plainly, host/simd_*.c for their instruction sets; without contraction all give the same bits.
  *
- * Layouts, all little endian: d and dmin are f16; "low nibbles first" means byte j holds value j and value j + half.
- *   Q4_0 d, 16 nibbles pairs       v = d (q - 8)            Q4_1 d m                v = d q + m
+ * Layouts, all little endian: d and dmin are f16; "low nibbles first" means byte j holds value j
+ * and value j + half. Q4_0 d, 16 nibbles pairs       v = d (q - 8)            Q4_1 d m v = d q + m
  *   Q5_0 d, 32 high bits, nibbles  v = d (q - 16)           Q5_1 d m, high bits     v = d q + m
  *   Q8_0 d, 32 int8                v = d q
  *   Q2_K scales[16] (scale low, min high nibble), 64 bytes of 2 bits, d, dmin
@@ -112,7 +112,8 @@ static void q3_k(const uint8_t *block, float *v)
         const int shift = group % 8 / 2 * 2, bit = group / 2;
         const float step = d * (float)q3_scale(scales, group);
         for (int j = 0; j < 16; j++)
-            v[group * 16 + j] = step * (float)((bits[j] >> shift & 3) + (high[j] >> bit & 1) * 4 - 4);
+            v[group * 16 + j] =
+                step * (float)((bits[j] >> shift & 3) + (high[j] >> bit & 1) * 4 - 4);
     }
 }
 
@@ -183,7 +184,8 @@ static void halves(const uint16_t *from, float *to, int64_t count)
     int64_t i = 0;
 #if defined(__F16C__)
     for (; i + 8 <= count; i += 8)
-        _mm256_storeu_ps(to + i, _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(const void *)(from + i))));
+        _mm256_storeu_ps(
+            to + i, _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(const void *)(from + i))));
 #endif
     for (; i < count; i++)
         to[i] = lt_f16_to_f32(from[i]);

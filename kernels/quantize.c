@@ -1,6 +1,7 @@
-/* Quantisers of every block type. A group is fitted by least squares: for each of a few candidate steps the integers
- * are chosen by rounding, then the best step (and offset) for those integers is solved for; the candidate with the
- * smallest squared error wins. Layouts are drawn in quant_blocks.h. */
+/* Quantisers of every block type. A group is fitted by least squares: for each of a few candidate
+ * steps the integers are chosen by rounding, then the best step (and offset) for those integers is
+ * solved for; the candidate with the smallest squared error wins. Layouts are drawn in
+ * quant_blocks.h. */
 #include "kernels/quant.h"
 
 #include "common/safetensors.h"
@@ -67,8 +68,10 @@ static void round_offset(const float *x, int count, float step, float low, int h
         q[i] = (uint8_t)clamp((int)lrintf((x[i] - low) * inverse), 0, high);
 }
 
-/* x ≈ step · q + low, q in [0, high], step >= 0. `low_max`: an upper bound of low (0 where the format needs it). */
-static void fit_offset(const float *x, int count, int high, float low_max, float *step_out, float *low_out)
+/* x ≈ step · q + low, q in [0, high], step >= 0. `low_max`: an upper bound of low (0 where the
+ * format needs it). */
+static void fit_offset(const float *x, int count, int high, float low_max, float *step_out,
+                       float *low_out)
 {
     float min = x[0], max = x[0];
     double best = INFINITY;
@@ -113,7 +116,7 @@ static void fit_offset(const float *x, int count, int high, float low_max, float
     }
 }
 
-/* -- blocks of 32 ------------------------------------------------------------------------------------------ */
+/* -- blocks of 32 ------------------------------------------------------------------------------ */
 
 static void nibbles(const uint8_t q[32], uint8_t *to)
 {
@@ -186,11 +189,11 @@ static void to_q8_0(const float *x, uint8_t *to)
     round_symmetric(x, 32, d, -127, 127, (int8_t *)to + 2);
 }
 
-/* -- super-blocks of 256 ------------------------------------------------------------------------------------ */
+/* -- super-blocks of 256 ----------------------------------------------------------------------- */
 
 /* Sixteen symmetric groups of 16 under one f16 step: gives the integers and signed scales. */
-static void symmetric_256(const float *x, uint8_t *d_at, int low, int high, int scale_max, int8_t scale[16],
-                          int8_t q[256])
+static void symmetric_256(const float *x, uint8_t *d_at, int low, int high, int scale_max,
+                          int8_t scale[16], int8_t q[256])
 {
     float step[16], extreme = 0;
     for (int g = 0; g < 16; g++) {
@@ -206,8 +209,8 @@ static void symmetric_256(const float *x, uint8_t *d_at, int low, int high, int 
 }
 
 /* Groups under two f16 factors, x ≈ d·scale·q - dmin·min. */
-static void offset_256(const float *x, uint8_t *d_at, uint8_t *dmin_at, int groups, int high, int scale_max,
-                       uint8_t scale[16], uint8_t min[16], uint8_t q[256])
+static void offset_256(const float *x, uint8_t *d_at, uint8_t *dmin_at, int groups, int high,
+                       int scale_max, uint8_t scale[16], uint8_t min[16], uint8_t q[256])
 {
     float step[16], low[16], step_top = 0, low_top = 0;
     const int size = 256 / groups;
@@ -221,7 +224,8 @@ static void offset_256(const float *x, uint8_t *d_at, uint8_t *dmin_at, int grou
     for (int g = 0; g < groups; g++) {
         scale[g] = (uint8_t)clamp(d > 0 ? (int)lrintf(step[g] / d) : 0, 0, scale_max);
         min[g] = (uint8_t)clamp(dmin > 0 ? (int)lrintf(-low[g] / dmin) : 0, 0, scale_max);
-        round_offset(x + size * g, size, d * (float)scale[g], -dmin * (float)min[g], high, q + size * g);
+        round_offset(x + size * g, size, d * (float)scale[g], -dmin * (float)min[g], high,
+                     q + size * g);
     }
 }
 
@@ -280,7 +284,8 @@ static void to_q5_k(const float *x, uint8_t *to)
     for (int i = 0; i < 256; i++)
         to[16 + i % 32] |= (uint8_t)((q[i] >> 4) << (i / 32));
     for (int i = 0; i < 128; i++)
-        to[48 + i] = (uint8_t)((q[i / 32 * 64 + i % 32] & 15) | (q[i / 32 * 64 + 32 + i % 32] & 15) << 4);
+        to[48 + i] =
+            (uint8_t)((q[i / 32 * 64 + i % 32] & 15) | (q[i / 32 * 64 + 32 + i % 32] & 15) << 4);
 }
 
 static void to_q6_k(const float *x, uint8_t *to)
@@ -297,9 +302,10 @@ static void to_q6_k(const float *x, uint8_t *to)
 }
 
 static void (*const quantizers[])(const float *x, uint8_t *to) = {
-    [LT_TYPE_Q4_0] = to_q4_0, [LT_TYPE_Q4_1] = to_q4_1, [LT_TYPE_Q5_0] = to_q5_0, [LT_TYPE_Q5_1] = to_q5_1,
-    [LT_TYPE_Q8_0] = to_q8_0, [LT_TYPE_Q2_K] = to_q2_k, [LT_TYPE_Q3_K] = to_q3_k, [LT_TYPE_Q4_K] = to_q4_k,
-    [LT_TYPE_Q5_K] = to_q5_k, [LT_TYPE_Q6_K] = to_q6_k,
+    [LT_TYPE_Q4_0] = to_q4_0, [LT_TYPE_Q4_1] = to_q4_1, [LT_TYPE_Q5_0] = to_q5_0,
+    [LT_TYPE_Q5_1] = to_q5_1, [LT_TYPE_Q8_0] = to_q8_0, [LT_TYPE_Q2_K] = to_q2_k,
+    [LT_TYPE_Q3_K] = to_q3_k, [LT_TYPE_Q4_K] = to_q4_k, [LT_TYPE_Q5_K] = to_q5_k,
+    [LT_TYPE_Q6_K] = to_q6_k,
 };
 
 lt_status lt_quantize_row(enum lt_type type, const float *from, void *to, int64_t count,
@@ -313,7 +319,8 @@ lt_status lt_quantize_row(enum lt_type type, const float *from, void *to, int64_
         memcpy(to, from, (size_t)count * sizeof *from);
     } else if (type == LT_TYPE_F16 || type == LT_TYPE_BF16) {
         for (int64_t i = 0; i < count; i++)
-            ((uint16_t *)to)[i] = type == LT_TYPE_F16 ? lt_f32_to_f16(from[i]) : lt_f32_to_bf16(from[i]);
+            ((uint16_t *)to)[i] =
+                type == LT_TYPE_F16 ? lt_f32_to_f16(from[i]) : lt_f32_to_bf16(from[i]);
     } else if ((size_t)type < LT_COUNT(quantizers) && quantizers[type]) {
         uint8_t *block = to;
         for (int64_t i = 0; i < count; i += info->block_values, block += info->block_bytes)

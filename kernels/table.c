@@ -1,5 +1,5 @@
-/* The table: filled by the reference, then by what the machine offers; and the one place where arguments are
- * checked, in front of every variant. */
+/* The table: filled by the reference, then by what the machine offers; and the one place where
+ * arguments are checked, in front of every variant. */
 #include "kernels/exec.h"
 #include "kernels/host/host.h"
 #include "kernels/kernels.h"
@@ -15,7 +15,8 @@ void lt_kernels_init(struct lt_kernels *table, unsigned caps)
 }
 
 /* Takes one op's entry from another table. */
-static bool copy_op(struct lt_kernels *to, const struct lt_kernels *from, const char *op, size_t length)
+static bool copy_op(struct lt_kernels *to, const struct lt_kernels *from, const char *op,
+                    size_t length)
 {
 #define COPY(name)                                                                                 \
     if (strlen(#name) == length && strncmp(op, #name, length) == 0) {                              \
@@ -47,16 +48,17 @@ lt_status lt_kernels_select(struct lt_kernels *table, unsigned caps, const char 
         const bool is_best = value == 4 && strncmp(equals + 1, "best", 4) == 0;
         if (!equals || (!is_ref && !is_best) ||
             !copy_op(&chosen, is_ref ? &ref : &best, at, (size_t)(equals - at)))
-            return lt_fail(error, LT_USAGE,
-                           "kernel selector '%s': expected ref, best, or OP=ref|best,… ('%.*s' is not)",
-                           selector, (int)length, at);
+            return lt_fail(
+                error, LT_USAGE,
+                "kernel selector '%s': expected ref, best, or OP=ref|best,… ('%.*s' is not)",
+                selector, (int)length, at);
         at += length + (at[length] == ',');
     }
     *table = chosen;
     return LT_OK;
 }
 
-/* -- checks ------------------------------------------------------------------------------------------------ */
+/* -- checks ------------------------------------------------------------------------------------ */
 
 static lt_status wrong(struct lt_error *error, const char *op, const char *what)
 {
@@ -104,7 +106,8 @@ static lt_status convert(const struct lt_convert_args *a, struct lt_error *error
     REQUIRE(a->in.data && a->out.data);
     REQUIRE(lt_view_count(&a->in) == lt_view_count(&a->out));
     REQUIRE(lt_view_is_contiguous(&a->in) && lt_view_is_contiguous(&a->out));
-    REQUIRE(a->out.type == LT_TYPE_F32 || a->out.type == LT_TYPE_F16 || a->out.type == LT_TYPE_BF16);
+    REQUIRE(a->out.type == LT_TYPE_F32 || a->out.type == LT_TYPE_F16 ||
+            a->out.type == LT_TYPE_BF16);
     return LT_OK;
 }
 
@@ -187,8 +190,8 @@ static lt_status unpatchify(const struct lt_unpatchify_args *a, struct lt_error 
 
 static bool frame_shape(const struct lt_view *view, int64_t rows, int64_t columns, int64_t channels)
 {
-    return view->rank == 4 && view->dim[1] == rows && view->dim[2] == columns && view->dim[3] == channels &&
-           view->stride[3] == 1;
+    return view->rank == 4 && view->dim[1] == rows && view->dim[2] == columns &&
+           view->dim[3] == channels && view->stride[3] == 1;
 }
 
 static lt_status conv(const struct lt_conv_args *a, struct lt_error *error)
@@ -196,17 +199,21 @@ static lt_status conv(const struct lt_conv_args *a, struct lt_error *error)
     const int w = a->weight.rank;
     REQUIRE(is_float(&a->in) && is_float(&a->out) && a->in.type == a->out.type && a->weight.data);
     REQUIRE((w == 4 || w == 5) && lt_view_is_contiguous(&a->weight));
-    const int64_t kt = w == 5 ? a->weight.dim[2] : 1, ky = a->weight.dim[w - 2], kx = a->weight.dim[w - 1];
+    const int64_t kt = w == 5 ? a->weight.dim[2] : 1, ky = a->weight.dim[w - 2],
+                  kx = a->weight.dim[w - 1];
     const int64_t up = a->upsample ? 2 : 1;
     REQUIRE(a->stride_time >= 1 && a->stride_space >= 1);
     REQUIRE(a->weight.dim[1] == a->in.dim[3] && a->weight.dim[0] == a->out.dim[3]);
     REQUIRE(frame_shape(&a->in, a->in.dim[1], a->in.dim[2], a->weight.dim[1]));
-    const int64_t rows = (a->in.dim[1] * up + a->pad_top + a->pad_bottom - ky) / a->stride_space + 1;
-    const int64_t columns = (a->in.dim[2] * up + a->pad_left + a->pad_right - kx) / a->stride_space + 1;
+    const int64_t rows =
+        (a->in.dim[1] * up + a->pad_top + a->pad_bottom - ky) / a->stride_space + 1;
+    const int64_t columns =
+        (a->in.dim[2] * up + a->pad_left + a->pad_right - kx) / a->stride_space + 1;
     REQUIRE(frame_shape(&a->out, rows, columns, a->weight.dim[0]));
     REQUIRE(!a->past.data || (a->past.type == a->in.type && a->past.dim[0] <= kt - 1 &&
                               frame_shape(&a->past, a->in.dim[1], a->in.dim[2], a->in.dim[3])));
-    /* The first output frame may reach at most kt - 1 zero frames back; the last must not pass the input. */
+    /* The first output frame may reach at most kt - 1 zero frames back; the last must not pass the
+     * input. */
     const int64_t have = a->in.dim[0] + (a->past.data ? a->past.dim[0] : 0);
     const int64_t need = (a->out.dim[0] - 1) * a->stride_time + kt;
     REQUIRE(a->out.dim[0] >= 1 && need >= have && need - have <= kt - 1);
@@ -218,7 +225,8 @@ static lt_status conv(const struct lt_conv_args *a, struct lt_error *error)
 static lt_status channel_norm(const struct lt_channel_norm_args *a, struct lt_error *error)
 {
     REQUIRE(is_float(&a->in) && a->in.type == a->out.type && a->out.data && a->in.rank >= 1);
-    REQUIRE(same_dims(&a->in, &a->out) && lt_view_is_contiguous(&a->in) && lt_view_is_contiguous(&a->out));
+    REQUIRE(same_dims(&a->in, &a->out) && lt_view_is_contiguous(&a->in) &&
+            lt_view_is_contiguous(&a->out));
     REQUIRE(a->gamma.data && lt_view_count(&a->gamma) == a->in.dim[a->in.rank - 1]);
     return LT_OK;
 }

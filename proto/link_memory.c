@@ -21,7 +21,7 @@ struct lt_hub {
     lt_fault *fault;
     void *context;
     int64_t now_us;
-    struct transit *first; /* by due time; equal times keep their order */
+    struct transit *first;      /* by due time; equal times keep their order */
     struct memory_link *worker; /* those that joined */
 };
 
@@ -49,19 +49,23 @@ static void insert(struct lt_hub *hub, struct transit *transit)
     *at = transit;
 }
 
-static lt_status post(struct lt_hub *hub, const struct lt_packet *packet, bool to_worker, int64_t delay_us,
-                      struct lt_error *error)
+static lt_status post(struct lt_hub *hub, const struct lt_packet *packet, bool to_worker,
+                      int64_t delay_us, struct lt_error *error)
 {
     struct lt_arena arena;
     uint8_t header[LT_FRAME_HEADER_BYTES], *body;
     size_t body_bytes;
     lt_arena_init(&arena, 0);
-    lt_status status = lt_frame_pack(&packet->message, 0, &arena, header, &body, &body_bytes, error);
+    lt_status status =
+        lt_frame_pack(&packet->message, 0, &arena, header, &body, &body_bytes, error);
     if (status == LT_OK) {
         struct transit *transit = malloc(sizeof *transit + body_bytes + packet->payload_bytes);
         lt_assert(transit);
-        *transit = (struct transit){.due_us = hub->now_us + delay_us, .peer = packet->peer, .to_worker = to_worker,
-                                    .body_bytes = body_bytes, .payload_bytes = packet->payload_bytes};
+        *transit = (struct transit){.due_us = hub->now_us + delay_us,
+                                    .peer = packet->peer,
+                                    .to_worker = to_worker,
+                                    .body_bytes = body_bytes,
+                                    .payload_bytes = packet->payload_bytes};
         memcpy(transit->header, header, sizeof header);
         memcpy(transit->data, body, body_bytes);
         if (packet->payload_bytes)
@@ -80,7 +84,8 @@ static bool is_joined(const struct lt_hub *hub, const struct lt_peer *peer)
     return l;
 }
 
-static lt_status memory_send(struct lt_link *link, const struct lt_packet *packet, struct lt_error *error)
+static lt_status memory_send(struct lt_link *link, const struct lt_packet *packet,
+                             struct lt_error *error)
 {
     struct memory_link *l = (struct memory_link *)(void *)link;
     struct lt_packet addressed = *packet;
@@ -98,8 +103,10 @@ static lt_status memory_send(struct lt_link *link, const struct lt_packet *packe
 
 static struct transit *take_due(struct memory_link *l)
 {
-    for (struct transit **at = &l->hub->first; *at && (*at)->due_us <= l->hub->now_us; at = &(*at)->next)
-        if ((*at)->to_worker == l->is_worker && (!l->is_worker || same_peer(&(*at)->peer, &l->peer))) {
+    for (struct transit **at = &l->hub->first; *at && (*at)->due_us <= l->hub->now_us;
+         at = &(*at)->next)
+        if ((*at)->to_worker == l->is_worker &&
+            (!l->is_worker || same_peer(&(*at)->peer, &l->peer))) {
             struct transit *transit = *at;
             *at = transit->next;
             return transit;
@@ -107,8 +114,8 @@ static struct transit *take_due(struct memory_link *l)
     return NULL;
 }
 
-static lt_status memory_receive(struct lt_link *link, int timeout_ms, struct lt_packet *packet_out, bool *got_out,
-                                struct lt_error *error)
+static lt_status memory_receive(struct lt_link *link, int timeout_ms, struct lt_packet *packet_out,
+                                bool *got_out, struct lt_error *error)
 {
     (void)timeout_ms;
     struct memory_link *l = (struct memory_link *)(void *)link;
@@ -120,10 +127,10 @@ static lt_status memory_receive(struct lt_link *link, int timeout_ms, struct lt_
             return LT_OK;
         const struct transit *t = l->received;
         lt_arena_rewind(&l->arena, (struct lt_mark){0});
-        struct lt_packet packet = {.peer = t->peer, .payload = t->data + t->body_bytes,
-                                   .payload_bytes = t->payload_bytes};
-        if (lt_frame_unpack(t->header, sizeof t->header, t->data, t->body_bytes, t->payload_bytes, !l->is_worker,
-                            &l->arena, &packet.message, error) != LT_OK)
+        struct lt_packet packet = {
+            .peer = t->peer, .payload = t->data + t->body_bytes, .payload_bytes = t->payload_bytes};
+        if (lt_frame_unpack(t->header, sizeof t->header, t->data, t->body_bytes, t->payload_bytes,
+                            !l->is_worker, &l->arena, &packet.message, error) != LT_OK)
             continue;
         *packet_out = packet;
         *got_out = true;
@@ -149,15 +156,17 @@ static void memory_destroy(struct lt_link *link)
     free(l);
 }
 
-static const struct lt_link_ops memory_ops = {memory_send, memory_receive, memory_wake, memory_destroy};
+static const struct lt_link_ops memory_ops = {memory_send, memory_receive, memory_wake,
+                                              memory_destroy};
 
-static lt_status join(struct lt_hub *hub, bool is_worker, struct lt_peer peer, struct lt_link **link_out,
-                      struct lt_error *error)
+static lt_status join(struct lt_hub *hub, bool is_worker, struct lt_peer peer,
+                      struct lt_link **link_out, struct lt_error *error)
 {
     struct memory_link *l = calloc(1, sizeof *l);
     if (!l)
         return lt_fail(error, LT_NO_MEMORY, "no memory for a link");
-    *l = (struct memory_link){.link = {.ops = &memory_ops}, .hub = hub, .is_worker = is_worker, .peer = peer};
+    *l = (struct memory_link){
+        .link = {.ops = &memory_ops}, .hub = hub, .is_worker = is_worker, .peer = peer};
     lt_arena_init(&l->arena, 0);
     if (is_worker) {
         l->next = hub->worker;
@@ -178,7 +187,8 @@ lt_status lt_hub_worker(struct lt_hub *hub, struct lt_peer peer, struct lt_link 
     return join(hub, true, peer, link_out, error);
 }
 
-lt_status lt_hub_create(lt_fault *fault, void *context, struct lt_hub **hub_out, struct lt_error *error)
+lt_status lt_hub_create(lt_fault *fault, void *context, struct lt_hub **hub_out,
+                        struct lt_error *error)
 {
     struct lt_hub *hub = calloc(1, sizeof *hub);
     if (!hub)

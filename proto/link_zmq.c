@@ -1,5 +1,6 @@
 /* Sockets: control and bulk, plus an eventfd that wakes a waiting receive. Every packet is
- * [routing id (ROUTER only)][header][body][payload (CHUNK only)]; anything else is dropped, counted and logged. */
+ * [routing id (ROUTER only)][header][body][payload (CHUNK only)]; anything else is dropped, counted
+ * and logged. */
 #include "proto/link_zmq.h"
 
 #include "common/file.h"
@@ -26,13 +27,13 @@ struct zmq_link {
     uint32_t sequence;
     uint64_t rejected;
     struct lt_zap *zap;
-    struct lt_arena arena;       /* of the packet last received */
-    zmq_msg_t part[PARTS_MAX];   /* of the packet last received */
+    struct lt_arena arena;     /* of the packet last received */
+    zmq_msg_t part[PARTS_MAX]; /* of the packet last received */
     int part_count;
     int turn; /* the channel looked at first, in turns */
 };
 
-/* -- sending and receiving ----------------------------------------------------------------------------------- */
+/* -- sending and receiving --------------------------------------------------------------------- */
 
 static lt_status send_failed(struct lt_error *error)
 {
@@ -41,7 +42,8 @@ static lt_status send_failed(struct lt_error *error)
     return lt_fail(error, LT_LINK, "cannot send: %s", zmq_strerror(errno));
 }
 
-static lt_status zmq_link_send(struct lt_link *link, const struct lt_packet *packet, struct lt_error *error)
+static lt_status zmq_link_send(struct lt_link *link, const struct lt_packet *packet,
+                               struct lt_error *error)
 {
     struct zmq_link *l = (struct zmq_link *)(void *)link;
     struct lt_arena arena;
@@ -49,16 +51,20 @@ static lt_status zmq_link_send(struct lt_link *link, const struct lt_packet *pac
     size_t body_bytes = 0;
     void *socket = l->socket[lt_message_channel(packet->message.kind)];
     lt_arena_init(&arena, 0);
-    lt_status status = lt_frame_pack(&packet->message, ++l->sequence, &arena, header, &body, &body_bytes, error);
+    lt_status status =
+        lt_frame_pack(&packet->message, ++l->sequence, &arena, header, &body, &body_bytes, error);
     const int more = ZMQ_SNDMORE | ZMQ_DONTWAIT, last = ZMQ_DONTWAIT;
     /* Only the first part of a message can be refused: the others go with it. */
-    if (status == LT_OK && l->router && zmq_send(socket, packet->peer.id, sizeof packet->peer.id, more) < 0)
+    if (status == LT_OK && l->router &&
+        zmq_send(socket, packet->peer.id, sizeof packet->peer.id, more) < 0)
         status = send_failed(error);
     if (status == LT_OK && zmq_send(socket, header, sizeof header, more) < 0)
         status = send_failed(error);
-    if (status == LT_OK && zmq_send(socket, body, body_bytes, packet->payload_bytes ? more : last) < 0)
+    if (status == LT_OK &&
+        zmq_send(socket, body, body_bytes, packet->payload_bytes ? more : last) < 0)
         status = send_failed(error);
-    if (status == LT_OK && packet->payload_bytes && zmq_send(socket, packet->payload, packet->payload_bytes, last) < 0)
+    if (status == LT_OK && packet->payload_bytes &&
+        zmq_send(socket, packet->payload, packet->payload_bytes, last) < 0)
         status = send_failed(error);
     if (status == LT_OK) {
         struct lt_traffic *traffic = &link->traffic[lt_message_channel(packet->message.kind)];
@@ -76,7 +82,8 @@ static void close_parts(struct zmq_link *l)
     l->part_count = 0;
 }
 
-/* Takes all parts of one message; surplus parts are thrown away and make it invalid. False: nothing there. */
+/* Takes all parts of one message; surplus parts are thrown away and make it invalid. False: nothing
+ * there. */
 static bool take_parts(struct zmq_link *l, void *socket, bool *valid)
 {
     int more = 1;
@@ -112,7 +119,8 @@ static lt_status unpack(struct zmq_link *l, struct lt_packet *packet, struct lt_
     *packet = (struct lt_packet){0};
     if (l->router) {
         if (zmq_msg_size(&l->part[0]) != sizeof packet->peer.id)
-            return lt_fail(error, LT_BAD_INPUT, "a routing id of %zu bytes", zmq_msg_size(&l->part[0]));
+            return lt_fail(error, LT_BAD_INPUT, "a routing id of %zu bytes",
+                           zmq_msg_size(&l->part[0]));
         memcpy(packet->peer.id, zmq_msg_data(&l->part[0]), sizeof packet->peer.id);
     }
     if (count == 3) {
@@ -125,7 +133,8 @@ static lt_status unpack(struct zmq_link *l, struct lt_packet *packet, struct lt_
                            packet->payload_bytes, l->router, &l->arena, &packet->message, error);
 }
 
-static void count_received(struct zmq_link *l, enum lt_channel channel, const struct lt_packet *packet)
+static void count_received(struct zmq_link *l, enum lt_channel channel,
+                           const struct lt_packet *packet)
 {
     struct lt_traffic *traffic = &l->link.traffic[channel];
     for (int i = l->router ? 1 : 0; i < l->part_count; i++)
@@ -154,7 +163,8 @@ static bool receive_now(struct zmq_link *l, struct lt_packet *packet)
     return false;
 }
 
-static lt_status zmq_link_receive(struct lt_link *link, int timeout_ms, struct lt_packet *packet_out, bool *got_out,
+static lt_status zmq_link_receive(struct lt_link *link, int timeout_ms,
+                                  struct lt_packet *packet_out, bool *got_out,
                                   struct lt_error *error)
 {
     struct zmq_link *l = (struct zmq_link *)(void *)link;
@@ -199,17 +209,20 @@ static void zmq_link_destroy(struct lt_link *link)
     free(l);
 }
 
-static const struct lt_link_ops zmq_ops = {zmq_link_send, zmq_link_receive, zmq_link_wake, zmq_link_destroy};
+static const struct lt_link_ops zmq_ops = {zmq_link_send, zmq_link_receive, zmq_link_wake,
+                                           zmq_link_destroy};
 
-/* -- endpoints ----------------------------------------------------------------------------------------------- */
+/* -- endpoints --------------------------------------------------------------------------------- */
 
 static bool is_local(const char *endpoint)
 {
     return strncmp(endpoint, "ipc://", 6) == 0 || strncmp(endpoint, "tcp://127.", 10) == 0 ||
-           strncmp(endpoint, "tcp://localhost:", 16) == 0 || strncmp(endpoint, "tcp://[::1]:", 12) == 0;
+           strncmp(endpoint, "tcp://localhost:", 16) == 0 ||
+           strncmp(endpoint, "tcp://[::1]:", 12) == 0;
 }
 
-static lt_status bulk_endpoint(const char *endpoint, char bulk[ENDPOINT_BYTES], struct lt_error *error)
+static lt_status bulk_endpoint(const char *endpoint, char bulk[ENDPOINT_BYTES],
+                               struct lt_error *error)
 {
     const char *colon = strrchr(endpoint, ':');
     char *end;
@@ -220,14 +233,16 @@ static lt_status bulk_endpoint(const char *endpoint, char bulk[ENDPOINT_BYTES], 
         return LT_OK;
     }
     const long port = colon ? strtol(colon + 1, &end, 10) : 0;
-    if (strncmp(endpoint, "tcp://", 6) != 0 || colon <= endpoint + 5 || *end || port < 1 || port > 65534)
-        return lt_fail(error, LT_USAGE, "address '%s': expected tcp://host:port (port 1 to 65534) or ipc:///path",
+    if (strncmp(endpoint, "tcp://", 6) != 0 || colon <= endpoint + 5 || *end || port < 1 ||
+        port > 65534)
+        return lt_fail(error, LT_USAGE,
+                       "address '%s': expected tcp://host:port (port 1 to 65534) or ipc:///path",
                        endpoint);
     snprintf(bulk, ENDPOINT_BYTES, "%.*s:%ld", (int)(colon - endpoint), endpoint, port + 1);
     return LT_OK;
 }
 
-/* -- keys ---------------------------------------------------------------------------------------------------- */
+/* -- keys -------------------------------------------------------------------------------------- */
 
 static lt_status read_key(const char *path, char key[KEY_TEXT], struct lt_error *error)
 {
@@ -244,7 +259,8 @@ static lt_status read_key(const char *path, char key[KEY_TEXT], struct lt_error 
     explicit_bzero(data, bytes);
     free(data);
     if (!whole || !zmq_z85_decode(raw, key))
-        return lt_fail(error, LT_BAD_INPUT, "%s: expected a key of 40 Z85 characters (made by 'longtake keygen')", path);
+        return lt_fail(error, LT_BAD_INPUT,
+                       "%s: expected a key of 40 Z85 characters (made by 'longtake keygen')", path);
     return LT_OK;
 }
 
@@ -256,7 +272,8 @@ lt_status lt_keygen(const char *path, struct lt_error *error)
     if (snprintf(public_path, sizeof public_path, "%s.pub", path) >= (int)sizeof public_path)
         return lt_fail(error, LT_BAD_INPUT, "%s: path too long", path);
     if (access(path, F_OK) == 0 || access(public_path, F_OK) == 0)
-        return lt_fail(error, LT_CONFLICT, "%s: a key is already there; remove it first if it is not used", path);
+        return lt_fail(error, LT_CONFLICT,
+                       "%s: a key is already there; remove it first if it is not used", path);
     const mode_t before = umask(0077);
     snprintf(text, sizeof text, "%s\n", secret);
     lt_status status = lt_file_write(path, text, KEY_TEXT, true, error);
@@ -269,21 +286,25 @@ lt_status lt_keygen(const char *path, struct lt_error *error)
     return lt_file_write(public_path, text, KEY_TEXT, true, error);
 }
 
-static lt_status check_security(const struct lt_zmq_params *params, bool router, struct lt_error *error)
+static lt_status check_security(const struct lt_zmq_params *params, bool router,
+                                struct lt_error *error)
 {
     if (!params->key_file && !params->insecure && !is_local(params->endpoint))
         return lt_fail(error, LT_USAGE,
-                       "%s is not a local address: it needs encryption. Make keys with 'longtake keygen' and give --key%s, "
-                       "or accept the risk with --insecure", params->endpoint,
-                       router ? " and --authorized" : " and --server-key");
+                       "%s is not a local address: it needs encryption. Make keys with 'longtake "
+                       "keygen' and give --key%s, "
+                       "or accept the risk with --insecure",
+                       params->endpoint, router ? " and --authorized" : " and --server-key");
     if (params->key_file && router && !params->authorized_file)
-        return lt_fail(error, LT_USAGE, "--key needs --authorized: the file with the public keys of your workers");
+        return lt_fail(error, LT_USAGE,
+                       "--key needs --authorized: the file with the public keys of your workers");
     if (params->key_file && !router && !params->server_key_file)
         return lt_fail(error, LT_USAGE, "--key needs --server-key: the coordinator's .pub file");
     return LT_OK;
 }
 
-static lt_status set_keys(struct zmq_link *l, const struct lt_zmq_params *params, struct lt_error *error)
+static lt_status set_keys(struct zmq_link *l, const struct lt_zmq_params *params,
+                          struct lt_error *error)
 {
     char secret[KEY_TEXT], own[KEY_TEXT], server[KEY_TEXT];
     const int one = 1;
@@ -308,7 +329,7 @@ static lt_status set_keys(struct zmq_link *l, const struct lt_zmq_params *params
     return LT_OK;
 }
 
-/* -- opening ------------------------------------------------------------------------------------------------- */
+/* -- opening ----------------------------------------------------------------------------------- */
 
 static void set(void *socket, int option, int value)
 {
@@ -335,15 +356,16 @@ static void set_options(struct zmq_link *l, enum lt_channel channel, const struc
         set(socket, ZMQ_ROUTER_MANDATORY, 1);
         set(socket, ZMQ_BACKLOG, 4096);
     } else {
-        set(socket, ZMQ_IMMEDIATE, 0); /* HELLO waits for the connection; what goes stale meanwhile has old epochs */
+        set(socket, ZMQ_IMMEDIATE,
+            0); /* HELLO waits for the connection; what goes stale meanwhile has old epochs */
         set(socket, ZMQ_RECONNECT_IVL, 200);
         set(socket, ZMQ_RECONNECT_IVL_MAX, 5000);
         zmq_setsockopt(socket, ZMQ_ROUTING_ID, peer->id, sizeof peer->id);
     }
 }
 
-static lt_status open_link(const struct lt_zmq_params *params, bool router, struct lt_link **link_out,
-                           struct lt_error *error)
+static lt_status open_link(const struct lt_zmq_params *params, bool router,
+                           struct lt_link **link_out, struct lt_error *error)
 {
     char bulk[ENDPOINT_BYTES];
     LT_TRY(bulk_endpoint(params->endpoint, bulk, error));
@@ -356,7 +378,9 @@ static lt_status open_link(const struct lt_zmq_params *params, bool router, stru
     l->wake_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
     l->context = zmq_ctx_new();
     lt_arena_init(&l->arena, 0);
-    lt_status status = l->context && l->wake_fd >= 0 ? LT_OK : lt_fail(error, LT_NO_MEMORY, "no resources for a link");
+    lt_status status = l->context && l->wake_fd >= 0
+                           ? LT_OK
+                           : lt_fail(error, LT_NO_MEMORY, "no resources for a link");
     for (int i = 0; i < 2 && status == LT_OK; i++) {
         l->socket[i] = zmq_socket(l->context, router ? ZMQ_ROUTER : ZMQ_DEALER);
         if (l->socket[i])
@@ -368,9 +392,11 @@ static lt_status open_link(const struct lt_zmq_params *params, bool router, stru
         status = set_keys(l, params, error);
     const char *const endpoints[] = {params->endpoint, bulk};
     for (int i = 0; i < 2 && status == LT_OK; i++)
-        if ((router ? zmq_bind(l->socket[i], endpoints[i]) : zmq_connect(l->socket[i], endpoints[i])) != 0)
-            status = lt_fail(error, errno == EADDRINUSE ? LT_BUSY : LT_USAGE, "cannot %s %s: %s",
-                             router ? "listen on" : "connect to", endpoints[i], zmq_strerror(errno));
+        if ((router ? zmq_bind(l->socket[i], endpoints[i])
+                    : zmq_connect(l->socket[i], endpoints[i])) != 0)
+            status =
+                lt_fail(error, errno == EADDRINUSE ? LT_BUSY : LT_USAGE, "cannot %s %s: %s",
+                        router ? "listen on" : "connect to", endpoints[i], zmq_strerror(errno));
     if (status != LT_OK) {
         zmq_link_destroy(&l->link);
         return status;
@@ -379,12 +405,14 @@ static lt_status open_link(const struct lt_zmq_params *params, bool router, stru
     return LT_OK;
 }
 
-lt_status lt_zmq_bind(const struct lt_zmq_params *params, struct lt_link **link_out, struct lt_error *error)
+lt_status lt_zmq_bind(const struct lt_zmq_params *params, struct lt_link **link_out,
+                      struct lt_error *error)
 {
     return open_link(params, true, link_out, error);
 }
 
-lt_status lt_zmq_connect(const struct lt_zmq_params *params, struct lt_link **link_out, struct lt_error *error)
+lt_status lt_zmq_connect(const struct lt_zmq_params *params, struct lt_link **link_out,
+                         struct lt_error *error)
 {
     return open_link(params, false, link_out, error);
 }

@@ -1,5 +1,6 @@
-/* Plain structs to protobuf bodies and back. Each message has a pair of functions; the table at the foot is the list.
- * Decoding uses an allocator on the caller's arena with a limit, so a hostile body cannot take more. */
+/* Plain structs to protobuf bodies and back. Each message has a pair of functions; the table at the
+ * foot is the list. Decoding uses an allocator on the caller's arena with a limit, so a hostile
+ * body cannot take more. */
 #include "proto/message.h"
 
 #include "longtake.pb-c.h"
@@ -40,7 +41,7 @@ bool lt_message_from_coordinator(enum lt_message_kind kind)
     return kind > LT_MESSAGE_NONE && kind < LT_MESSAGE_COUNT && kinds[kind].coordinator;
 }
 
-/* -- encoding ------------------------------------------------------------------------------------------------ */
+/* -- encoding ---------------------------------------------------------------------------------- */
 
 struct encoder {
     struct lt_arena *arena;
@@ -84,7 +85,8 @@ static bool fits(struct encoder *e, size_t count)
     return e->status == LT_OK;
 }
 
-static void encode_file(struct encoder *e, const struct lt_model_file *from, Longtake__ModelFile *to)
+static void encode_file(struct encoder *e, const struct lt_model_file *from,
+                        Longtake__ModelFile *to)
 {
     longtake__model_file__init(to);
     to->name = text(e, from->name);
@@ -92,7 +94,8 @@ static void encode_file(struct encoder *e, const struct lt_model_file *from, Lon
     to->size = from->bytes;
 }
 
-static Longtake__TaskRef **encode_refs(struct encoder *e, const struct lt_task_ref *from, size_t count)
+static Longtake__TaskRef **encode_refs(struct encoder *e, const struct lt_task_ref *from,
+                                       size_t count)
 {
     if (!fits(e, count))
         return NULL;
@@ -106,7 +109,11 @@ static Longtake__TaskRef **encode_refs(struct encoder *e, const struct lt_task_r
     return list;
 }
 
-#define INIT(Type, init) Type *to = make(e, 1, sizeof *to); if (!to) return NULL; init(to)
+#define INIT(Type, init)                                                                           \
+    Type *to = make(e, 1, sizeof *to);                                                             \
+    if (!to)                                                                                       \
+        return NULL;                                                                               \
+    init(to)
 
 static ProtobufCMessage *encode_hello(struct encoder *e, const struct lt_message *message)
 {
@@ -367,7 +374,7 @@ static ProtobufCMessage *encode_abort(struct encoder *e, const struct lt_message
     return &to->base;
 }
 
-/* -- decoding ------------------------------------------------------------------------------------------------ */
+/* -- decoding ---------------------------------------------------------------------------------- */
 
 struct decoder {
     struct lt_arena *arena;
@@ -379,7 +386,8 @@ struct decoder {
 static void reject(struct decoder *d, const char *field, const char *what)
 {
     if (d->status == LT_OK)
-        d->status = lt_fail(d->error, LT_BAD_INPUT, "%s: %s: %s", lt_message_name(d->kind), field, what);
+        d->status =
+            lt_fail(d->error, LT_BAD_INPUT, "%s: %s: %s", lt_message_name(d->kind), field, what);
 }
 
 static const char *take_text(struct decoder *d, const char *field, const char *value)
@@ -399,7 +407,8 @@ static struct lt_digest take_digest(struct decoder *d, const char *field, Protob
     return digest_out;
 }
 
-static uint32_t take_enum(struct decoder *d, const char *field, uint32_t value, uint32_t low, uint32_t high)
+static uint32_t take_enum(struct decoder *d, const char *field, uint32_t value, uint32_t low,
+                          uint32_t high)
 {
     if (value < low || value > high)
         reject(d, field, "unknown value");
@@ -418,7 +427,8 @@ static void *take_list(struct decoder *d, const char *field, size_t count, size_
     return list;
 }
 
-static struct lt_task_ref *take_refs(struct decoder *d, const char *field, Longtake__TaskRef **from, size_t count)
+static struct lt_task_ref *take_refs(struct decoder *d, const char *field, Longtake__TaskRef **from,
+                                     size_t count)
 {
     struct lt_task_ref *list = take_list(d, field, count, sizeof *list);
     for (size_t i = 0; i < count && list; i++)
@@ -426,14 +436,15 @@ static struct lt_task_ref *take_refs(struct decoder *d, const char *field, Longt
     return list;
 }
 
-static struct lt_model_file take_file(struct decoder *d, const char *field, const Longtake__ModelFile *from)
+static struct lt_model_file take_file(struct decoder *d, const char *field,
+                                      const Longtake__ModelFile *from)
 {
     if (!from) {
         reject(d, field, "missing");
         return (struct lt_model_file){0};
     }
-    return (struct lt_model_file){take_text(d, field, from->name), take_digest(d, field, from->fingerprint),
-                                  from->size};
+    return (struct lt_model_file){take_text(d, field, from->name),
+                                  take_digest(d, field, from->fingerprint), from->size};
 }
 
 static void decode_hello(struct decoder *d, const ProtobufCMessage *raw, struct lt_message *message)
@@ -456,24 +467,32 @@ static void decode_hello(struct decoder *d, const ProtobufCMessage *raw, struct 
     for (size_t i = 0; i < from->n_model && d->status == LT_OK; i++)
         to->model[i] = take_file(d, "model", from->model[i]);
     for (size_t i = 0; i < from->n_held && d->status == LT_OK; i++)
-        to->held[i] = (struct lt_held){from->held[i]->task, from->held[i]->epoch, from->held[i]->finished};
+        to->held[i] =
+            (struct lt_held){from->held[i]->task, from->held[i]->epoch, from->held[i]->finished};
 }
 
-static void decode_welcome(struct decoder *d, const ProtobufCMessage *raw, struct lt_message *message)
+static void decode_welcome(struct decoder *d, const ProtobufCMessage *raw,
+                           struct lt_message *message)
 {
     const Longtake__Welcome *from = (const void *)raw;
-    message->welcome = (struct lt_welcome){
-        from->session, take_enum(d, "heartbeat_ms", from->heartbeat_ms, 1, 3600000),
-        take_enum(d, "lease_ms", from->lease_ms, 1, 86400000), from->credit_bytes,
-        take_refs(d, "keep", from->keep, from->n_keep), from->n_keep, from->draining};
+    message->welcome =
+        (struct lt_welcome){from->session,
+                            take_enum(d, "heartbeat_ms", from->heartbeat_ms, 1, 3600000),
+                            take_enum(d, "lease_ms", from->lease_ms, 1, 86400000),
+                            from->credit_bytes,
+                            take_refs(d, "keep", from->keep, from->n_keep),
+                            from->n_keep,
+                            from->draining};
 }
 
-static void decode_reject(struct decoder *d, const ProtobufCMessage *raw, struct lt_message *message)
+static void decode_reject(struct decoder *d, const ProtobufCMessage *raw,
+                          struct lt_message *message)
 {
     const Longtake__Reject *from = (const void *)raw;
-    message->reject = (struct lt_reject){take_enum(d, "status", from->status, 1, LT_STATUS_COUNT - 1),
-                                         take_text(d, "text", from->text), from->retry_after_ms, from->version_min,
-                                         from->version_max};
+    message->reject =
+        (struct lt_reject){take_enum(d, "status", from->status, 1, LT_STATUS_COUNT - 1),
+                           take_text(d, "text", from->text), from->retry_after_ms,
+                           from->version_min, from->version_max};
 }
 
 static void decode_spec(struct decoder *d, const Longtake__TaskSpec *from, struct lt_task_spec *to)
@@ -487,7 +506,8 @@ static void decode_spec(struct decoder *d, const Longtake__TaskSpec *from, struc
         return;
     }
     *to = (struct lt_task_spec){
-        .kind = (enum lt_task_kind)take_enum(d, "kind", from->kind, LT_TASK_PREDICT, LT_TASK_VAE_ENCODE),
+        .kind = (enum lt_task_kind)take_enum(d, "kind", from->kind, LT_TASK_PREDICT,
+                                             LT_TASK_VAE_ENCODE),
         .model = take_file(d, "model", from->model),
         .blob_count = from->n_blob,
         .timestep = from->timestep,
@@ -500,33 +520,38 @@ static void decode_spec(struct decoder *d, const Longtake__TaskSpec *from, struc
     memcpy(to->shape, from->shape, sizeof to->shape);
     for (size_t i = 0; i < from->n_blob; i++)
         to->blob[i] = (struct lt_blob_ref){
-            (enum lt_blob_role)take_enum(d, "blob.role", from->blob[i]->role, LT_BLOB_LATENTS, LT_BLOB_PIXELS),
+            (enum lt_blob_role)take_enum(d, "blob.role", from->blob[i]->role, LT_BLOB_LATENTS,
+                                         LT_BLOB_PIXELS),
             take_digest(d, "blob.digest", from->blob[i]->digest), from->blob[i]->size};
-    if (!(from->timestep >= 0 && from->timestep <= 1000) || !(from->guidance > -1e6 && from->guidance < 1e6))
+    if (!(from->timestep >= 0 && from->timestep <= 1000) ||
+        !(from->guidance > -1e6 && from->guidance < 1e6))
         reject(d, "timestep or guidance", "out of range");
 }
 
-static void decode_assign(struct decoder *d, const ProtobufCMessage *raw, struct lt_message *message)
+static void decode_assign(struct decoder *d, const ProtobufCMessage *raw,
+                          struct lt_message *message)
 {
     const Longtake__Assign *from = (const void *)raw;
-    message->assign = (struct lt_assign){.task = from->task, .epoch = from->epoch, .lease_ms = from->lease_ms};
+    message->assign =
+        (struct lt_assign){.task = from->task, .epoch = from->epoch, .lease_ms = from->lease_ms};
     decode_spec(d, from->spec, &message->assign.spec);
 }
 
-static void decode_decline(struct decoder *d, const ProtobufCMessage *raw, struct lt_message *message)
+static void decode_decline(struct decoder *d, const ProtobufCMessage *raw,
+                           struct lt_message *message)
 {
     const Longtake__Decline *from = (const void *)raw;
-    message->decline =
-        (struct lt_decline){from->task, from->epoch, take_enum(d, "status", from->status, 1, LT_STATUS_COUNT - 1),
-                            take_text(d, "text", from->text)};
+    message->decline = (struct lt_decline){
+        from->task, from->epoch, take_enum(d, "status", from->status, 1, LT_STATUS_COUNT - 1),
+        take_text(d, "text", from->text)};
 }
 
 static void decode_beat(struct decoder *d, const ProtobufCMessage *raw, struct lt_message *message)
 {
     const Longtake__Beat *from = (const void *)raw;
     struct lt_beat *to = &message->beat;
-    *to = (struct lt_beat){from->sequence, take_list(d, "lease", from->n_lease, sizeof *to->lease), from->n_lease,
-                           from->rss_bytes};
+    *to = (struct lt_beat){from->sequence, take_list(d, "lease", from->n_lease, sizeof *to->lease),
+                           from->n_lease, from->rss_bytes};
     for (size_t i = 0; i < from->n_lease && d->status == LT_OK; i++)
         to->lease[i] = (struct lt_progress){
             from->lease[i]->task, from->lease[i]->epoch,
@@ -534,33 +559,36 @@ static void decode_beat(struct decoder *d, const ProtobufCMessage *raw, struct l
             from->lease[i]->done, from->lease[i]->total};
 }
 
-static void decode_beat_ack(struct decoder *d, const ProtobufCMessage *raw, struct lt_message *message)
+static void decode_beat_ack(struct decoder *d, const ProtobufCMessage *raw,
+                            struct lt_message *message)
 {
     const Longtake__BeatAck *from = (const void *)raw;
-    message->beat_ack = (struct lt_beat_ack){from->sequence, take_refs(d, "revoked", from->revoked, from->n_revoked),
-                                             from->n_revoked};
+    message->beat_ack = (struct lt_beat_ack){
+        from->sequence, take_refs(d, "revoked", from->revoked, from->n_revoked), from->n_revoked};
 }
 
 static void decode_fail(struct decoder *d, const ProtobufCMessage *raw, struct lt_message *message)
 {
     const Longtake__Fail *from = (const void *)raw;
-    message->fail = (struct lt_task_fail){from->task, from->epoch,
-                                          take_enum(d, "status", from->status, 1, LT_STATUS_COUNT - 1),
-                                          take_text(d, "text", from->text)};
+    message->fail = (struct lt_task_fail){
+        from->task, from->epoch, take_enum(d, "status", from->status, 1, LT_STATUS_COUNT - 1),
+        take_text(d, "text", from->text)};
 }
 
-static void decode_cancel(struct decoder *d, const ProtobufCMessage *raw, struct lt_message *message)
+static void decode_cancel(struct decoder *d, const ProtobufCMessage *raw,
+                          struct lt_message *message)
 {
     (void)d;
     const Longtake__Cancel *from = (const void *)raw;
     message->cancel = (struct lt_cancel){from->task, from->epoch};
 }
 
-static void decode_release(struct decoder *d, const ProtobufCMessage *raw, struct lt_message *message)
+static void decode_release(struct decoder *d, const ProtobufCMessage *raw,
+                           struct lt_message *message)
 {
     const Longtake__Release *from = (const void *)raw;
-    message->release = (struct lt_release){from->task, from->epoch,
-                                           take_enum(d, "reason", from->reason, 0, LT_STATUS_COUNT - 1)};
+    message->release = (struct lt_release){
+        from->task, from->epoch, take_enum(d, "reason", from->reason, 0, LT_STATUS_COUNT - 1)};
 }
 
 static void decode_drain(struct decoder *d, const ProtobufCMessage *raw, struct lt_message *message)
@@ -574,11 +602,13 @@ static void decode_bye(struct decoder *d, const ProtobufCMessage *raw, struct lt
     message->bye.text = take_text(d, "text", ((const Longtake__Bye *)(const void *)raw)->text);
 }
 
-static void decode_committed(struct decoder *d, const ProtobufCMessage *raw, struct lt_message *message)
+static void decode_committed(struct decoder *d, const ProtobufCMessage *raw,
+                             struct lt_message *message)
 {
     const Longtake__Committed *from = (const void *)raw;
     message->committed = (struct lt_committed){
-        from->task, from->epoch, take_enum(d, "verdict", from->verdict, LT_VERDICT_WANT, LT_VERDICT_LATER)};
+        from->task, from->epoch,
+        take_enum(d, "verdict", from->verdict, LT_VERDICT_WANT, LT_VERDICT_LATER)};
 }
 
 static void decode_offer(struct decoder *d, const ProtobufCMessage *raw, struct lt_message *message)
@@ -591,16 +621,16 @@ static void decode_offer(struct decoder *d, const ProtobufCMessage *raw, struct 
 static void decode_want(struct decoder *d, const ProtobufCMessage *raw, struct lt_message *message)
 {
     const Longtake__Want *from = (const void *)raw;
-    message->want =
-        (struct lt_want){from->stream, take_enum(d, "verdict", from->verdict, LT_VERDICT_WANT, LT_VERDICT_LATER),
-                         from->offset, from->credit, from->epoch};
+    message->want = (struct lt_want){
+        from->stream, take_enum(d, "verdict", from->verdict, LT_VERDICT_WANT, LT_VERDICT_LATER),
+        from->offset, from->credit, from->epoch};
 }
 
 static void decode_fetch(struct decoder *d, const ProtobufCMessage *raw, struct lt_message *message)
 {
     const Longtake__Fetch *from = (const void *)raw;
-    message->fetch = (struct lt_fetch){from->stream, take_digest(d, "digest", from->digest), from->offset,
-                                       from->credit};
+    message->fetch = (struct lt_fetch){from->stream, take_digest(d, "digest", from->digest),
+                                       from->offset, from->credit};
 }
 
 static void decode_chunk(struct decoder *d, const ProtobufCMessage *raw, struct lt_message *message)
@@ -610,7 +640,8 @@ static void decode_chunk(struct decoder *d, const ProtobufCMessage *raw, struct 
     message->chunk = (struct lt_chunk){from->stream, from->offset, from->crc32c};
 }
 
-static void decode_credit(struct decoder *d, const ProtobufCMessage *raw, struct lt_message *message)
+static void decode_credit(struct decoder *d, const ProtobufCMessage *raw,
+                          struct lt_message *message)
 {
     (void)d;
     const Longtake__Credit *from = (const void *)raw;
@@ -620,11 +651,12 @@ static void decode_credit(struct decoder *d, const ProtobufCMessage *raw, struct
 static void decode_abort(struct decoder *d, const ProtobufCMessage *raw, struct lt_message *message)
 {
     const Longtake__Abort *from = (const void *)raw;
-    message->abort = (struct lt_abort){from->stream, take_enum(d, "status", from->status, 1, LT_STATUS_COUNT - 1),
+    message->abort = (struct lt_abort){from->stream,
+                                       take_enum(d, "status", from->status, 1, LT_STATUS_COUNT - 1),
                                        take_text(d, "text", from->text)};
 }
 
-/* -- the table ----------------------------------------------------------------------------------------------- */
+/* -- the table --------------------------------------------------------------------------------- */
 
 static const struct {
     ProtobufCMessage *(*encode)(struct encoder *e, const struct lt_message *message);
@@ -637,8 +669,8 @@ static const struct {
 #undef CODEC
 };
 
-lt_status lt_message_encode(const struct lt_message *message, struct lt_arena *arena, uint8_t **body_out,
-                            size_t *bytes_out, struct lt_error *error)
+lt_status lt_message_encode(const struct lt_message *message, struct lt_arena *arena,
+                            uint8_t **body_out, size_t *bytes_out, struct lt_error *error)
 {
     lt_assert(message->kind > LT_MESSAGE_NONE && message->kind < LT_MESSAGE_COUNT);
     struct encoder e = {arena, message->kind, LT_OK, error};
@@ -646,8 +678,8 @@ lt_status lt_message_encode(const struct lt_message *message, struct lt_arena *a
     LT_TRY(e.status);
     const size_t bytes = protobuf_c_message_get_packed_size(raw);
     if (bytes > LT_BODY_BYTES_MAX)
-        return lt_fail(error, LT_BAD_INPUT, "%s: a body of %zu bytes, at most %d", lt_message_name(message->kind), bytes,
-                       LT_BODY_BYTES_MAX);
+        return lt_fail(error, LT_BAD_INPUT, "%s: a body of %zu bytes, at most %d",
+                       lt_message_name(message->kind), bytes, LT_BODY_BYTES_MAX);
     uint8_t *body = lt_arena_take(arena, bytes);
     if (!body)
         return lt_fail(error, LT_NO_MEMORY, "%s: no memory", lt_message_name(message->kind));
@@ -678,7 +710,8 @@ static void budget_free(void *context, void *pointer)
 }
 
 lt_status lt_message_decode(enum lt_message_kind kind, const uint8_t *body, size_t bytes,
-                            struct lt_arena *arena, struct lt_message *message_out, struct lt_error *error)
+                            struct lt_arena *arena, struct lt_message *message_out,
+                            struct lt_error *error)
 {
     lt_assert(kind > LT_MESSAGE_NONE && kind < LT_MESSAGE_COUNT);
     struct budget budget = {arena, DECODE_BYTES_MAX};
@@ -686,11 +719,13 @@ lt_status lt_message_decode(enum lt_message_kind kind, const uint8_t *body, size
     struct decoder d = {arena, kind, LT_OK, error};
     struct lt_message message = {.kind = kind};
     if (bytes > LT_BODY_BYTES_MAX)
-        return lt_fail(error, LT_BAD_INPUT, "%s: a body of %zu bytes, at most %d", lt_message_name(kind), bytes,
-                       LT_BODY_BYTES_MAX);
-    const ProtobufCMessage *raw = protobuf_c_message_unpack(codecs[kind].descriptor, &allocator, bytes, body);
+        return lt_fail(error, LT_BAD_INPUT, "%s: a body of %zu bytes, at most %d",
+                       lt_message_name(kind), bytes, LT_BODY_BYTES_MAX);
+    const ProtobufCMessage *raw =
+        protobuf_c_message_unpack(codecs[kind].descriptor, &allocator, bytes, body);
     if (!raw)
-        return lt_fail(error, LT_BAD_INPUT, "%s: the body is not a valid message", lt_message_name(kind));
+        return lt_fail(error, LT_BAD_INPUT, "%s: the body is not a valid message",
+                       lt_message_name(kind));
     codecs[kind].decode(&d, raw, &message);
     if (d.status == LT_OK)
         *message_out = message;

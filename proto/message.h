@@ -1,5 +1,6 @@
-/* What the coordinator and a worker say to each other, as plain structs. message.c turns them into protobuf bodies
- * and back; nobody else includes a protobuf header. docs/wire.md tells who may say what, when. */
+/* What the coordinator and a worker say to each other, as plain structs. message.c turns them into
+ * protobuf bodies and back; nobody else includes a protobuf header. docs/wire.md tells who may say
+ * what, when. */
 #pragma once
 
 #include "common/arena.h"
@@ -11,7 +12,7 @@ enum {
     LT_WIRE_MINOR = 0,
     LT_BODY_BYTES_MAX = 64 * 1024,
     LT_CHUNK_BYTES_MAX = 256 * 1024,
-    LT_REPEAT_MAX = 256,    /* entries of any repeated field */
+    LT_REPEAT_MAX = 256,      /* entries of any repeated field */
     LT_TEXT_BYTES_MAX = 4096, /* bytes of any string */
     LT_CREDIT_BYTES_DEFAULT = 2 * 1024 * 1024,
 };
@@ -108,15 +109,16 @@ struct lt_blob_ref {
 
 enum { LT_SPEC_BLOBS_MAX = 8 };
 
-/* Everything a worker needs to compute a task: with equal specs any worker of one kernel class gives equal bytes. */
+/* Everything a worker needs to compute a task: with equal specs any worker of one kernel class
+ * gives equal bytes. */
 struct lt_task_spec {
     enum lt_task_kind kind;
     struct lt_model_file model;
     struct lt_blob_ref blob[LT_SPEC_BLOBS_MAX];
     size_t blob_count;
-    uint32_t shape[4]; /* predict: C F h w; vae-decode: z T h w; vae-encode: 3 F H W */
-    double timestep;   /* 0..1000, as the model takes it */
-    double guidance;   /* 1: one prediction; else u + g (c - u), on the worker */
+    uint32_t shape[4];  /* predict: C F h w; vae-decode: z T h w; vae-encode: 3 F H W */
+    double timestep;    /* 0..1000, as the model takes it */
+    double guidance;    /* 1: one prediction; else u + g (c - u), on the worker */
     uint32_t precision; /* enum lt_precision */
     uint32_t drop_frames;
     uint32_t text_len;
@@ -135,11 +137,17 @@ struct lt_decline {
     const char *text;
 };
 
-enum lt_phase { LT_PHASE_WAITING = 1, LT_PHASE_FETCHING, LT_PHASE_LOADING, LT_PHASE_RUNNING, LT_PHASE_SENDING };
+enum lt_phase {
+    LT_PHASE_WAITING = 1,
+    LT_PHASE_FETCHING,
+    LT_PHASE_LOADING,
+    LT_PHASE_RUNNING,
+    LT_PHASE_SENDING
+};
 
 struct lt_progress {
     uint64_t task, epoch;
-    uint32_t phase; /* enum lt_phase */
+    uint32_t phase;       /* enum lt_phase */
     uint32_t done, total; /* transformer blocks (times predictions), or latent frames decoded */
 };
 
@@ -221,7 +229,8 @@ struct lt_abort {
 
 struct lt_committed {
     uint64_t task, epoch;
-    uint32_t verdict; /* HAVE: it is durable, drop the spool; STALE: drop it too; WANT: send it again */
+    uint32_t
+        verdict; /* HAVE: it is durable, drop the spool; STALE: drop it too; WANT: send it again */
 };
 
 struct lt_message {
@@ -255,9 +264,11 @@ bool lt_message_from_worker(enum lt_message_kind kind);
 bool lt_message_from_coordinator(enum lt_message_kind kind);
 
 /* Body bytes in `arena`. LT_BAD_INPUT when a bound above is broken. */
-lt_status lt_message_encode(const struct lt_message *message, struct lt_arena *arena, uint8_t **body_out,
-                            size_t *bytes_out, struct lt_error *error);
-/* Checks every bound before it allocates; strings and arrays of the result live in `arena`. Unknown enum values,
- * digests that are not 32 bytes and missing required fields are LT_BAD_INPUT naming message and field. */
+lt_status lt_message_encode(const struct lt_message *message, struct lt_arena *arena,
+                            uint8_t **body_out, size_t *bytes_out, struct lt_error *error);
+/* Checks every bound before it allocates; strings and arrays of the result live in `arena`. Unknown
+ * enum values, digests that are not 32 bytes and missing required fields are LT_BAD_INPUT naming
+ * message and field. */
 lt_status lt_message_decode(enum lt_message_kind kind, const uint8_t *body, size_t bytes,
-                            struct lt_arena *arena, struct lt_message *message_out, struct lt_error *error);
+                            struct lt_arena *arena, struct lt_message *message_out,
+                            struct lt_error *error);

@@ -3,10 +3,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-void lt_stream_sender_open(struct lt_stream_sender *sender, uint64_t stream, const void *data, uint64_t bytes,
-                           uint64_t offset, uint64_t credit)
+void lt_stream_sender_open(struct lt_stream_sender *sender, uint64_t stream, const void *data,
+                           uint64_t bytes, uint64_t offset, uint64_t credit)
 {
-    *sender = (struct lt_stream_sender){stream, data, bytes, offset < bytes ? offset : bytes, credit};
+    *sender =
+        (struct lt_stream_sender){stream, data, bytes, offset < bytes ? offset : bytes, credit};
 }
 
 void lt_stream_sender_credit(struct lt_stream_sender *sender, uint64_t credit)
@@ -23,7 +24,8 @@ bool lt_stream_sender_next(const struct lt_stream_sender *sender, struct lt_chun
     if (bytes == 0 || sender->credit < bytes)
         return false;
     const uint8_t *payload = sender->data + sender->offset;
-    *chunk_out = (struct lt_chunk){sender->stream, sender->offset, lt_crc32c(0, payload, (size_t)bytes)};
+    *chunk_out =
+        (struct lt_chunk){sender->stream, sender->offset, lt_crc32c(0, payload, (size_t)bytes)};
     *payload_out = payload;
     *bytes_out = (size_t)bytes;
     return true;
@@ -47,9 +49,14 @@ lt_status lt_stream_receiver_open(struct lt_stream_receiver *receiver, uint64_t 
 {
     uint8_t *data = bytes <= SIZE_MAX / 2 ? malloc(bytes ? (size_t)bytes : 1) : NULL;
     if (!data)
-        return lt_fail(error, LT_NO_MEMORY, "no memory for a blob of %llu bytes", (unsigned long long)bytes);
-    *receiver = (struct lt_stream_receiver){.stream = stream, .digest = *digest, .data = data, .bytes = bytes,
-                                            .window = window < LT_CHUNK_BYTES_MAX ? LT_CHUNK_BYTES_MAX : window};
+        return lt_fail(error, LT_NO_MEMORY, "no memory for a blob of %llu bytes",
+                       (unsigned long long)bytes);
+    *receiver = (struct lt_stream_receiver){
+        .stream = stream,
+        .digest = *digest,
+        .data = data,
+        .bytes = bytes,
+        .window = window < LT_CHUNK_BYTES_MAX ? LT_CHUNK_BYTES_MAX : window};
     return LT_OK;
 }
 
@@ -59,8 +66,8 @@ void lt_stream_receiver_close(struct lt_stream_receiver *receiver)
     *receiver = (struct lt_stream_receiver){0};
 }
 
-void lt_stream_receiver_reopen(struct lt_stream_receiver *receiver, uint64_t stream, uint64_t *offset_out,
-                               uint64_t *credit_out)
+void lt_stream_receiver_reopen(struct lt_stream_receiver *receiver, uint64_t stream,
+                               uint64_t *offset_out, uint64_t *credit_out)
 {
     receiver->stream = stream;
     receiver->granted = receiver->offset + receiver->window;
@@ -68,26 +75,31 @@ void lt_stream_receiver_reopen(struct lt_stream_receiver *receiver, uint64_t str
     *credit_out = receiver->window;
 }
 
-lt_status lt_stream_receiver_chunk(struct lt_stream_receiver *receiver, const struct lt_chunk *chunk,
-                                   const void *payload, size_t bytes, uint64_t *credit_out,
-                                   struct lt_error *error)
+lt_status lt_stream_receiver_chunk(struct lt_stream_receiver *receiver,
+                                   const struct lt_chunk *chunk, const void *payload, size_t bytes,
+                                   uint64_t *credit_out, struct lt_error *error)
 {
     *credit_out = 0;
     if (bytes == 0 || bytes > LT_CHUNK_BYTES_MAX || chunk->offset > receiver->bytes ||
         bytes > receiver->bytes - chunk->offset)
-        return lt_fail(error, LT_BAD_INPUT, "a chunk of %zu bytes at %llu does not fit a blob of %llu", bytes,
+        return lt_fail(error, LT_BAD_INPUT,
+                       "a chunk of %zu bytes at %llu does not fit a blob of %llu", bytes,
                        (unsigned long long)chunk->offset, (unsigned long long)receiver->bytes);
     if (chunk->offset != receiver->offset)
         return LT_OK;
     if (chunk->offset + bytes > receiver->granted)
         return lt_fail(error, LT_BAD_INPUT, "a chunk reaches %llu, beyond the credit at %llu",
-                       (unsigned long long)(chunk->offset + bytes), (unsigned long long)receiver->granted);
+                       (unsigned long long)(chunk->offset + bytes),
+                       (unsigned long long)receiver->granted);
     if (lt_crc32c(0, payload, bytes) != chunk->crc32c)
-        return lt_fail(error, LT_BAD_INPUT, "a chunk at %llu is damaged (CRC)", (unsigned long long)chunk->offset);
+        return lt_fail(error, LT_BAD_INPUT, "a chunk at %llu is damaged (CRC)",
+                       (unsigned long long)chunk->offset);
     memcpy(receiver->data + receiver->offset, payload, bytes);
     receiver->offset += bytes;
-    /* Top the credit up when half of it is used, so that the sender never runs dry on a fast link. */
-    if (receiver->granted - receiver->offset <= receiver->window / 2 && receiver->granted < receiver->bytes) {
+    /* Top the credit up when half of it is used, so that the sender never runs dry on a fast link.
+     */
+    if (receiver->granted - receiver->offset <= receiver->window / 2 &&
+        receiver->granted < receiver->bytes) {
         *credit_out = receiver->offset + receiver->window - receiver->granted;
         receiver->granted += *credit_out;
     }

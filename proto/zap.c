@@ -36,11 +36,15 @@ static lt_status read_keys(struct lt_zap *zap, struct lt_error *error)
     char *rest = data, *line;
     for (int number = 1; status == LT_OK && (line = strsep(&rest, "\n")) != NULL; number++) {
         const size_t length = strcspn(line, " \t\r"); /* what follows a key is a comment */
-        if (length == 0 || (length == 1 && line[0] == '#')) /* a key may begin with # too: a comment has a space there */
+        if (length == 0 ||
+            (length == 1 &&
+             line[0] == '#')) /* a key may begin with # too: a comment has a space there */
             continue;
         line[length] = 0;
         if (length != KEY_TEXT || count == KEYS_MAX || !zmq_z85_decode(keys[count], line))
-            status = lt_fail(error, LT_BAD_INPUT, "%s:%d: expected a public key of 40 Z85 characters", zap->path, number);
+            status =
+                lt_fail(error, LT_BAD_INPUT, "%s:%d: expected a public key of 40 Z85 characters",
+                        zap->path, number);
         count++;
     }
     free(data);
@@ -59,8 +63,9 @@ static void read_again_if_changed(struct lt_zap *zap)
 {
     struct stat info;
     struct lt_error error;
-    if (stat(zap->path, &info) == 0 && (info.st_mtim.tv_sec != zap->read_at.tv_sec ||
-                                        info.st_mtim.tv_nsec != zap->read_at.tv_nsec) &&
+    if (stat(zap->path, &info) == 0 &&
+        (info.st_mtim.tv_sec != zap->read_at.tv_sec ||
+         info.st_mtim.tv_nsec != zap->read_at.tv_nsec) &&
         read_keys(zap, &error) != LT_OK)
         lt_log(LT_LOG_ERROR, "zap.keys", "%s; the keys read before stay in force", error.text);
 }
@@ -83,7 +88,8 @@ static void answer(struct lt_zap *zap)
     size_t more_bytes = sizeof more;
     while (more) {
         uint8_t spare[FIELD_BYTES];
-        const int got = zmq_recv(zap->socket, count < 7 ? field[count] : spare, FIELD_BYTES, ZMQ_DONTWAIT);
+        const int got =
+            zmq_recv(zap->socket, count < 7 ? field[count] : spare, FIELD_BYTES, ZMQ_DONTWAIT);
         if (got < 0)
             return;
         if (count < 7)
@@ -96,8 +102,8 @@ static void answer(struct lt_zap *zap)
     char user[KEY_TEXT + 1] = "";
     if (curve && size[6] == KEY_BYTES)
         zmq_z85_encode(user, field[6], KEY_BYTES);
-    lt_log(allowed ? LT_LOG_INFO : LT_LOG_WARN, allowed ? "zap.allowed" : "zap.refused", "address=%.*s key=%.10s…",
-           (int)size[3], (const char *)field[3], user);
+    lt_log(allowed ? LT_LOG_INFO : LT_LOG_WARN, allowed ? "zap.allowed" : "zap.refused",
+           "address=%.*s key=%.10s…", (int)size[3], (const char *)field[3], user);
     zmq_send(zap->socket, "1.0", 3, ZMQ_SNDMORE);
     zmq_send(zap->socket, field[1], size[1], ZMQ_SNDMORE);
     zmq_send(zap->socket, allowed ? "200" : "400", 3, ZMQ_SNDMORE);
@@ -117,7 +123,8 @@ static void *zap_main(void *context)
     return NULL;
 }
 
-lt_status lt_zap_start(void *context, const char *authorized_file, struct lt_zap **zap_out, struct lt_error *error)
+lt_status lt_zap_start(void *context, const char *authorized_file, struct lt_zap **zap_out,
+                       struct lt_error *error)
 {
     struct lt_zap *zap = calloc(1, sizeof *zap);
     if (!zap || !(zap->path = strdup(authorized_file))) {
@@ -131,7 +138,8 @@ lt_status lt_zap_start(void *context, const char *authorized_file, struct lt_zap
         if (zap->socket)
             zmq_setsockopt(zap->socket, ZMQ_LINGER, &none, sizeof none);
         if (!zap->socket || zmq_bind(zap->socket, "inproc://zeromq.zap.01") != 0)
-            status = lt_fail(error, LT_BUSY, "cannot start the key check: %s", zmq_strerror(zmq_errno()));
+            status = lt_fail(error, LT_BUSY, "cannot start the key check: %s",
+                             zmq_strerror(zmq_errno()));
     }
     if (status == LT_OK && pthread_create(&zap->thread, NULL, zap_main, zap) != 0)
         status = lt_fail(error, LT_NO_MEMORY, "cannot start the key check");

@@ -1,4 +1,5 @@
-/* What every test includes: cmocka with its own includes in order, and checks for our status codes. */
+/* What every test includes: cmocka with its own includes in order, and checks for our status codes.
+ */
 #pragma once
 
 #include "common/status.h"
@@ -12,7 +13,8 @@
 
 #include <cmocka.h>
 
-/* The call must succeed; prints the error's text otherwise. `error` is a struct lt_error in scope. */
+/* The call must succeed; prints the error's text otherwise. `error` is a struct lt_error in scope.
+ */
 #define assert_ok(call)                                                                            \
     do {                                                                                           \
         const lt_status test_status_ = (call);                                                     \

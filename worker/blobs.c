@@ -16,7 +16,8 @@ struct blob *blobs_find(struct blobs *blobs, const struct lt_digest *digest)
 struct blob *blobs_by_stream(struct blobs *blobs, uint64_t stream)
 {
     for (int i = 0; i < BLOBS_MAX; i++)
-        if (blobs->blob[i].state == BLOB_FETCHING && blobs->blob[i].receiver.stream == stream && stream != 0)
+        if (blobs->blob[i].state == BLOB_FETCHING && blobs->blob[i].receiver.stream == stream &&
+            stream != 0)
             return &blobs->blob[i];
     return NULL;
 }
@@ -37,7 +38,8 @@ static void shrink(struct blobs *blobs)
         struct blob *oldest = NULL;
         for (int i = 0; i < BLOBS_MAX; i++) {
             struct blob *blob = &blobs->blob[i];
-            if (blob->state != BLOB_NONE && blob->users == 0 && (!oldest || blob->used < oldest->used))
+            if (blob->state != BLOB_NONE && blob->users == 0 &&
+                (!oldest || blob->used < oldest->used))
                 oldest = blob;
         }
         if (!oldest)
@@ -61,8 +63,8 @@ static struct blob *free_slot(struct blobs *blobs)
     return oldest;
 }
 
-struct blob *blobs_use(struct blobs *blobs, const struct lt_digest *digest, uint64_t bytes, uint64_t window,
-                       struct lt_error *error)
+struct blob *blobs_use(struct blobs *blobs, const struct lt_digest *digest, uint64_t bytes,
+                       uint64_t window, struct lt_error *error)
 {
     struct blob *blob = blobs_find(blobs, digest);
     if (blob && blob->state == BLOB_FAILED && blob->users == 0) {
@@ -70,8 +72,8 @@ struct blob *blobs_use(struct blobs *blobs, const struct lt_digest *digest, uint
         blob = NULL;
     }
     if (blob && blob->bytes != bytes) {
-        lt_fail(error, LT_BAD_INPUT, "a blob announced with %llu bytes is known to have %llu", (unsigned long long)bytes,
-                (unsigned long long)blob->bytes);
+        lt_fail(error, LT_BAD_INPUT, "a blob announced with %llu bytes is known to have %llu",
+                (unsigned long long)bytes, (unsigned long long)blob->bytes);
         return NULL;
     }
     if (!blob) {

@@ -1,5 +1,6 @@
-/* Content-addressed blobs of a worker: being fetched, needed by a task, or kept for later within a byte budget (least
- * recently used go first). Fetched once, verified by SHA-256. Pure state; the core sends what it says. */
+/* Content-addressed blobs of a worker: being fetched, needed by a task, or kept for later within a
+ * byte budget (least recently used go first). Fetched once, verified by SHA-256. Pure state; the
+ * core sends what it says. */
 #pragma once
 
 #include "proto/stream.h"
@@ -25,14 +26,15 @@ struct blobs {
     uint64_t cache_bytes, held_bytes, clock;
 };
 
-/* The blob of a digest, one more user; a new one is FETCHING and has no stream yet (receiver.stream 0). NULL with
- * error: no room, or a size that contradicts what is known. */
-struct blob *blobs_use(struct blobs *blobs, const struct lt_digest *digest, uint64_t bytes, uint64_t window,
-                       struct lt_error *error);
+/* The blob of a digest, one more user; a new one is FETCHING and has no stream yet (receiver.stream
+ * 0). NULL with error: no room, or a size that contradicts what is known. */
+struct blob *blobs_use(struct blobs *blobs, const struct lt_digest *digest, uint64_t bytes,
+                       uint64_t window, struct lt_error *error);
 void blobs_release(struct blobs *blobs, const struct lt_digest *digest);
 struct blob *blobs_find(struct blobs *blobs, const struct lt_digest *digest);
 struct blob *blobs_by_stream(struct blobs *blobs, uint64_t stream); /* FETCHING only */
-/* All bytes are here: READY, or FETCHING from the start once more, or FAILED when it was damaged too often. */
+/* All bytes are here: READY, or FETCHING from the start once more, or FAILED when it was damaged
+ * too often. */
 void blobs_complete(struct blobs *blobs, struct blob *blob);
 /* A chunk was damaged: still FETCHING, from where it was whole, or FAILED. */
 void blobs_damaged(struct blobs *blobs, struct blob *blob);

@@ -8,9 +8,9 @@
 #include <string.h>
 
 enum {
-    TASKS_MAX = 16,            /* running, waiting and finished ones whose result is not committed */
-    GREETING_US = 5000000,     /* a HELLO without an answer */
-    BACKOFF_US = 200000,       /* first pause before a new connection, doubled up to … */
+    TASKS_MAX = 16,        /* running, waiting and finished ones whose result is not committed */
+    GREETING_US = 5000000, /* a HELLO without an answer */
+    BACKOFF_US = 200000,   /* first pause before a new connection, doubled up to … */
     BACKOFF_MAX_US = 30000000,
     RESEND_US_MIN = 1000000,   /* an OFFER or FETCH without an answer */
     UNHEARD_US_MAX = 600000000 /* results are held this long without a coordinator */
@@ -50,7 +50,7 @@ struct worker_core {
     struct worker_core_stats stats;
 };
 
-/* -- small things ------------------------------------------------------------------------------------------- */
+/* -- small things ------------------------------------------------------------------------------ */
 
 static void act(struct worker_core *core, const struct worker_action *action)
 {
@@ -104,7 +104,7 @@ static int64_t resend_us(const struct worker_core *core)
     return two_beats > RESEND_US_MIN ? two_beats : RESEND_US_MIN;
 }
 
-/* -- connection --------------------------------------------------------------------------------------------- */
+/* -- connection -------------------------------------------------------------------------------- */
 
 /* Doubling pauses with full jitter, so that a thousand workers do not come back in one instant. */
 static void disconnect(struct worker_core *core, int64_t now_us)
@@ -112,12 +112,14 @@ static void disconnect(struct worker_core *core, int64_t now_us)
     const uint32_t doublings = core->attempts < 8 ? core->attempts : 8;
     int64_t pause = (int64_t)BACKOFF_US << doublings;
     uint32_t word;
-    const struct lt_philox jitter = lt_philox_stream(core->params.jitter_seed, LT_STREAM_TEST, core->attempts, 0);
+    const struct lt_philox jitter =
+        lt_philox_stream(core->params.jitter_seed, LT_STREAM_TEST, core->attempts, 0);
     lt_philox_u32(&jitter, 0, &word, 1);
     pause = pause < BACKOFF_MAX_US ? pause : BACKOFF_MAX_US;
     core->link = LINK_DOWN;
     core->link_since_us = now_us;
-    core->retry_us = now_us + (core->attempts ? pause / 2 + (int64_t)(word % (uint64_t)(pause / 2 + 1)) : 0);
+    core->retry_us =
+        now_us + (core->attempts ? pause / 2 + (int64_t)(word % (uint64_t)(pause / 2 + 1)) : 0);
     core->attempts++;
     for (int i = 0; i < TASKS_MAX; i++)
         core->task[i].stream = 0;
@@ -131,7 +133,8 @@ void worker_core_connected(struct worker_core *core, int64_t now_us)
     for (int i = 0; i < TASKS_MAX; i++) {
         const struct task *task = &core->task[i];
         if (task->stage != STAGE_NONE && !task->dropped)
-            held[held_count++] = (struct lt_held){task->number, task->epoch, task->stage == STAGE_FINISHED};
+            held[held_count++] =
+                (struct lt_held){task->number, task->epoch, task->stage == STAGE_FINISHED};
     }
     message.hello = (struct lt_hello){
         .name = core->params.name,
@@ -154,7 +157,7 @@ void worker_core_connected(struct worker_core *core, int64_t now_us)
     send(core, &message);
 }
 
-/* -- results ------------------------------------------------------------------------------------------------ */
+/* -- results ----------------------------------------------------------------------------------- */
 
 static void offer(struct worker_core *core, struct task *task, int64_t now_us)
 {
@@ -164,7 +167,8 @@ static void offer(struct worker_core *core, struct task *task, int64_t now_us)
     task->stream = ++core->next_stream;
     task->offered_us = now_us;
     lt_stream_sender_open(&task->sender, task->stream, task->result, task->spec.result_bytes, 0, 0);
-    message.offer = (struct lt_offer){task->stream, task->number, task->epoch, task->digest, task->spec.result_bytes};
+    message.offer = (struct lt_offer){task->stream, task->number, task->epoch, task->digest,
+                                      task->spec.result_bytes};
     send(core, &message);
 }
 
@@ -172,7 +176,8 @@ static void pump(struct worker_core *core, struct task *task, int64_t now_us)
 {
     struct worker_action action = {.kind = WORKER_SEND, .packet.message.kind = LT_MESSAGE_CHUNK};
     struct lt_packet *packet = &action.packet;
-    while (lt_stream_sender_next(&task->sender, &packet->message.chunk, &packet->payload, &packet->payload_bytes)) {
+    while (lt_stream_sender_next(&task->sender, &packet->message.chunk, &packet->payload,
+                                 &packet->payload_bytes)) {
         act(core, &action);
         lt_stream_sender_sent(&task->sender, packet->payload_bytes);
         core->stats.bytes_out += packet->payload_bytes;
@@ -197,17 +202,25 @@ static void on_want(struct worker_core *core, const struct lt_want *want, int64_
     case LT_VERDICT_WANT:
         if (want->epoch)
             task->epoch = want->epoch; /* adopted under a newer lease */
-        lt_stream_sender_open(&task->sender, task->stream, task->result, task->spec.result_bytes, want->offset,
-                              want->credit);
+        lt_stream_sender_open(&task->sender, task->stream, task->result, task->spec.result_bytes,
+                              want->offset, want->credit);
         pump(core, task, now_us);
         break;
-    case LT_VERDICT_HAVE: core->stats.tasks_committed++; forget_task(core, task); break;
-    case LT_VERDICT_STALE: forget_task(core, task); break;
-    case LT_VERDICT_LATER: task->stream = 0; break; /* tick offers again */
+    case LT_VERDICT_HAVE:
+        core->stats.tasks_committed++;
+        forget_task(core, task);
+        break;
+    case LT_VERDICT_STALE:
+        forget_task(core, task);
+        break;
+    case LT_VERDICT_LATER:
+        task->stream = 0;
+        break; /* tick offers again */
     }
 }
 
-static void on_committed(struct worker_core *core, const struct lt_committed *committed, int64_t now_us)
+static void on_committed(struct worker_core *core, const struct lt_committed *committed,
+                         int64_t now_us)
 {
     struct task *task = find_task(core, committed->task);
     if (!task || task->stage != STAGE_FINISHED)
@@ -221,7 +234,7 @@ static void on_committed(struct worker_core *core, const struct lt_committed *co
     forget_task(core, task);
 }
 
-/* -- tasks -------------------------------------------------------------------------------------------------- */
+/* -- tasks ------------------------------------------------------------------------------------- */
 
 static void fetch(struct worker_core *core, struct blob *blob, int64_t now_us)
 {
@@ -230,14 +243,17 @@ static void fetch(struct worker_core *core, struct blob *blob, int64_t now_us)
         return;
     message.fetch.digest = blob->digest;
     message.fetch.stream = ++core->next_stream;
-    lt_stream_receiver_reopen(&blob->receiver, message.fetch.stream, &message.fetch.offset, &message.fetch.credit);
+    lt_stream_receiver_reopen(&blob->receiver, message.fetch.stream, &message.fetch.offset,
+                              &message.fetch.credit);
     blob->asked_us = now_us;
     send(core, &message);
 }
 
-static void report_failure(struct worker_core *core, const struct task *task, lt_status status, const char *text)
+static void report_failure(struct worker_core *core, const struct task *task, lt_status status,
+                           const char *text)
 {
-    struct lt_message message = {.kind = LT_MESSAGE_FAIL, .fail = {task->number, task->epoch, status, text}};
+    struct lt_message message = {.kind = LT_MESSAGE_FAIL,
+                                 .fail = {task->number, task->epoch, status, text}};
     core->stats.tasks_failed++;
     if (core->link == LINK_UP)
         send(core, &message);
@@ -245,7 +261,8 @@ static void report_failure(struct worker_core *core, const struct task *task, lt
 
 static void release(struct worker_core *core, const struct task *task, lt_status reason)
 {
-    struct lt_message message = {.kind = LT_MESSAGE_RELEASE, .release = {task->number, task->epoch, reason}};
+    struct lt_message message = {.kind = LT_MESSAGE_RELEASE,
+                                 .release = {task->number, task->epoch, reason}};
     if (core->link == LINK_UP)
         send(core, &message);
 }
@@ -260,7 +277,8 @@ static void after_work(struct worker_core *core)
     }
 }
 
-/* Starts the oldest waiting task whose blobs are all here; fails those whose blobs cannot be had. */
+/* Starts the oldest waiting task whose blobs are all here; fails those whose blobs cannot be had.
+ */
 static void start_next(struct worker_core *core)
 {
     if (find_stage(core, STAGE_RUNNING))
@@ -281,13 +299,17 @@ static void start_next(struct worker_core *core)
     struct task *task = find_stage(core, STAGE_FETCHING);
     if (!task || core->draining)
         return;
-    struct worker_action action = {.kind = WORKER_START, .task = task->number, .epoch = task->epoch,
-                                   .spec = &task->spec, .blob_count = task->spec.blob_count};
+    struct worker_action action = {.kind = WORKER_START,
+                                   .task = task->number,
+                                   .epoch = task->epoch,
+                                   .spec = &task->spec,
+                                   .blob_count = task->spec.blob_count};
     for (size_t i = 0; i < task->spec.blob_count; i++) {
         const struct blob *blob = blobs_find(&core->blobs, &task->spec.blob[i].digest);
         if (blob->state != BLOB_READY)
             return;
-        action.blob[i] = (struct engine_blob){task->spec.blob[i].role, blob->data, (size_t)blob->bytes};
+        action.blob[i] =
+            (struct engine_blob){task->spec.blob[i].role, blob->data, (size_t)blob->bytes};
     }
     task->stage = STAGE_RUNNING;
     core->progress = (struct lt_progress){task->number, task->epoch, LT_PHASE_LOADING, 0, 0};
@@ -297,7 +319,8 @@ static void start_next(struct worker_core *core)
 static lt_status take_blobs(struct worker_core *core, struct task *task, struct lt_error *error)
 {
     for (size_t i = 0; i < task->spec.blob_count; i++)
-        if (!blobs_use(&core->blobs, &task->spec.blob[i].digest, task->spec.blob[i].bytes, core->credit_bytes, error)) {
+        if (!blobs_use(&core->blobs, &task->spec.blob[i].digest, task->spec.blob[i].bytes,
+                       core->credit_bytes, error)) {
             while (i-- > 0)
                 blobs_release(&core->blobs, &task->spec.blob[i].digest);
             return error->code;
@@ -305,15 +328,16 @@ static lt_status take_blobs(struct worker_core *core, struct task *task, struct 
     return LT_OK;
 }
 
-static void decline(struct worker_core *core, const struct lt_assign *assign, lt_status status, const char *text)
+static void decline(struct worker_core *core, const struct lt_assign *assign, lt_status status,
+                    const char *text)
 {
     struct lt_message message = {.kind = LT_MESSAGE_DECLINE,
                                  .decline = {assign->task, assign->epoch, status, text}};
     send(core, &message);
 }
 
-static void on_known_assign(struct worker_core *core, struct task *task, const struct lt_assign *assign,
-                            int64_t now_us)
+static void on_known_assign(struct worker_core *core, struct task *task,
+                            const struct lt_assign *assign, int64_t now_us)
 {
     if (assign->epoch <= task->epoch)
         return; /* a repeated packet */
@@ -341,7 +365,9 @@ static void on_assign(struct worker_core *core, const struct lt_assign *assign, 
         decline(core, assign, LT_BUSY, core->draining ? "draining" : "all slots are taken");
         return;
     }
-    *slot = (struct task){.number = assign->task, .epoch = assign->epoch, .spec = assign->spec,
+    *slot = (struct task){.number = assign->task,
+                          .epoch = assign->epoch,
+                          .spec = assign->spec,
                           .order = ++core->next_order};
     snprintf(slot->model_name, sizeof slot->model_name, "%s", assign->spec.model.name);
     slot->spec.model.name = slot->model_name;
@@ -373,8 +399,8 @@ static void drop_task(struct worker_core *core, struct task *task, bool tell)
     forget_task(core, task);
 }
 
-void worker_core_finished(struct worker_core *core, lt_status status, const char *text, void *result,
-                          int64_t now_us)
+void worker_core_finished(struct worker_core *core, lt_status status, const char *text,
+                          void *result, int64_t now_us)
 {
     struct task *task = find_stage(core, STAGE_RUNNING);
     lt_assert(task);
@@ -397,7 +423,7 @@ void worker_core_finished(struct worker_core *core, lt_status status, const char
     after_work(core);
 }
 
-/* -- messages ----------------------------------------------------------------------------------------------- */
+/* -- messages ---------------------------------------------------------------------------------- */
 
 static void on_welcome(struct worker_core *core, const struct lt_welcome *welcome, int64_t now_us)
 {
@@ -447,7 +473,8 @@ static void on_reject(struct worker_core *core, const struct lt_reject *reject, 
         core->retry_us = now_us + 1000ll * reject->retry_after_ms;
 }
 
-/* The blob is whole, or asked for again from where it was, or given up and with it the tasks that need it. */
+/* The blob is whole, or asked for again from where it was, or given up and with it the tasks that
+ * need it. */
 static void go_on_fetching(struct worker_core *core, struct blob *blob, int64_t now_us)
 {
     if (blob->state == BLOB_FETCHING)
@@ -463,8 +490,8 @@ static void on_chunk(struct worker_core *core, const struct lt_packet *packet, i
     if (!blob)
         return;
     const uint64_t before = blob->receiver.offset;
-    if (lt_stream_receiver_chunk(&blob->receiver, &packet->message.chunk, packet->payload, packet->payload_bytes,
-                                 &credit, NULL) != LT_OK) {
+    if (lt_stream_receiver_chunk(&blob->receiver, &packet->message.chunk, packet->payload,
+                                 packet->payload_bytes, &credit, NULL) != LT_OK) {
         blobs_damaged(&core->blobs, blob);
         go_on_fetching(core, blob, now_us);
         return;
@@ -473,8 +500,9 @@ static void on_chunk(struct worker_core *core, const struct lt_packet *packet, i
         blob->asked_us = now_us;
     core->stats.bytes_in += blob->receiver.offset - before;
     if (credit) {
-        struct lt_message message = {.kind = LT_MESSAGE_CREDIT,
-                                     .credit = {blob->receiver.stream, credit, blob->receiver.offset}};
+        struct lt_message message = {
+            .kind = LT_MESSAGE_CREDIT,
+            .credit = {blob->receiver.stream, credit, blob->receiver.offset}};
         send(core, &message);
     }
     if (!lt_stream_receiver_done(&blob->receiver))
@@ -534,18 +562,32 @@ void worker_core_receive(struct worker_core *core, const struct lt_packet *packe
     const struct lt_message *message = &packet->message;
     if (core->link == LINK_DOWN || core->exiting)
         return; /* late packets of an old session */
-    if (core->link == LINK_GREETING && message->kind != LT_MESSAGE_WELCOME && message->kind != LT_MESSAGE_REJECT &&
-        message->kind != LT_MESSAGE_BYE)
+    if (core->link == LINK_GREETING && message->kind != LT_MESSAGE_WELCOME &&
+        message->kind != LT_MESSAGE_REJECT && message->kind != LT_MESSAGE_BYE)
         return;
     core->heard_us = now_us;
     switch (message->kind) {
-    case LT_MESSAGE_WELCOME: on_welcome(core, &message->welcome, now_us); break;
-    case LT_MESSAGE_REJECT: on_reject(core, &message->reject, now_us); break;
-    case LT_MESSAGE_ASSIGN: on_assign(core, &message->assign, now_us); break;
-    case LT_MESSAGE_BEAT_ACK: on_revoked(core, &message->beat_ack); break;
-    case LT_MESSAGE_CANCEL: on_cancel(core, &message->cancel); break;
-    case LT_MESSAGE_DRAIN: worker_core_drain(core, now_us); break;
-    case LT_MESSAGE_BYE: disconnect(core, now_us); break;
+    case LT_MESSAGE_WELCOME:
+        on_welcome(core, &message->welcome, now_us);
+        break;
+    case LT_MESSAGE_REJECT:
+        on_reject(core, &message->reject, now_us);
+        break;
+    case LT_MESSAGE_ASSIGN:
+        on_assign(core, &message->assign, now_us);
+        break;
+    case LT_MESSAGE_BEAT_ACK:
+        on_revoked(core, &message->beat_ack);
+        break;
+    case LT_MESSAGE_CANCEL:
+        on_cancel(core, &message->cancel);
+        break;
+    case LT_MESSAGE_DRAIN:
+        worker_core_drain(core, now_us);
+        break;
+    case LT_MESSAGE_BYE:
+        disconnect(core, now_us);
+        break;
     case LT_MESSAGE_COMMITTED:
         on_committed(core, &message->committed, now_us);
         after_work(core);
@@ -554,7 +596,9 @@ void worker_core_receive(struct worker_core *core, const struct lt_packet *packe
         on_want(core, &message->want, now_us);
         after_work(core);
         break;
-    case LT_MESSAGE_CHUNK: on_chunk(core, packet, now_us); break;
+    case LT_MESSAGE_CHUNK:
+        on_chunk(core, packet, now_us);
+        break;
     case LT_MESSAGE_CREDIT: {
         struct task *task = task_by_stream(core, message->credit.stream);
         if (task) {
@@ -563,12 +607,15 @@ void worker_core_receive(struct worker_core *core, const struct lt_packet *packe
         }
         break;
     }
-    case LT_MESSAGE_ABORT: on_abort(core, &message->abort, now_us); break;
-    default: break; /* frames of the other direction never get here */
+    case LT_MESSAGE_ABORT:
+        on_abort(core, &message->abort, now_us);
+        break;
+    default:
+        break; /* frames of the other direction never get here */
     }
 }
 
-/* -- time ---------------------------------------------------------------------------------------------------- */
+/* -- time -------------------------------------------------------------------------------------- */
 
 static void beat(struct worker_core *core)
 {
@@ -592,7 +639,8 @@ static void beat(struct worker_core *core)
     send(core, &message);
 }
 
-/* Asks again for what was not answered: packets may be lost when a queue overflows or a connection breaks. */
+/* Asks again for what was not answered: packets may be lost when a queue overflows or a connection
+ * breaks. */
 static void resend(struct worker_core *core, int64_t now_us)
 {
     for (int i = 0; i < TASKS_MAX; i++) {
@@ -637,9 +685,12 @@ void worker_core_tick(struct worker_core *core, int64_t now_us)
 int64_t worker_core_deadline_us(const struct worker_core *core)
 {
     switch (core->link) {
-    case LINK_DOWN: return core->retry_us;
-    case LINK_GREETING: return core->link_since_us + GREETING_US;
-    default: return core->beat_us;
+    case LINK_DOWN:
+        return core->retry_us;
+    case LINK_GREETING:
+        return core->link_since_us + GREETING_US;
+    default:
+        return core->beat_us;
     }
 }
 
@@ -675,10 +726,11 @@ void worker_core_stats(const struct worker_core *core, struct worker_core_stats 
     *stats_out = core->stats;
 }
 
-/* -- life ---------------------------------------------------------------------------------------------------- */
+/* -- life -------------------------------------------------------------------------------------- */
 
-lt_status worker_core_create(const struct worker_params *params, worker_act *act_function, void *context,
-                             int64_t now_us, struct worker_core **core_out, struct lt_error *error)
+lt_status worker_core_create(const struct worker_params *params, worker_act *act_function,
+                             void *context, int64_t now_us, struct worker_core **core_out,
+                             struct lt_error *error)
 {
     struct worker_core *core = calloc(1, sizeof *core);
     if (!core)

@@ -1,10 +1,12 @@
-/* The worker's side of the protocol as a state machine: (state, event, now) -> actions. No sockets, no clock, no
- * threads: worker.c and the simulator perform the actions. docs/wire.md tells the story.
+/* The worker's side of the protocol as a state machine: (state, event, now) -> actions. No sockets,
+ * no clock, no threads: worker.c and the simulator perform the actions. docs/wire.md tells the
+ * story.
  *
  *   connect -> HELLO -> WELCOME -> { ASSIGN, fetch blobs, compute, OFFER, send, COMMITTED }* -> BYE
  *
- * A worker that hears nothing for a lease time reconnects (a new session, new streams) and offers again what it has
- * finished; it keeps results until COMMITTED says what became of them, or ten minutes pass unheard. */
+ * A worker that hears nothing for a lease time reconnects (a new session, new streams) and offers
+ * again what it has finished; it keeps results until COMMITTED says what became of them, or ten
+ * minutes pass unheard. */
 #pragma once
 
 #include "proto/link.h"
@@ -14,7 +16,7 @@ enum { WORKER_SLOTS = 2 }; /* one task runs, one waits while its blobs arrive */
 
 struct worker_params {
     const char *name, *build, *device, *kernel_class; /* outlive the core */
-    const struct lt_model_file *model; /* outlive the core */
+    const struct lt_model_file *model;                /* outlive the core */
     size_t model_count;
     uint64_t boot_nonce, memory_bytes;
     uint64_t blob_cache_bytes; /* of blobs no task needs now */
@@ -44,17 +46,18 @@ struct worker_action {
 typedef void worker_act(void *context, const struct worker_action *action);
 
 struct worker_core;
-lt_status worker_core_create(const struct worker_params *params, worker_act *act, void *context, int64_t now_us,
-                             struct worker_core **core_out, struct lt_error *error);
+lt_status worker_core_create(const struct worker_params *params, worker_act *act, void *context,
+                             int64_t now_us, struct worker_core **core_out, struct lt_error *error);
 void worker_core_destroy(struct worker_core **core);
 
 /* Events. Each may act. */
 void worker_core_connected(struct worker_core *core, int64_t now_us);
 void worker_core_receive(struct worker_core *core, const struct lt_packet *packet, int64_t now_us);
 void worker_core_tick(struct worker_core *core, int64_t now_us);
-/* The started task ended: `result` is malloc'ed and becomes the core's (NULL unless status is LT_OK). */
-void worker_core_finished(struct worker_core *core, lt_status status, const char *text, void *result,
-                          int64_t now_us);
+/* The started task ended: `result` is malloc'ed and becomes the core's (NULL unless status is
+ * LT_OK). */
+void worker_core_finished(struct worker_core *core, lt_status status, const char *text,
+                          void *result, int64_t now_us);
 void worker_core_drain(struct worker_core *core, int64_t now_us);
 
 /* What the running task has done, for the next beat. */

@@ -1,5 +1,5 @@
-/* longtake-worker eval: one component, once, on tensors from a file. This is how anyone compares us with another
- * implementation (docs/formats.md names the tensors). */
+/* longtake-worker eval: one component, once, on tensors from a file. This is how anyone compares us
+ * with another implementation (docs/formats.md names the tensors). */
 #include "worker/commands.h"
 
 #include "common/clock.h"
@@ -21,27 +21,35 @@ struct settings {
 };
 
 static const struct lt_option options[] = {
-    LT_OPTION(struct settings, model, LIST, "FILE", NULL, .help = "model file, GGUF or safetensors"),
-    LT_OPTION(struct settings, lora, LIST, "FILE[:S]", NULL, .help = "LoRA file and strength (not built yet)"),
-    LT_OPTION(struct settings, inputs, TEXT, "FILE", NULL, .help = "safetensors file with the input tensors"),
+    LT_OPTION(struct settings, model, LIST, "FILE", NULL,
+              .help = "model file, GGUF or safetensors"),
+    LT_OPTION(struct settings, lora, LIST, "FILE[:S]", NULL,
+              .help = "LoRA file and strength (not built yet)"),
+    LT_OPTION(struct settings, inputs, TEXT, "FILE", NULL,
+              .help = "safetensors file with the input tensors"),
     LT_OPTION(struct settings, output, TEXT, "FILE", NULL, .help = "safetensors file to write"),
     LT_OPTION(struct settings, device, TEXT, "NAME", "host", .help = "where to run"),
     LT_OPTION(struct settings, precision, TEXT, "P", "bf16", .choices = "f32|bf16",
               .help = "of GEMM, convolution and attention inputs; sums are f32"),
     LT_OPTION(struct settings, kernel, TEXT, "SEL", "best", .help = "ref, best, or OP=ref|best,…"),
-    LT_OPTION(struct settings, threads, INT, "N", "0", .min = 0, .max = 1024, .help = "0: all processors"),
-    LT_OPTION(struct settings, set, LIST, "KEY=VALUE", NULL, .help = "what the tensors do not tell: text_len=8"),
-    LT_OPTION(struct settings, report, TEXT, "FILE", NULL, .help = "write seconds and bytes as JSON"),
+    LT_OPTION(struct settings, threads, INT, "N", "0", .min = 0, .max = 1024,
+              .help = "0: all processors"),
+    LT_OPTION(struct settings, set, LIST, "KEY=VALUE", NULL,
+              .help = "what the tensors do not tell: text_len=8"),
+    LT_OPTION(struct settings, report, TEXT, "FILE", NULL,
+              .help = "write seconds and bytes as JSON"),
 };
 static const struct lt_command command = {
     .program = "longtake-worker eval",
-    .usage = "dit|vae-decode|vae-encode --model FILE --inputs IN.safetensors --output OUT.safetensors",
-    .summary =
-        "Runs one component once.\n"
-        "  dit         x [C,F,h,w], timestep [1], text [n,text_dim], optional y, clip -> v [C,F,h,w]\n"
-        "  vae-decode  latents [z,T,h,w] normalised -> pixels [3,F,H,W] in [-1,1]\n"
-        "  vae-encode  pixels [3,F,H,W] in [-1,1] -> latents [z,T,h,w] normalised",
-    .examples = "  longtake-worker eval dit --model t2v.gguf --inputs in.safetensors --output out.safetensors \\\n"
+    .usage =
+        "dit|vae-decode|vae-encode --model FILE --inputs IN.safetensors --output OUT.safetensors",
+    .summary = "Runs one component once.\n"
+               "  dit         x [C,F,h,w], timestep [1], text [n,text_dim], optional y, clip -> v "
+               "[C,F,h,w]\n"
+               "  vae-decode  latents [z,T,h,w] normalised -> pixels [3,F,H,W] in [-1,1]\n"
+               "  vae-encode  pixels [3,F,H,W] in [-1,1] -> latents [z,T,h,w] normalised",
+    .examples = "  longtake-worker eval dit --model t2v.gguf --inputs in.safetensors --output "
+                "out.safetensors \\\n"
                 "      --precision f32",
     .options = options,
     .option_count = LT_COUNT(options),
@@ -62,7 +70,7 @@ struct eval {
     double seconds, load_seconds;
 };
 
-/* -- inputs ------------------------------------------------------------------------------------------------- */
+/* -- inputs ------------------------------------------------------------------------------------ */
 
 static lt_status read_input(struct eval *eval, const char *name, int rank, struct lt_view *view,
                             struct lt_error *error)
@@ -73,18 +81,20 @@ static lt_status read_input(struct eval *eval, const char *name, int rank, struc
     free(view->data);
     const int found = view->rank;
     *view = (struct lt_view){0};
-    return lt_fail(error, LT_BAD_INPUT, "%s: tensor '%s': expected %d dimensions, found %d", eval->settings->inputs, name,
-                   rank, found);
+    return lt_fail(error, LT_BAD_INPUT, "%s: tensor '%s': expected %d dimensions, found %d",
+                   eval->settings->inputs, name, rank, found);
 }
 
 static lt_status read_optional(struct eval *eval, const char *name, int rank, struct lt_view *view,
                                struct lt_error *error)
 {
     *view = (struct lt_view){0};
-    return lt_safetensors_find(eval->inputs, name) ? read_input(eval, name, rank, view, error) : LT_OK;
+    return lt_safetensors_find(eval->inputs, name) ? read_input(eval, name, rank, view, error)
+                                                   : LT_OK;
 }
 
-static lt_status refuse_unknown_inputs(struct eval *eval, const char *const *known, struct lt_error *error)
+static lt_status refuse_unknown_inputs(struct eval *eval, const char *const *known,
+                                       struct lt_error *error)
 {
     for (size_t i = 0; i < lt_safetensors_count(eval->inputs); i++) {
         const char *name = lt_safetensors_at(eval->inputs, i)->name;
@@ -92,7 +102,8 @@ static lt_status refuse_unknown_inputs(struct eval *eval, const char *const *kno
         for (const char *const *k = known; *k; k++)
             found = found || strcmp(*k, name) == 0;
         if (!found)
-            return lt_fail(error, LT_UNSUPPORTED, "%s: tensor '%s' is not an input of this component as built",
+            return lt_fail(error, LT_UNSUPPORTED,
+                           "%s: tensor '%s' is not an input of this component as built",
                            eval->settings->inputs, name);
     }
     return LT_OK;
@@ -113,7 +124,8 @@ static lt_status apply_settings(struct eval *eval, struct lt_error *error)
 }
 
 /* Opens the model and loads what `wanted` accepts. */
-static lt_status load(struct eval *eval, store_filter *wanted, void *context, struct lt_error *error)
+static lt_status load(struct eval *eval, store_filter *wanted, void *context,
+                      struct lt_error *error)
 {
     LT_TRY(store_load(eval->file, wanted, context, &eval->store, error));
     struct store_stats stats;
@@ -134,7 +146,7 @@ static lt_status take_output(struct eval *eval, const char *name, int rank, cons
     return LT_OK;
 }
 
-/* -- components --------------------------------------------------------------------------------------------- */
+/* -- components -------------------------------------------------------------------------------- */
 
 static lt_status run_dit(struct eval *eval, struct lt_error *error)
 {
@@ -153,8 +165,9 @@ static lt_status run_dit(struct eval *eval, struct lt_error *error)
     LT_TRY_OR(read_optional(eval, "y", 4, &y, error), out);
     LT_TRY_OR(read_optional(eval, "clip", 2, &clip, error), out);
     if (timestep.dim[0] != 1) {
-        status = lt_fail(error, LT_UNSUPPORTED, "%s: timestep: one value is supported today, found %lld",
-                         eval->settings->inputs, (long long)timestep.dim[0]);
+        status =
+            lt_fail(error, LT_UNSUPPORTED, "%s: timestep: one value is supported today, found %lld",
+                    eval->settings->inputs, (long long)timestep.dim[0]);
         goto out;
     }
     LT_TRY_OR(load(eval, NULL, NULL, error), out);
@@ -162,7 +175,8 @@ static lt_status run_dit(struct eval *eval, struct lt_error *error)
     LT_TRY_OR(take_output(eval, "v", 4, x.dim, error), out);
     const int64_t start = lt_clock_now_us();
     LT_TRY_OR(dit_context_create(dit, &text, &clip, 0, &context, error), out);
-    const struct dit_inputs inputs = {.x = x, .y = y, .timestep = ((float *)timestep.data)[0], .context = context};
+    const struct dit_inputs inputs = {
+        .x = x, .y = y, .timestep = ((float *)timestep.data)[0], .context = context};
     LT_TRY_OR(dit_forward(dit, &inputs, &eval->output, error), out);
     eval->seconds = (double)(lt_clock_now_us() - start) * 1e-6;
 out:
@@ -189,7 +203,8 @@ static lt_status place_frame(void *context, int64_t index, const float *rgb, str
 
 static lt_status run_vae(struct eval *eval, enum vae_part part, struct lt_error *error)
 {
-    static const char *const decode_inputs[] = {"latents", NULL}, *const encode_inputs[] = {"pixels", NULL};
+    static const char *const decode_inputs[] = {"latents", NULL}, *const encode_inputs[] = {
+                                                                      "pixels", NULL};
     const bool decode = part == VAE_DECODER;
     struct vae *vae = NULL;
     struct lt_view in = {0};
@@ -198,14 +213,18 @@ static lt_status run_vae(struct eval *eval, enum vae_part part, struct lt_error 
     LT_TRY(read_input(eval, decode ? "latents" : "pixels", 4, &in, error));
     LT_TRY_OR(load(eval, vae_wants, &part, error), out);
     LT_TRY_OR(vae_create(part, eval->store, &eval->kernels, eval->exec, &vae, error), out);
-    if (in.dim[1] < 1 || (!decode && (in.dim[2] < 8 || in.dim[3] < 8 || in.dim[2] % 8 || in.dim[3] % 8))) {
-        status = lt_fail(error, LT_BAD_INPUT, "%s: tensor '%s': at least one frame, sizes multiples of 8",
+    if (in.dim[1] < 1 ||
+        (!decode && (in.dim[2] < 8 || in.dim[3] < 8 || in.dim[2] % 8 || in.dim[3] % 8))) {
+        status = lt_fail(error, LT_BAD_INPUT,
+                         "%s: tensor '%s': at least one frame, sizes multiples of 8",
                          eval->settings->inputs, decode ? "latents" : "pixels");
         goto out;
     }
     const int64_t pixels[] = {3, 4 * in.dim[1] - 3, 8 * in.dim[2], 8 * in.dim[3]};
-    const int64_t latents[] = {vae_latent_channels(vae), (in.dim[1] - 1) / 4 + 1, in.dim[2] / 8, in.dim[3] / 8};
-    LT_TRY_OR(take_output(eval, decode ? "pixels" : "latents", 4, decode ? pixels : latents, error), out);
+    const int64_t latents[] = {vae_latent_channels(vae), (in.dim[1] - 1) / 4 + 1, in.dim[2] / 8,
+                               in.dim[3] / 8};
+    LT_TRY_OR(take_output(eval, decode ? "pixels" : "latents", 4, decode ? pixels : latents, error),
+              out);
     const int64_t start = lt_clock_now_us();
     status = decode ? vae_decode(vae, &in, place_frame, &eval->output, NULL, error)
                     : vae_encode(vae, &in, &eval->output, NULL, error);
@@ -216,7 +235,7 @@ out:
     return status;
 }
 
-/* -- the command -------------------------------------------------------------------------------------------- */
+/* -- the command ------------------------------------------------------------------------------- */
 
 static lt_status write_report(const struct eval *eval, struct lt_error *error)
 {
@@ -229,8 +248,10 @@ static lt_status write_report(const struct eval *eval, struct lt_error *error)
     if (!file)
         return lt_fail(error, LT_IO, "%s: cannot create", eval->settings->report);
     fprintf(file,
-            "{\"seconds\": %.6f, \"load_seconds\": %.6f, \"rss_peak_bytes\": %llu, \"device_peak_bytes\": %llu, "
-            "\"host_weight_bytes\": %llu, \"copy_bytes\": 0, \"copy_stall_ms\": 0, \"read_bytes\": %llu, "
+            "{\"seconds\": %.6f, \"load_seconds\": %.6f, \"rss_peak_bytes\": %llu, "
+            "\"device_peak_bytes\": %llu, "
+            "\"host_weight_bytes\": %llu, \"copy_bytes\": 0, \"copy_stall_ms\": 0, \"read_bytes\": "
+            "%llu, "
             "\"threads\": %d}\n",
             eval->seconds, eval->load_seconds, (unsigned long long)usage.ru_maxrss * 1024,
             (unsigned long long)usage.ru_maxrss * 1024, (unsigned long long)stats.weight_bytes,
@@ -244,20 +265,22 @@ static lt_status write_report(const struct eval *eval, struct lt_error *error)
 static lt_status check_settings(const struct settings *settings, struct lt_error *error)
 {
     if (strcmp(settings->device, "host") != 0)
-        return lt_fail(error, LT_UNSUPPORTED, "--device %s: this build has no CUDA; use --device host", settings->device);
+        return lt_fail(error, LT_UNSUPPORTED,
+                       "--device %s: this build has no CUDA; use --device host", settings->device);
     if (settings->lora.count)
         return lt_fail(error, LT_UNSUPPORTED, "--lora: LoRA files are not built yet");
     if (settings->model.count != 1 || !settings->inputs || !settings->output)
-        return lt_fail(error, LT_USAGE, "--model (once), --inputs and --output are needed; see --help");
+        return lt_fail(error, LT_USAGE,
+                       "--model (once), --inputs and --output are needed; see --help");
     return LT_OK;
 }
 
 static lt_status run(const char *component, const struct settings *settings, struct lt_error *error)
 {
     struct eval eval = {.settings = settings};
-    const struct lt_exec_params params = {(int)settings->threads, strcmp(settings->precision, "f32") == 0
-                                                                      ? LT_PRECISION_F32
-                                                                      : LT_PRECISION_BF16};
+    const struct lt_exec_params params = {
+        (int)settings->threads,
+        strcmp(settings->precision, "f32") == 0 ? LT_PRECISION_F32 : LT_PRECISION_BF16};
     lt_status status;
     LT_TRY(check_settings(settings, error));
     LT_TRY(apply_settings(&eval, error));
@@ -272,8 +295,11 @@ static lt_status run(const char *component, const struct settings *settings, str
     else if (strcmp(component, "vae-encode") == 0)
         status = run_vae(&eval, VAE_ENCODER, error);
     else
-        status = lt_fail(error, LT_UNSUPPORTED, "component '%s': dit, vae-decode and vae-encode are built; text, image and "
-                         "audio are not yet", component);
+        status =
+            lt_fail(error, LT_UNSUPPORTED,
+                    "component '%s': dit, vae-decode and vae-encode are built; text, image and "
+                    "audio are not yet",
+                    component);
     if (status == LT_OK) {
         const struct lt_named_view tensor = {eval.output_name, eval.output};
         status = lt_safetensors_write(settings->output, &tensor, 1, NULL, 0, error);
@@ -289,7 +315,8 @@ out:
     return status;
 }
 
-static lt_status start(void *context, const void *settings, const struct lt_operands *operands, struct lt_error *error)
+static lt_status start(void *context, const void *settings, const struct lt_operands *operands,
+                       struct lt_error *error)
 {
     (void)context;
     return run(operands->item[0], settings, error);

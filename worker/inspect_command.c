@@ -41,7 +41,8 @@ static lt_status run(const char *path, bool json, struct lt_error *error)
     return status;
 }
 
-static lt_status start(void *context, const void *settings, const struct lt_operands *operands, struct lt_error *error)
+static lt_status start(void *context, const void *settings, const struct lt_operands *operands,
+                       struct lt_error *error)
 {
     (void)context;
     return run(operands->item[0], ((const struct settings *)settings)->json, error);

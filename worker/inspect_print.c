@@ -103,16 +103,15 @@ static void print_json_model(const struct inspect_report *report, FILE *to)
 {
     const struct dit_config *config = &report->config;
     if (report->kind == INSPECT_TRANSFORMER)
-        fprintf(
-            to,
-            ", \"variant\": \"%s\", \"dim\": %lld, \"heads\": %lld, \"ffn\": %lld, \"layers\": "
-            "%lld, \"in_channels\": %lld, \"out_channels\": %lld, \"text_dim\": %lld, "
-            "\"freq_dim\": %lld",
-            dit_variant_name(config->variant), (long long)config->dim,
-            (long long)config->head_count, (long long)config->ffn_dim,
-            (long long)config->layer_count, (long long)config->in_channels,
-            (long long)config->out_channels, (long long)config->text_dim,
-            (long long)config->freq_dim);
+        fprintf(to,
+                ", \"variant\": \"%s\", \"dim\": %lld, \"heads\": %lld, \"ffn\": %lld, \"layers\": "
+                "%lld, \"in_channels\": %lld, \"out_channels\": %lld, \"text_dim\": %lld, "
+                "\"freq_dim\": %lld",
+                dit_variant_name(config->variant), (long long)config->dim,
+                (long long)config->head_count, (long long)config->ffn_dim,
+                (long long)config->layer_count, (long long)config->in_channels,
+                (long long)config->out_channels, (long long)config->text_dim,
+                (long long)config->freq_dim);
     if (report->kind == INSPECT_VAE_Z16 || report->kind == INSPECT_VAE_Z48)
         fprintf(to, ", \"dim\": %lld, \"z\": %lld", (long long)report->vae.dim,
                 (long long)report->vae.channels);

@@ -1,4 +1,5 @@
-/* longtake-worker: the engine of the farm. One table of commands; each command lives in its own file. */
+/* longtake-worker: the engine of the farm. One table of commands; each command lives in its own
+ * file. */
 #include "worker/commands.h"
 
 #include "common/status.h"
@@ -14,12 +15,13 @@ static const struct {
 #define WORKER_COMMAND_ROW(name, function, summary) {name, function, summary},
     WORKER_COMMAND_LIST(WORKER_COMMAND_ROW)
 #undef WORKER_COMMAND_ROW
-    {NULL, NULL, NULL},
+        {NULL, NULL, NULL},
 };
 
 static void print_help(FILE *to)
 {
-    fprintf(to, "longtake-worker %s: computes the tasks of a longtake farm\n\nCommands:\n", LT_VERSION);
+    fprintf(to, "longtake-worker %s: computes the tasks of a longtake farm\n\nCommands:\n",
+            LT_VERSION);
     for (size_t i = 0; commands[i].name; i++)
         fprintf(to, "  %-10s %s\n", commands[i].name, commands[i].summary);
     fprintf(to, "\n'longtake-worker COMMAND --help' explains one.\n");

@@ -101,7 +101,8 @@ static lt_status run(const struct settings *settings, struct lt_error *error)
     return LT_OK;
 }
 
-static lt_status start(void *context, const void *settings, const struct lt_operands *operands, struct lt_error *error)
+static lt_status start(void *context, const void *settings, const struct lt_operands *operands,
+                       struct lt_error *error)
 {
     (void)context;
     (void)operands;

@@ -165,8 +165,8 @@ static lt_status list_text(const struct synth_params *params, struct catalogue *
     return catalogue_of_text(rows, width, catalogue_out, error);
 }
 
-static lt_status choose_types(struct synth_layout *layout, const struct recipe *recipe, bool uniform,
-                              struct lt_error *error)
+static lt_status choose_types(struct synth_layout *layout, const struct recipe *recipe,
+                              bool uniform, struct lt_error *error)
 {
     const struct catalogue *catalogue = &layout->catalogue;
     int v_seen = 0;

@@ -1,5 +1,6 @@
-/* longtake-worker run: one loop that owns the link and the protocol, one thread that computes. The loop never waits for
- * the computation: it hears of its end by a flag and a wake, so beats go on during a long step. */
+/* longtake-worker run: one loop that owns the link and the protocol, one thread that computes. The
+ * loop never waits for the computation: it hears of its end by a flag and a wake, so beats go on
+ * during a long step. */
 #include "worker/commands.h"
 
 #include "common/clock.h"
@@ -30,29 +31,38 @@ struct settings {
 static const struct lt_option options[] = {
     LT_OPTION(struct settings, coordinator, TEXT, "URL", NULL,
               .help = "tcp://host:7701 or ipc:///path: the coordinator's worker address"),
-    LT_OPTION(struct settings, models, LIST, "DIR", NULL, .help = "folder (or file) with models; may be given again"),
+    LT_OPTION(struct settings, models, LIST, "DIR", NULL,
+              .help = "folder (or file) with models; may be given again"),
     LT_OPTION(struct settings, device, TEXT, "NAME", "host", .help = "where to compute"),
-    LT_OPTION(struct settings, threads, INT, "N", "0", .min = 0, .max = 1024, .help = "0: every processor"),
-    LT_OPTION(struct settings, name, TEXT, "NAME", NULL, .help = "shown to operators; default: host name and process"),
+    LT_OPTION(struct settings, threads, INT, "N", "0", .min = 0, .max = 1024,
+              .help = "0: every processor"),
+    LT_OPTION(struct settings, name, TEXT, "NAME", NULL,
+              .help = "shown to operators; default: host name and process"),
     LT_OPTION(struct settings, blob_cache, SIZE, "SIZE", "1GiB",
               .help = "prompts and latents kept for tasks to come"),
-    LT_OPTION(struct settings, device_memory, SIZE, "SIZE", NULL, .help = "limit of the device (planner not built yet)"),
-    LT_OPTION(struct settings, ram, SIZE, "SIZE", NULL, .help = "limit of main memory (planner not built yet)"),
+    LT_OPTION(struct settings, device_memory, SIZE, "SIZE", NULL,
+              .help = "limit of the device (planner not built yet)"),
+    LT_OPTION(struct settings, ram, SIZE, "SIZE", NULL,
+              .help = "limit of main memory (planner not built yet)"),
     LT_OPTION(struct settings, kernel, TEXT, "SEL", "best", .help = "ref, best, or OP=ref|best,…"),
     LT_OPTION(struct settings, key, TEXT, "FILE", NULL, .help = "own secret key (longtake keygen)"),
-    LT_OPTION(struct settings, server_key, TEXT, "FILE", NULL, .help = "the coordinator's public key"),
+    LT_OPTION(struct settings, server_key, TEXT, "FILE", NULL,
+              .help = "the coordinator's public key"),
     LT_OPTION(struct settings, insecure, FLAG, NULL, NULL, .help = "no encryption, on any address"),
-    LT_OPTION(struct settings, exit_with_parent, FLAG, NULL, NULL, .help = "end when the starting process ends"),
-    LT_OPTION(struct settings, log_level, TEXT, "LEVEL", "info", .choices = "debug|info|warn|error|off",
-              .help = "least level that is logged"),
+    LT_OPTION(struct settings, exit_with_parent, FLAG, NULL, NULL,
+              .help = "end when the starting process ends"),
+    LT_OPTION(struct settings, log_level, TEXT, "LEVEL", "info",
+              .choices = "debug|info|warn|error|off", .help = "least level that is logged"),
 };
 static const struct lt_command command = {
     .program = "longtake-worker run",
     .usage = "--coordinator URL --models DIR [options]",
     .summary = "Connects to a coordinator and computes tasks until it is told to leave.\n"
-               "SIGTERM or Ctrl-C: finish the running task, hand back what waits, leave. Twice: leave now.",
+               "SIGTERM or Ctrl-C: finish the running task, hand back what waits, leave. Twice: "
+               "leave now.",
     .examples = "  longtake-worker run --coordinator tcp://127.0.0.1:7701 --models ~/models\n"
-                "  longtake-worker run --coordinator tcp://farm:7701 --models /models --key w1.key --server-key farm.pub",
+                "  longtake-worker run --coordinator tcp://farm:7701 --models /models --key w1.key "
+                "--server-key farm.pub",
     .options = options,
     .option_count = LT_COUNT(options),
 };
@@ -93,7 +103,7 @@ static void on_signal(int number)
     stop_signals++;
 }
 
-/* -- the compute thread -------------------------------------------------------------------------------------- */
+/* -- the compute thread ------------------------------------------------------------------------ */
 
 static void *compute_main(void *context)
 {
@@ -150,12 +160,13 @@ static void take_result(struct worker *w)
         return;
     const bool failed = w->status != LT_OK && w->status != LT_CANCELLED;
     lt_log(failed ? LT_LOG_WARN : LT_LOG_INFO, "task.end", "task=%llu status=%s seconds=%.3f%s%s",
-           (unsigned long long)w->task, lt_status_name(w->status), (double)(lt_clock_now_us() - w->start_us) * 1e-6,
-           failed ? " error=" : "", failed ? w->error.text : "");
+           (unsigned long long)w->task, lt_status_name(w->status),
+           (double)(lt_clock_now_us() - w->start_us) * 1e-6, failed ? " error=" : "",
+           failed ? w->error.text : "");
     worker_core_finished(w->core, w->status, w->error.text, w->result, lt_clock_now_us());
 }
 
-/* -- actions ------------------------------------------------------------------------------------------------- */
+/* -- actions ----------------------------------------------------------------------------------- */
 
 static void perform(void *context, const struct worker_action *action)
 {
@@ -164,11 +175,18 @@ static void perform(void *context, const struct worker_action *action)
     switch (action->kind) {
     case WORKER_SEND:
         if (w->link && w->link->ops->send(w->link, &action->packet, &error) != LT_OK)
-            lt_log(LT_LOG_DEBUG, "link.unsent", "%s: %s", lt_message_name(action->packet.message.kind), error.text);
+            lt_log(LT_LOG_DEBUG, "link.unsent", "%s: %s",
+                   lt_message_name(action->packet.message.kind), error.text);
         break; /* what was lost is asked for again */
-    case WORKER_RECONNECT: w->reconnect = true; break;
-    case WORKER_START: start_task(w, action); break;
-    case WORKER_CANCEL: atomic_store(&w->progress.cancel, 1); break;
+    case WORKER_RECONNECT:
+        w->reconnect = true;
+        break;
+    case WORKER_START:
+        start_task(w, action);
+        break;
+    case WORKER_CANCEL:
+        atomic_store(&w->progress.cancel, 1);
+        break;
     case WORKER_EXIT:
         w->exit = true;
         w->exit_status = action->status;
@@ -195,7 +213,7 @@ static lt_status connect_again(struct worker *w, struct lt_error *error)
     return LT_OK;
 }
 
-/* -- the loop ------------------------------------------------------------------------------------------------ */
+/* -- the loop ---------------------------------------------------------------------------------- */
 
 static int wait_ms(const struct worker *w)
 {
@@ -209,8 +227,8 @@ static lt_status loop(struct worker *w, struct lt_error *error)
     while (!w->exit) {
         struct lt_packet packet;
         bool got = false;
-        worker_core_progress(w->core, atomic_load(&w->progress.phase), atomic_load(&w->progress.done),
-                             atomic_load(&w->progress.total));
+        worker_core_progress(w->core, atomic_load(&w->progress.phase),
+                             atomic_load(&w->progress.done), atomic_load(&w->progress.total));
         worker_core_tick(w->core, lt_clock_now_us());
         if (w->reconnect)
             LT_TRY(connect_again(w, error));
@@ -232,18 +250,21 @@ static lt_status loop(struct worker *w, struct lt_error *error)
     return w->exit_status == LT_OK ? LT_OK : lt_fail(error, w->exit_status, "%s", w->exit_text);
 }
 
-/* -- start and end ------------------------------------------------------------------------------------------- */
+/* -- start and end ----------------------------------------------------------------------------- */
 
 static lt_status check_settings(const struct settings *settings, struct lt_error *error)
 {
     if (!settings->coordinator)
         return lt_fail(error, LT_USAGE, "--coordinator is needed; see --help");
     if (settings->models.count == 0)
-        return lt_fail(error, LT_USAGE, "--models is needed: a folder with GGUF or safetensors files");
+        return lt_fail(error, LT_USAGE,
+                       "--models is needed: a folder with GGUF or safetensors files");
     if (strcmp(settings->device, "host") != 0)
-        return lt_fail(error, LT_UNSUPPORTED, "--device %s: this build has no CUDA; use --device host", settings->device);
+        return lt_fail(error, LT_UNSUPPORTED,
+                       "--device %s: this build has no CUDA; use --device host", settings->device);
     if (settings->device_memory || settings->ram)
-        return lt_fail(error, LT_UNSUPPORTED, "--device-memory and --ram: the memory planner is not built yet");
+        return lt_fail(error, LT_UNSUPPORTED,
+                       "--device-memory and --ram: the memory planner is not built yet");
     return LT_OK;
 }
 
@@ -262,10 +283,12 @@ static void default_name(char *name, size_t size)
     snprintf(name, size, "%s-%ld", host, (long)getpid());
 }
 
-static lt_status begin(struct worker *w, struct worker_params *params, char *name, struct lt_error *error)
+static lt_status begin(struct worker *w, struct worker_params *params, char *name,
+                       struct lt_error *error)
 {
     const struct settings *s = w->settings;
-    const struct engine_params engine = {s->models.item, s->models.count, (int)s->threads, s->kernel};
+    const struct engine_params engine = {s->models.item, s->models.count, (int)s->threads,
+                                         s->kernel};
     uint64_t random[2] = {0};
     size_t model_count;
     if (getrandom(random, sizeof random, 0) != (ssize_t)sizeof random)
@@ -286,8 +309,10 @@ static lt_status begin(struct worker *w, struct worker_params *params, char *nam
         .blob_cache_bytes = s->blob_cache,
         .jitter_seed = random[1],
     };
-    w->link_params = (struct lt_zmq_params){.endpoint = s->coordinator, .key_file = s->key,
-                                            .server_key_file = s->server_key, .insecure = s->insecure};
+    w->link_params = (struct lt_zmq_params){.endpoint = s->coordinator,
+                                            .key_file = s->key,
+                                            .server_key_file = s->server_key,
+                                            .insecure = s->insecure};
     make_peer(&w->link_params.peer, name, random[0]);
     LT_TRY(worker_core_create(params, perform, w, lt_clock_now_us(), &w->core, error));
     if (pthread_create(&w->thread, NULL, compute_main, w) != 0)
@@ -341,7 +366,8 @@ static lt_status run(const struct settings *settings, struct lt_error *error)
     return status;
 }
 
-static lt_status start(void *context, const void *settings, const struct lt_operands *operands, struct lt_error *error)
+static lt_status start(void *context, const void *settings, const struct lt_operands *operands,
+                       struct lt_error *error)
 {
     (void)context;
     (void)operands;

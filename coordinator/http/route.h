@@ -9,11 +9,12 @@ struct http_request {
     const struct http_params *server;
     const char *body;
     size_t body_bytes;
-    uint32_t job;          /* of a path with /# */
-    const char *priority;  /* query parameter; NULL: not given */
+    uint32_t job;         /* of a path with /# */
+    const char *priority; /* query parameter; NULL: not given */
 };
 
-/* One of json, text and file is set by a route that returns LT_OK; otherwise the error is sent as JSON. */
+/* One of json, text and file is set by a route that returns LT_OK; otherwise the error is sent as
+ * JSON. */
 struct http_response {
     unsigned status; /* 0: 200 */
     json_t *json;    /* released by the server */
@@ -35,7 +36,8 @@ struct http_route {
 };
 
 /* NULL: none has this path; *path_known_out tells whether another method has it. */
-const struct http_route *http_route_find(const char *method, const char *path, uint32_t *job_out, bool *path_known_out);
+const struct http_route *http_route_find(const char *method, const char *path, uint32_t *job_out,
+                                         bool *path_known_out);
 
 /* {"error": {"status": "NOT_FOUND", "text": …}} and its HTTP code. */
 json_t *http_error_json(const struct lt_error *error);

@@ -20,8 +20,8 @@ struct question {
     lt_status status;
 };
 
-static lt_status ask(const struct http_request *request, struct http_response *response, struct lt_error *error,
-                     coordinator_work *work)
+static lt_status ask(const struct http_request *request, struct http_response *response,
+                     struct lt_error *error, coordinator_work *work)
 {
     struct question question = {request, response, error, LT_OK};
     if (coordinator_call(request->server->coordinator, work, &question) != LT_OK)
@@ -29,7 +29,7 @@ static lt_status ask(const struct http_request *request, struct http_response *r
     return question.status;
 }
 
-/* -- jobs ----------------------------------------------------------------------------------------------------- */
+/* -- jobs -------------------------------------------------------------------------------------- */
 
 static json_t *time_json(int64_t wall_us)
 {
@@ -47,25 +47,29 @@ static json_t *job_json(const struct coordinator_job_status *s, const char *outp
 {
     const struct run_progress *p = &s->progress;
     char path[PATH_MAX];
-    json_t *json = json_pack("{s:i, s:s, s:s, s:i, s:f, s:s, s:I}", "id", (int)s->id, "name", s->name, "state",
-                             job_state_name(s->state), "priority", s->priority, "fraction", s->fraction, "reason",
-                             s->reason, "leases_lost", (json_int_t)s->retry_count);
-    json_object_set_new(json, "eta_seconds", s->eta_seconds < 0 ? json_null() : json_real(s->eta_seconds));
+    json_t *json =
+        json_pack("{s:i, s:s, s:s, s:i, s:f, s:s, s:I}", "id", (int)s->id, "name", s->name, "state",
+                  job_state_name(s->state), "priority", s->priority, "fraction", s->fraction,
+                  "reason", s->reason, "leases_lost", (json_int_t)s->retry_count);
+    json_object_set_new(json, "eta_seconds",
+                        s->eta_seconds < 0 ? json_null() : json_real(s->eta_seconds));
     json_object_set_new(json, "status", json_string(lt_status_name(s->status)));
     json_object_set_new(json, "progress",
-                        json_pack("{s:i, s:i, s:i, s:i, s:i, s:i}", "step", (int)p->step_low, "steps",
-                                  (int)p->step_count, "predictions_done", (int)p->predict_done, "predictions",
-                                  (int)p->predict_count, "decodes_done", (int)p->decode_done, "decodes",
+                        json_pack("{s:i, s:i, s:i, s:i, s:i, s:i}", "step", (int)p->step_low,
+                                  "steps", (int)p->step_count, "predictions_done",
+                                  (int)p->predict_done, "predictions", (int)p->predict_count,
+                                  "decodes_done", (int)p->decode_done, "decodes",
                                   (int)p->decode_count));
     json_object_set_new(json, "created", time_json(s->created_us));
     json_object_set_new(json, "started", time_json(s->started_us));
     json_object_set_new(json, "finished", time_json(s->finished_us));
     json_object_set_new(json, "job_sha256", digest_json(&s->digest));
     json_object_set_new(json, "kernel_class", json_string(s->kernel_class));
-    json_t *take = s->state == JOB_STATE_COMPLETED &&
-                           publisher_path(outputs, s->id, "take.json", path, sizeof path, NULL) == LT_OK
-                       ? json_load_file(path, 0, NULL)
-                       : NULL;
+    json_t *take =
+        s->state == JOB_STATE_COMPLETED &&
+                publisher_path(outputs, s->id, "take.json", path, sizeof path, NULL) == LT_OK
+            ? json_load_file(path, 0, NULL)
+            : NULL;
     json_object_set_new(json, "take", take ? take : json_null());
     return json;
 }
@@ -86,7 +90,8 @@ static void list_jobs(struct coordinator *coordinator, void *context)
     q->response->json = json_pack("{s:o}", "jobs", list);
 }
 
-static lt_status get_jobs(const struct http_request *request, struct http_response *response, struct lt_error *error)
+static lt_status get_jobs(const struct http_request *request, struct http_response *response,
+                          struct lt_error *error)
 {
     return ask(request, response, error, list_jobs);
 }
@@ -100,7 +105,8 @@ static void show_job(struct coordinator *coordinator, void *context)
         q->response->json = job_json(&status, q->request->server->outputs);
 }
 
-static lt_status get_job(const struct http_request *request, struct http_response *response, struct lt_error *error)
+static lt_status get_job(const struct http_request *request, struct http_response *response,
+                         struct lt_error *error)
 {
     return ask(request, response, error, show_job);
 }
@@ -116,7 +122,8 @@ static void show_spec(struct coordinator *coordinator, void *context)
     q->response->json = json_loads(json, 0, NULL);
 }
 
-static lt_status get_spec(const struct http_request *request, struct http_response *response, struct lt_error *error)
+static lt_status get_spec(const struct http_request *request, struct http_response *response,
+                          struct lt_error *error)
 {
     return ask(request, response, error, show_spec);
 }
@@ -127,8 +134,10 @@ static void submit_job(struct coordinator *coordinator, void *context)
     const struct http_request *r = q->request;
     uint32_t id;
     bool existed;
-    const struct coordinator_submit submit = {.json = r->body ? r->body : "", .json_bytes = r->body_bytes,
-                                              .origin = "job", .priority = r->priority ? atoi(r->priority) : 0};
+    const struct coordinator_submit submit = {.json = r->body ? r->body : "",
+                                              .json_bytes = r->body_bytes,
+                                              .origin = "job",
+                                              .priority = r->priority ? atoi(r->priority) : 0};
     q->status = coordinator_add_job(coordinator, &submit, &id, &existed, q->error);
     if (q->status != LT_OK)
         return;
@@ -136,7 +145,8 @@ static void submit_job(struct coordinator *coordinator, void *context)
     q->response->json = json_pack("{s:i, s:b}", "id", (int)id, "existed", (int)existed);
 }
 
-static lt_status post_job(const struct http_request *request, struct http_response *response, struct lt_error *error)
+static lt_status post_job(const struct http_request *request, struct http_response *response,
+                          struct lt_error *error)
 {
     return ask(request, response, error, submit_job);
 }
@@ -159,17 +169,19 @@ static void keep_blob(struct coordinator *coordinator, void *context)
 {
     struct question *q = context;
     struct lt_digest digest;
-    q->status = coordinator_put_blob(coordinator, q->request->body, q->request->body_bytes, &digest, q->error);
+    q->status = coordinator_put_blob(coordinator, q->request->body, q->request->body_bytes, &digest,
+                                     q->error);
     if (q->status == LT_OK)
         q->response->json = json_pack("{s:o}", "sha256", digest_json(&digest));
 }
 
-static lt_status post_blob(const struct http_request *request, struct http_response *response, struct lt_error *error)
+static lt_status post_blob(const struct http_request *request, struct http_response *response,
+                           struct lt_error *error)
 {
     return ask(request, response, error, keep_blob);
 }
 
-/* -- takes ---------------------------------------------------------------------------------------------------- */
+/* -- takes ------------------------------------------------------------------------------------- */
 
 static void check_completed(struct coordinator *coordinator, void *context)
 {
@@ -177,8 +189,9 @@ static void check_completed(struct coordinator *coordinator, void *context)
     struct coordinator_job_status status;
     q->status = coordinator_job_status(coordinator, q->request->job, &status, q->error);
     if (q->status == LT_OK && status.state != JOB_STATE_COMPLETED)
-        q->status = lt_fail(q->error, LT_CONFLICT, "job %u is %s: it has no take%s", q->request->job,
-                            job_state_name(status.state), job_state_is_terminal(status.state) ? "" : " yet");
+        q->status = lt_fail(q->error, LT_CONFLICT, "job %u is %s: it has no take%s",
+                            q->request->job, job_state_name(status.state),
+                            job_state_is_terminal(status.state) ? "" : " yet");
 }
 
 static lt_status open_output(const struct http_request *request, const char *file, const char *type,
@@ -190,11 +203,13 @@ static lt_status open_output(const struct http_request *request, const char *fil
     response->file = open(path, O_RDONLY | O_CLOEXEC);
     response->file_type = type;
     if (response->file < 0)
-        return lt_fail(error, LT_NOT_FOUND, "job %u: %s is gone: %s", request->job, file, strerror(errno));
+        return lt_fail(error, LT_NOT_FOUND, "job %u: %s is gone: %s", request->job, file,
+                       strerror(errno));
     return LT_OK;
 }
 
-static lt_status get_take(const struct http_request *request, struct http_response *response, struct lt_error *error)
+static lt_status get_take(const struct http_request *request, struct http_response *response,
+                          struct lt_error *error)
 {
     return open_output(request, "take.mp4", "video/mp4", response, error);
 }
@@ -205,7 +220,7 @@ static lt_status get_latents(const struct http_request *request, struct http_res
     return open_output(request, "latents.safetensors", "application/octet-stream", response, error);
 }
 
-/* -- the farm ------------------------------------------------------------------------------------------------- */
+/* -- the farm ---------------------------------------------------------------------------------- */
 
 static void list_workers(struct coordinator *coordinator, void *context)
 {
@@ -216,17 +231,18 @@ static void list_workers(struct coordinator *coordinator, void *context)
     json_t *list = json_array();
     for (size_t i = 0; i < count && i < WORKERS_MAX; i++) {
         const struct coordinator_worker_status *w = &worker[i];
-        json_t *task = w->task_job ? json_pack("{s:i, s:i, s:i, s:i}", "job", (int)w->task_job, "task",
-                                               (int)w->task_index, "done", (int)w->task_done, "total",
-                                               (int)w->task_total)
+        json_t *task = w->task_job ? json_pack("{s:i, s:i, s:i, s:i}", "job", (int)w->task_job,
+                                               "task", (int)w->task_index, "done",
+                                               (int)w->task_done, "total", (int)w->task_total)
                                    : json_null();
         json_array_append_new(
-            list, json_pack("{s:s, s:s, s:s, s:s, s:i, s:I, s:I, s:I, s:I, s:f, s:f, s:o}", "name", w->name, "device",
-                            w->device, "kernel_class", w->kernel_class, "state", w->state, "models",
-                            (int)w->model_count, "memory_bytes", (json_int_t)w->memory_bytes, "rss_bytes",
-                            (json_int_t)w->rss_bytes, "tasks_done", (json_int_t)w->tasks_done, "tasks_failed",
-                            (json_int_t)w->tasks_failed, "busy_seconds", w->busy_seconds, "silent_seconds",
-                            (double)w->silent_ms * 1e-3, "task", task));
+            list, json_pack("{s:s, s:s, s:s, s:s, s:i, s:I, s:I, s:I, s:I, s:f, s:f, s:o}", "name",
+                            w->name, "device", w->device, "kernel_class", w->kernel_class, "state",
+                            w->state, "models", (int)w->model_count, "memory_bytes",
+                            (json_int_t)w->memory_bytes, "rss_bytes", (json_int_t)w->rss_bytes,
+                            "tasks_done", (json_int_t)w->tasks_done, "tasks_failed",
+                            (json_int_t)w->tasks_failed, "busy_seconds", w->busy_seconds,
+                            "silent_seconds", (double)w->silent_ms * 1e-3, "task", task));
     }
     free(worker);
     q->response->json = json_pack("{s:o}", "workers", list);
@@ -278,21 +294,31 @@ static void write_metrics(struct coordinator *coordinator, void *context)
     for (int state = 0; state < JOB_STATE_COUNT; state++)
         fprintf(to, "longtake_jobs{state=\"%s\"} %llu\n", job_state_name((enum job_state)state),
                 (unsigned long long)totals.states[state]);
-    fprintf(to, "# HELP longtake_workers Workers that are connected.\n# TYPE longtake_workers gauge\n"
-                "longtake_workers %zu\n", totals.workers);
-    fprintf(to, "# HELP longtake_worker_tasks Tasks of the connected workers.\n# TYPE longtake_worker_tasks gauge\n"
-                "longtake_worker_tasks{outcome=\"done\"} %llu\nlongtake_worker_tasks{outcome=\"failed\"} %llu\n",
+    fprintf(to,
+            "# HELP longtake_workers Workers that are connected.\n# TYPE longtake_workers gauge\n"
+            "longtake_workers %zu\n",
+            totals.workers);
+    fprintf(to,
+            "# HELP longtake_worker_tasks Tasks of the connected workers.\n# TYPE "
+            "longtake_worker_tasks gauge\n"
+            "longtake_worker_tasks{outcome=\"done\"} "
+            "%llu\nlongtake_worker_tasks{outcome=\"failed\"} %llu\n",
             (unsigned long long)totals.tasks_done, (unsigned long long)totals.tasks_failed);
-    fprintf(to, "# HELP longtake_leases_lost Leases that ended without a result.\n# TYPE longtake_leases_lost gauge\n"
-                "longtake_leases_lost %llu\n", (unsigned long long)totals.leases_lost);
+    fprintf(to,
+            "# HELP longtake_leases_lost Leases that ended without a result.\n# TYPE "
+            "longtake_leases_lost gauge\n"
+            "longtake_leases_lost %llu\n",
+            (unsigned long long)totals.leases_lost);
     fprintf(to, "# HELP longtake_wire_bytes_total Bytes between the coordinator and its workers.\n"
                 "# TYPE longtake_wire_bytes_total counter\n");
     for (int channel = 0; channel < 2; channel++) {
         const struct lt_traffic *traffic = &q->request->server->link->traffic[channel];
         const char *name = channel == LT_CHANNEL_BULK ? "bulk" : "control";
-        fprintf(to, "longtake_wire_bytes_total{channel=\"%s\",direction=\"down\"} %llu\n"
-                    "longtake_wire_bytes_total{channel=\"%s\",direction=\"up\"} %llu\n",
-                name, (unsigned long long)traffic->sent_bytes, name, (unsigned long long)traffic->received_bytes);
+        fprintf(to,
+                "longtake_wire_bytes_total{channel=\"%s\",direction=\"down\"} %llu\n"
+                "longtake_wire_bytes_total{channel=\"%s\",direction=\"up\"} %llu\n",
+                name, (unsigned long long)traffic->sent_bytes, name,
+                (unsigned long long)traffic->received_bytes);
     }
     fclose(to);
     q->response->text_type = "text/plain; version=0.0.4";
@@ -304,7 +330,8 @@ static lt_status get_metrics(const struct http_request *request, struct http_res
     return ask(request, response, error, write_metrics);
 }
 
-static lt_status get_health(const struct http_request *request, struct http_response *response, struct lt_error *error)
+static lt_status get_health(const struct http_request *request, struct http_response *response,
+                            struct lt_error *error)
 {
     (void)request;
     (void)error;
@@ -320,12 +347,13 @@ static void say_ready(struct coordinator *coordinator, void *context)
 }
 
 /* Ready when the loop answers. */
-static lt_status get_ready(const struct http_request *request, struct http_response *response, struct lt_error *error)
+static lt_status get_ready(const struct http_request *request, struct http_response *response,
+                           struct lt_error *error)
 {
     return ask(request, response, error, say_ready);
 }
 
-/* -- the table ------------------------------------------------------------------------------------------------ */
+/* -- the table --------------------------------------------------------------------------------- */
 
 static const struct http_route routes[] = {
     {"GET", "/healthz", NULL, 0, true, get_health},
@@ -364,7 +392,8 @@ static bool path_fits(const char *pattern, const char *path, uint32_t *job_out)
     return *path == 0;
 }
 
-const struct http_route *http_route_find(const char *method, const char *path, uint32_t *job_out, bool *path_known_out)
+const struct http_route *http_route_find(const char *method, const char *path, uint32_t *job_out,
+                                         bool *path_known_out)
 {
     *path_known_out = false;
     for (size_t i = 0; i < LT_COUNT(routes); i++) {
@@ -379,19 +408,27 @@ const struct http_route *http_route_find(const char *method, const char *path, u
 
 json_t *http_error_json(const struct lt_error *error)
 {
-    return json_pack("{s:{s:s, s:s}}", "error", "status", lt_status_name(error->code), "text", error->text);
+    return json_pack("{s:{s:s, s:s}}", "error", "status", lt_status_name(error->code), "text",
+                     error->text);
 }
 
 unsigned http_error_code(lt_status status)
 {
     switch (status) {
     case LT_BAD_INPUT:
-    case LT_USAGE: return 400;
-    case LT_NOT_FOUND: return 404;
-    case LT_CONFLICT: return 409;
-    case LT_UNSUPPORTED: return 422;
-    case LT_BUSY: return 503;
-    case LT_NO_MEMORY: return 507;
-    default: return 500;
+    case LT_USAGE:
+        return 400;
+    case LT_NOT_FOUND:
+        return 404;
+    case LT_CONFLICT:
+        return 409;
+    case LT_UNSUPPORTED:
+        return 422;
+    case LT_BUSY:
+        return 503;
+    case LT_NO_MEMORY:
+        return 507;
+    default:
+        return 500;
     }
 }

@@ -1,7 +1,9 @@
-/* Flash attention on the host: queries in blocks of 128, keys in tiles of 256, online softmax in f32. Logits exist for
- * one tile only. Keys and values are packed once a head into oneDNN's own layout; products in bf16 or f32.
+/* Flash attention on the host: queries in blocks of 128, keys in tiles of 256, online softmax in
+ * f32. Logits exist for one tile only. Keys and values are packed once a head into oneDNN's own
+ * layout; products in bf16 or f32.
  *
- *   flops 4·L·S·K a head; bytes: K and V of a head are read once per query block from the cache they fit in. */
+ *   flops 4·L·S·K a head; bytes: K and V of a head are read once per query block from the cache
+ * they fit in. */
 #include "kernels/host/gemm.h"
 
 #include <math.h>
@@ -15,10 +17,11 @@ struct attention {
     const struct simd *simd;
     bool bf16, round;
     int64_t keys, width, heads, tiles;
-    /* [256 keys, K] and [K, 256 keys]; of the last tile, which holds fewer keys, the next multiple of 64. */
+    /* [256 keys, K] and [K, 256 keys]; of the last tile, which holds fewer keys, the next multiple
+     * of 64. */
     struct host_layout keys_layout[2], values_layout[2];
-    char *k, *v; /* [heads][tiles] of the first of each */
-    size_t value;                                  /* bytes of a value there */
+    char *k, *v;  /* [heads][tiles] of the first of each */
+    size_t value; /* bytes of a value there */
     struct host_failure failure;
 };
 
@@ -48,21 +51,23 @@ static const float *key_row(const struct lt_view *view, int64_t s, int64_t head)
 }
 
 /* Sixteen keys at a time; keys past the last are zeros. */
-static void pack_keys(const struct attention *a, const struct host_layout *layout, int64_t head, int64_t first,
-                      char *rows, char *to)
+static void pack_keys(const struct attention *a, const struct host_layout *layout, int64_t head,
+                      int64_t first, char *rows, char *to)
 {
     const int64_t wide = layout->k_padded, count = a->keys - first;
     for (int64_t n = 0; n < layout->n; n += HOST_PACK_ROWS) {
         memset(rows, 0, (size_t)(HOST_PACK_ROWS * wide) * a->value);
         for (int64_t i = 0; i < HOST_PACK_ROWS && n + i < count; i++)
-            put_row(a, rows + (size_t)(i * wide) * a->value, key_row(&a->args->k, first + n + i, head), a->width);
+            put_row(a, rows + (size_t)(i * wide) * a->value,
+                    key_row(&a->args->k, first + n + i, head), a->width);
         host_pack(a->simd, layout, n, 0, rows, wide, wide, to);
     }
 }
 
-/* Values stand with their keys along the summed dimension: two rows side by side make the pairs of bf16. */
-static void pack_values(const struct attention *a, const struct host_layout *layout, int64_t head, int64_t first,
-                        char *rows, char *to)
+/* Values stand with their keys along the summed dimension: two rows side by side make the pairs of
+ * bf16. */
+static void pack_values(const struct attention *a, const struct host_layout *layout, int64_t head,
+                        int64_t first, char *rows, char *to)
 {
     const int64_t count = a->keys - first < layout->k ? a->keys - first : layout->k;
     const int64_t unit = layout->unit, block = layout->block;
@@ -78,7 +83,8 @@ static void pack_values(const struct attention *a, const struct host_layout *lay
             const int64_t few = a->width - n < block ? a->width - n : block;
             char *at = to + (size_t)(n / block * layout->block_stride + s * block) * a->value;
             if (unit == 2)
-                a->simd->zip((uint16_t *)(void *)rows + n, (uint16_t *)(void *)second + n, (uint16_t *)(void *)at, few);
+                a->simd->zip((uint16_t *)(void *)rows + n, (uint16_t *)(void *)second + n,
+                             (uint16_t *)(void *)at, few);
             else
                 memcpy(at, rows + (size_t)n * a->value, (size_t)few * a->value);
         }
@@ -86,15 +92,16 @@ static void pack_values(const struct attention *a, const struct host_layout *lay
 }
 
 /* Plain rows of the values' layout: a transpose. */
-static void transpose_values(const struct attention *a, const struct host_layout *layout, int64_t head, int64_t first,
-                             char *row, char *to)
+static void transpose_values(const struct attention *a, const struct host_layout *layout,
+                             int64_t head, int64_t first, char *row, char *to)
 {
     const int64_t count = a->keys - first < layout->k ? a->keys - first : layout->k;
     memset(to, 0, layout->bytes);
     for (int64_t s = 0; s < count; s++) {
         put_row(a, row, key_row(&a->args->v, first + s, head), a->width);
         for (int64_t i = 0; i < a->width; i++)
-            memcpy(to + (size_t)(i * layout->k + s) * a->value, row + (size_t)i * a->value, a->value);
+            memcpy(to + (size_t)(i * layout->k + s) * a->value, row + (size_t)i * a->value,
+                   a->value);
     }
 }
 
@@ -103,8 +110,10 @@ static void pack_part(void *context, int64_t index, int thread)
     struct attention *a = context;
     struct lt_error error;
     const int64_t head = index / a->tiles, tile = index % a->tiles, first = tile * KEY_TILE;
-    const struct host_layout *keys = &a->keys_layout[is_last(a, tile)], *values = &a->values_layout[is_last(a, tile)];
-    char *rows = lt_exec_scratch(a->exec, thread, (size_t)(HOST_PACK_ROWS * (keys->k_padded + 16)) * a->value);
+    const struct host_layout *keys = &a->keys_layout[is_last(a, tile)],
+                             *values = &a->values_layout[is_last(a, tile)];
+    char *rows = lt_exec_scratch(a->exec, thread,
+                                 (size_t)(HOST_PACK_ROWS * (keys->k_padded + 16)) * a->value);
     if (!rows) {
         lt_fail(&error, LT_NO_MEMORY, "op attention: no scratch memory");
         host_failure_note(&a->failure, &error);
@@ -118,21 +127,23 @@ static void pack_part(void *context, int64_t index, int thread)
         transpose_values(a, values, head, first, rows, to);
 }
 
-struct block { /* one query block of one head, in thread scratch */
+struct block {            /* one query block of one head, in thread scratch */
     char *q, *p;          /* product type: [128, K], [128, 256] */
     float *logit, *sum_v; /* [128, 256], [128, K] */
     float top[QUERY_BLOCK], sum[QUERY_BLOCK];
     int64_t rows, padded; /* padded: products take rows by sixteen */
 };
 
-static lt_status add_tile(struct attention *a, struct block *b, int64_t head, int64_t tile, int thread,
-                          struct lt_error *error)
+static lt_status add_tile(struct attention *a, struct block *b, int64_t head, int64_t tile,
+                          int thread, struct lt_error *error)
 {
-    const struct host_layout *keys = &a->keys_layout[is_last(a, tile)], *values = &a->values_layout[is_last(a, tile)];
-    const int64_t first = tile * KEY_TILE, count = a->keys - first < KEY_TILE ? a->keys - first : KEY_TILE;
+    const struct host_layout *keys = &a->keys_layout[is_last(a, tile)],
+                             *values = &a->values_layout[is_last(a, tile)];
+    const int64_t first = tile * KEY_TILE,
+                  count = a->keys - first < KEY_TILE ? a->keys - first : KEY_TILE;
     const size_t index = (size_t)(head * a->tiles + tile);
-    LT_TRY(host_product(a->exec, thread, keys, b->padded, b->q, a->k + index * a->keys_layout[0].bytes, b->logit, false,
-                        error));
+    LT_TRY(host_product(a->exec, thread, keys, b->padded, b->q,
+                        a->k + index * a->keys_layout[0].bytes, b->logit, false, error));
     const bool has_last = is_last(a, tile) && a->args->last_key_bias != 0;
     for (int64_t i = 0; i < b->rows; i++) {
         float *logit = b->logit + i * keys->n;
@@ -148,16 +159,18 @@ static lt_status add_tile(struct attention *a, struct block *b, int64_t head, in
         memset(logit + count, 0, (size_t)(keys->n - count) * sizeof *logit);
         put_row(a, b->p + (size_t)(i * keys->n) * a->value, logit, keys->n);
     }
-    return host_product(a->exec, thread, values, b->padded, b->p, a->v + index * a->values_layout[0].bytes, b->sum_v,
-                        true, error);
+    return host_product(a->exec, thread, values, b->padded, b->p,
+                        a->v + index * a->values_layout[0].bytes, b->sum_v, true, error);
 }
 
-static bool take_block(struct attention *a, struct block *b, int64_t head, int64_t first, int thread)
+static bool take_block(struct attention *a, struct block *b, int64_t head, int64_t first,
+                       int thread)
 {
     const struct lt_view *q = &a->args->q;
     const size_t q_bytes = ((size_t)(QUERY_BLOCK * a->width) * a->value + 63) / 64 * 64;
     const size_t p_bytes = (size_t)(QUERY_BLOCK * KEY_TILE) * a->value;
-    b->q = lt_exec_scratch(a->exec, thread, q_bytes + p_bytes + (size_t)(QUERY_BLOCK * (KEY_TILE + a->width)) * 4);
+    b->q = lt_exec_scratch(a->exec, thread,
+                           q_bytes + p_bytes + (size_t)(QUERY_BLOCK * (KEY_TILE + a->width)) * 4);
     if (!b->q)
         return false;
     b->p = b->q + q_bytes;
@@ -201,28 +214,38 @@ static void query_part(void *context, int64_t index, int thread)
     }
 }
 
-lt_status host_attention(struct lt_exec *exec, const struct lt_attention_args *args, struct lt_error *error)
+lt_status host_attention(struct lt_exec *exec, const struct lt_attention_args *args,
+                         struct lt_error *error)
 {
     const bool bf16 = lt_exec_precision(exec) == LT_PRECISION_BF16;
-    struct attention a = {.exec = exec, .args = args, .simd = simd_best(), .bf16 = bf16 && host_has_bf16(),
-                          .round = bf16 && !host_has_bf16(), .keys = args->k.dim[0], .width = args->q.dim[2],
+    struct attention a = {.exec = exec,
+                          .args = args,
+                          .simd = simd_best(),
+                          .bf16 = bf16 && host_has_bf16(),
+                          .round = bf16 && !host_has_bf16(),
+                          .keys = args->k.dim[0],
+                          .width = args->q.dim[2],
                           .heads = args->q.dim[1]};
     if (a.width > WIDTH_MAX)
-        return lt_fail(error, LT_UNSUPPORTED, "op attention: head width %lld, at most %d", (long long)a.width, WIDTH_MAX);
+        return lt_fail(error, LT_UNSUPPORTED, "op attention: head width %lld, at most %d",
+                       (long long)a.width, WIDTH_MAX);
     a.tiles = (a.keys + KEY_TILE - 1) / KEY_TILE;
     a.value = a.bf16 ? 2 : 4;
     const int64_t last = (a.keys - (a.tiles - 1) * KEY_TILE + 63) / 64 * 64;
     for (int i = 0; i < 2; i++) {
         LT_TRY(host_layout_choose(&a.keys_layout[i], a.bf16, i ? last : KEY_TILE, a.width, error));
-        LT_TRY(host_layout_choose(&a.values_layout[i], a.bf16, a.width, i ? last : KEY_TILE, error));
+        LT_TRY(
+            host_layout_choose(&a.values_layout[i], a.bf16, a.width, i ? last : KEY_TILE, error));
     }
     const size_t k_bytes = (size_t)(a.heads * a.tiles) * a.keys_layout[0].bytes;
-    a.k = lt_exec_scratch(exec, -1, k_bytes + (size_t)(a.heads * a.tiles) * a.values_layout[0].bytes);
+    a.k =
+        lt_exec_scratch(exec, -1, k_bytes + (size_t)(a.heads * a.tiles) * a.values_layout[0].bytes);
     if (!a.k)
         return lt_fail(error, LT_NO_MEMORY, "op attention: no scratch memory");
     a.v = a.k + k_bytes;
     lt_exec_parallel(exec, a.heads * a.tiles, pack_part, &a);
     LT_TRY(host_failure_give(&a.failure, error));
-    lt_exec_parallel(exec, a.heads * ((args->q.dim[0] + QUERY_BLOCK - 1) / QUERY_BLOCK), query_part, &a);
+    lt_exec_parallel(exec, a.heads * ((args->q.dim[0] + QUERY_BLOCK - 1) / QUERY_BLOCK), query_part,
+                     &a);
     return host_failure_give(&a.failure, error);
 }

@@ -1,7 +1,8 @@
-/* Channels-last convolution of the VAE. Frames of another type are converted once to the GEMM's; each part makes one band of rows of
- * one output frame: a 2-D convolution by oneDNN for each temporal tap, summed in tap order in f32, then bias, residual
- * and the output's type. Taps that fall on zero frames are skipped. Because taps are summed in one order and
- * bands do not depend on the call, cutting a sequence into calls (with `past`) gives the same bits. */
+/* Channels-last convolution of the VAE. Frames of another type are converted once to the GEMM's;
+ * each part makes one band of rows of one output frame: a 2-D convolution by oneDNN for each
+ * temporal tap, summed in tap order in f32, then bias, residual and the output's type. Taps that
+ * fall on zero frames are skipped. Because taps are summed in one order and bands do not depend on
+ * the call, cutting a sequence into calls (with `past`) gives the same bits. */
 #include "common/safetensors.h"
 #include "kernels/host/gemm.h"
 #include "kernels/host/simd.h"
@@ -10,9 +11,15 @@
 #include <string.h>
 
 enum { BAND_ROWS = 4, TAPS_MAX = 3 };
-enum band_kind { BAND_FIRST, BAND_INNER, BAND_LAST, BAND_KINDS }; /* of one kind: same rows, same padding */
+enum band_kind {
+    BAND_FIRST,
+    BAND_INNER,
+    BAND_LAST,
+    BAND_KINDS
+}; /* of one kind: same rows, same padding */
 
-/* Weights in a layout that oneDNN has a fast kernel for; which one it has depends on the band's geometry. */
+/* Weights in a layout that oneDNN has a fast kernel for; which one it has depends on the band's
+ * geometry. */
 struct layout {
     dnnl_memory_desc_t desc;
     char *tap[TAPS_MAX];
@@ -26,7 +33,7 @@ struct conv {
     size_t value; /* bytes of a value in the GEMM's type */
     int64_t kt, ky, kx, ci, co, up;
     int64_t zeros, past_frames, bands;
-    bool direct;  /* past and in are read where they are: they have the GEMM's type and dense rows */
+    bool direct; /* past and in are read where they are: they have the GEMM's type and dense rows */
     char *frames; /* else [past + in, Y, X, Ci] in the GEMM's type */
     const float *bias;
     struct layout layout[BAND_KINDS];
@@ -34,13 +41,14 @@ struct conv {
     struct host_failure failure;
 };
 
-/* -- preparation ------------------------------------------------------------------------------------------- */
+/* -- preparation ------------------------------------------------------------------------------- */
 
 static void convert_part(void *context, int64_t index, int thread)
 {
     (void)thread;
     struct conv *c = context;
-    const int64_t rows = c->args->in.dim[1], columns = c->args->in.dim[2], frame = index / rows, y = index % rows;
+    const int64_t rows = c->args->in.dim[1], columns = c->args->in.dim[2], frame = index / rows,
+                  y = index % rows;
     const bool is_past = frame < c->past_frames;
     const struct lt_view *from = is_past ? &c->args->past : &c->args->in;
     const int64_t source = is_past ? frame : frame - c->past_frames;
@@ -89,12 +97,14 @@ static void describe(struct make *make)
     const struct conv *c = make->conv;
     const struct band *b = make->band;
     const dnnl_data_type_t type = c->bf16 ? dnnl_bf16 : dnnl_f32;
-    dnnl_memory_desc_init_by_tag(&make->src, 4, (dnnl_dims_t){1, c->ci, b->in_rows, b->in_columns}, type, dnnl_nhwc);
-    dnnl_memory_desc_init_by_tag(&make->dst, 4, (dnnl_dims_t){1, c->co, b->out_rows, b->out_columns}, dnnl_f32,
-                                 dnnl_nhwc);
+    dnnl_memory_desc_init_by_tag(&make->src, 4, (dnnl_dims_t){1, c->ci, b->in_rows, b->in_columns},
+                                 type, dnnl_nhwc);
+    dnnl_memory_desc_init_by_tag(
+        &make->dst, 4, (dnnl_dims_t){1, c->co, b->out_rows, b->out_columns}, dnnl_f32, dnnl_nhwc);
 }
 
-static dnnl_status_t make_conv_pd(dnnl_engine_t engine, const struct make *make, dnnl_primitive_desc_t *pd)
+static dnnl_status_t make_conv_pd(dnnl_engine_t engine, const struct make *make,
+                                  dnnl_primitive_desc_t *pd)
 {
     const struct conv *c = make->conv;
     const struct band *b = make->band;
@@ -107,9 +117,9 @@ static dnnl_status_t make_conv_pd(dnnl_engine_t engine, const struct make *make,
     dnnl_convolution_desc_t desc;
     dnnl_primitive_attr_t attr = NULL;
     dnnl_status_t status = dnnl_convolution_forward_desc_init(
-        &desc, dnnl_forward_inference, dnnl_convolution_direct, &make->src, &weights, NULL, &make->dst,
-        (dnnl_dims_t){c->args->stride_space, c->args->stride_space}, (dnnl_dims_t){b->pad_top, b->pad_left},
-        (dnnl_dims_t){b->pad_bottom, b->pad_right});
+        &desc, dnnl_forward_inference, dnnl_convolution_direct, &make->src, &weights, NULL,
+        &make->dst, (dnnl_dims_t){c->args->stride_space, c->args->stride_space},
+        (dnnl_dims_t){b->pad_top, b->pad_left}, (dnnl_dims_t){b->pad_bottom, b->pad_right});
     if (status == dnnl_success && make->accumulate) {
         dnnl_post_ops_t ops = NULL;
         dnnl_primitive_attr_create(&attr);
@@ -141,7 +151,9 @@ static struct band band_of(const struct conv *c, int64_t index, int64_t *first_i
 {
     const struct lt_conv_args *a = c->args;
     const int64_t first = index * BAND_ROWS, height = a->in.dim[1] * c->up;
-    struct band b = {.out_columns = a->out.dim[2], .in_columns = a->in.dim[2] * c->up, .pad_left = a->pad_left,
+    struct band b = {.out_columns = a->out.dim[2],
+                     .in_columns = a->in.dim[2] * c->up,
+                     .pad_left = a->pad_left,
                      .pad_right = a->pad_right};
     b.out_rows = first + BAND_ROWS < a->out.dim[1] ? BAND_ROWS : a->out.dim[1] - first;
     int64_t top = first * a->stride_space - a->pad_top;
@@ -163,7 +175,8 @@ static dnnl_status_t make_reorder(dnnl_engine_t engine, const void *context, dnn
 {
     const struct reorder *r = context;
     dnnl_primitive_desc_t pd = NULL;
-    dnnl_status_t status = dnnl_reorder_primitive_desc_create(&pd, &r->from, engine, &r->to, engine, NULL);
+    dnnl_status_t status =
+        dnnl_reorder_primitive_desc_create(&pd, &r->from, engine, &r->to, engine, NULL);
     if (status == dnnl_success)
         status = dnnl_primitive_create(made, pd);
     if (pd)
@@ -208,15 +221,17 @@ static lt_status choose_layouts(struct conv *c, struct lt_error *error)
         status = choose_layout(c, engine, c->bands - 1);
     if (engine)
         dnnl_engine_destroy(engine);
-    return status == dnnl_success ? LT_OK : host_dnnl_failed("choosing a convolution", status, error);
+    return status == dnnl_success ? LT_OK
+                                  : host_dnnl_failed("choosing a convolution", status, error);
 }
 
-static lt_status reorder_tap(struct conv *c, const struct layout *layout, const float *plain, int64_t tap,
-                             struct lt_error *error)
+static lt_status reorder_tap(struct conv *c, const struct layout *layout, const float *plain,
+                             int64_t tap, struct lt_error *error)
 {
     struct reorder reorder = {.to = layout->desc};
     const int64_t area = c->ky * c->kx;
-    dnnl_memory_desc_init_by_strides(&reorder.from, 4, (dnnl_dims_t){c->co, c->ci, c->ky, c->kx}, dnnl_f32,
+    dnnl_memory_desc_init_by_strides(&reorder.from, 4, (dnnl_dims_t){c->co, c->ci, c->ky, c->kx},
+                                     dnnl_f32,
                                      (dnnl_dims_t){c->ci * c->kt * area, c->kt * area, c->kx, 1});
     struct host_key key = {{HOST_REORDER | (c->bf16 ? 16 : 0), c->co, c->ci, c->kt, c->ky, c->kx}};
     /* The layout depends on the band too: tell descriptors apart by their strides. */
@@ -231,17 +246,20 @@ static lt_status reorder_tap(struct conv *c, const struct layout *layout, const 
     return status == dnnl_success ? LT_OK : host_dnnl_failed("reordering weights", status, error);
 }
 
-/* -- parts ------------------------------------------------------------------------------------------------- */
+/* -- parts ------------------------------------------------------------------------------------- */
 
-/* Rows [first, first+count) of a converted frame, nearest-upsampled by two into `to` when asked for. */
-static const char *source_rows(const struct conv *c, int64_t frame, int64_t first, int64_t count, char *to)
+/* Rows [first, first+count) of a converted frame, nearest-upsampled by two into `to` when asked
+ * for. */
+static const char *source_rows(const struct conv *c, int64_t frame, int64_t first, int64_t count,
+                               char *to)
 {
     const int64_t columns = c->args->in.dim[2], rows = c->args->in.dim[1];
     const size_t pixel = (size_t)c->ci * c->value;
     const struct lt_view *from = frame < c->past_frames ? &c->args->past : &c->args->in;
     const int64_t own = frame < c->past_frames ? frame : frame - c->past_frames;
-    const char *plane = c->direct ? (const char *)from->data + (size_t)(own * from->stride[0]) * c->value
-                                  : c->frames + (size_t)(frame * rows * columns) * pixel;
+    const char *plane = c->direct
+                            ? (const char *)from->data + (size_t)(own * from->stride[0]) * c->value
+                            : c->frames + (size_t)(frame * rows * columns) * pixel;
     if (c->up == 1)
         return plane + (size_t)(first * columns) * pixel;
     char *at = to;
@@ -288,17 +306,19 @@ static void store_band(const struct conv *c, float *sums, int64_t t, int64_t fir
         }
 }
 
-static lt_status run_tap(struct conv *c, const struct band *band, const struct layout *layout, const char *src,
-                         int64_t tap, bool accumulate, float *sums, int thread, struct lt_error *error)
+static lt_status run_tap(struct conv *c, const struct band *band, const struct layout *layout,
+                         const char *src, int64_t tap, bool accumulate, float *sums, int thread,
+                         struct lt_error *error)
 {
     struct make make = {.conv = c, .band = band, .layout = layout, .accumulate = accumulate};
     struct host_place place;
-    const struct host_key key = {{HOST_CONV | (c->bf16 ? 16 : 0) | (accumulate ? 32 : 0), c->ci, c->co, c->ky,
-                                  c->kx, band->in_rows, band->in_columns, band->out_rows, band->out_columns,
-                                  band->pad_top << 16 | band->pad_bottom << 8 | c->args->stride_space,
-                                  band->pad_left << 16 | band->pad_right,
-                                  layout->desc.format_desc.blocking.inner_nblks << 24 ^
-                                      layout->desc.format_desc.blocking.strides[0]}};
+    const struct host_key key = {
+        {HOST_CONV | (c->bf16 ? 16 : 0) | (accumulate ? 32 : 0), c->ci, c->co, c->ky, c->kx,
+         band->in_rows, band->in_columns, band->out_rows, band->out_columns,
+         band->pad_top << 16 | band->pad_bottom << 8 | c->args->stride_space,
+         band->pad_left << 16 | band->pad_right,
+         layout->desc.format_desc.blocking.inner_nblks << 24 ^
+             layout->desc.format_desc.blocking.strides[0]}};
     describe(&make);
     LT_TRY(host_primitive(c->exec, thread, &key, make_conv, &make, &place, error));
     const struct host_memory memory[] = {{DNNL_ARG_SRC, &make.src, src},
@@ -317,10 +337,12 @@ static void band_part(void *context, int64_t index, int thread)
     const struct band band = band_of(c, number, &first_in);
     const struct layout *layout = &c->layout[c->layout_of[kind_of(c, number)]];
     const size_t sum_bytes = ((size_t)(BAND_ROWS * band.out_columns * c->co) * 4 + 63) / 64 * 64;
-    const size_t source_bytes = c->up == 1 ? 0 : (size_t)(band.in_rows * band.in_columns * c->ci) * c->value;
+    const size_t source_bytes =
+        c->up == 1 ? 0 : (size_t)(band.in_rows * band.in_columns * c->ci) * c->value;
     char *scratch = lt_exec_scratch(c->exec, thread, sum_bytes + source_bytes);
     float *sums = (float *)(void *)scratch;
-    lt_status status = scratch ? LT_OK : lt_fail(&error, LT_NO_MEMORY, "op conv: no scratch memory");
+    lt_status status =
+        scratch ? LT_OK : lt_fail(&error, LT_NO_MEMORY, "op conv: no scratch memory");
     bool any = false;
     for (int64_t tap = 0; tap < c->kt && status == LT_OK; tap++) {
         const int64_t frame = t * c->args->stride_time + tap - c->zeros;
@@ -342,10 +364,12 @@ static void band_part(void *context, int64_t index, int thread)
 static bool is_direct(const struct conv *c, const struct lt_view *view)
 {
     const bool same = c->bf16 ? view->type == LT_TYPE_BF16 : view->type == LT_TYPE_F32 && !c->round;
-    return !view->data || (same && view->stride[2] == c->ci && view->stride[1] == view->dim[2] * c->ci);
+    return !view->data ||
+           (same && view->stride[2] == c->ci && view->stride[1] == view->dim[2] * c->ci);
 }
 
-/* Every tap in every layout, from the plain f32 weights [co, ci, kt, ky, kx]. `to` has the room of packed_bytes. */
+/* Every tap in every layout, from the plain f32 weights [co, ci, kt, ky, kx]. `to` has the room of
+ * packed_bytes. */
 static lt_status pack(struct conv *c, const float *plain, char *to, struct lt_error *error)
 {
     for (int i = 0; i < c->layout_count; i++)
@@ -373,9 +397,13 @@ static lt_status prepare(struct conv *c, struct lt_error *error)
     LT_TRY(choose_layouts(c, error));
     c->direct = is_direct(c, &a->in) && is_direct(c, &a->past);
     const size_t frame_bytes =
-        c->direct ? 0 : ((size_t)(frames * a->in.dim[1] * a->in.dim[2] * c->ci) * c->value + 63) / 64 * 64;
-    const size_t plain_bytes = ((size_t)weights * 4 + 63) / 64 * 64, bias_bytes = ((size_t)c->co * 4 + 63) / 64 * 64;
-    char *shared = lt_exec_scratch(c->exec, -1, frame_bytes + packed_bytes(c) + plain_bytes + bias_bytes);
+        c->direct
+            ? 0
+            : ((size_t)(frames * a->in.dim[1] * a->in.dim[2] * c->ci) * c->value + 63) / 64 * 64;
+    const size_t plain_bytes = ((size_t)weights * 4 + 63) / 64 * 64,
+                 bias_bytes = ((size_t)c->co * 4 + 63) / 64 * 64;
+    char *shared =
+        lt_exec_scratch(c->exec, -1, frame_bytes + packed_bytes(c) + plain_bytes + bias_bytes);
     if (!shared)
         return lt_fail(error, LT_NO_MEMORY, "op conv: no scratch memory");
     c->frames = shared;
@@ -399,12 +427,20 @@ lt_status host_conv(struct lt_exec *exec, const struct lt_conv_args *args, struc
 {
     const int w = args->weight.rank;
     const bool bf16 = lt_exec_precision(exec) == LT_PRECISION_BF16;
-    struct conv c = {.exec = exec, .args = args, .simd = simd_best(), .bf16 = bf16 && host_has_bf16(),
-                     .round = bf16 && !host_has_bf16(), .co = args->weight.dim[0], .ci = args->weight.dim[1],
-                     .kt = w == 5 ? args->weight.dim[2] : 1, .ky = args->weight.dim[w - 2],
-                     .kx = args->weight.dim[w - 1], .up = args->upsample ? 2 : 1};
+    struct conv c = {.exec = exec,
+                     .args = args,
+                     .simd = simd_best(),
+                     .bf16 = bf16 && host_has_bf16(),
+                     .round = bf16 && !host_has_bf16(),
+                     .co = args->weight.dim[0],
+                     .ci = args->weight.dim[1],
+                     .kt = w == 5 ? args->weight.dim[2] : 1,
+                     .ky = args->weight.dim[w - 2],
+                     .kx = args->weight.dim[w - 1],
+                     .up = args->upsample ? 2 : 1};
     if (c.kt > TAPS_MAX)
-        return lt_fail(error, LT_UNSUPPORTED, "op conv: %lld temporal taps, at most %d", (long long)c.kt, TAPS_MAX);
+        return lt_fail(error, LT_UNSUPPORTED, "op conv: %lld temporal taps, at most %d",
+                       (long long)c.kt, TAPS_MAX);
     c.value = c.bf16 ? 2 : 4;
     c.past_frames = args->past.data ? args->past.dim[0] : 0;
     c.zeros = (args->out.dim[0] - 1) * args->stride_time + c.kt - c.past_frames - args->in.dim[0];

@@ -21,8 +21,8 @@ struct host_cache {
     uint64_t clock;
 };
 
-/* Of the OpenMP runtime that oneDNN's library is linked to (libgomp). Declared here because clang's omp.h belongs to
- * another runtime, which oneDNN would not hear. */
+/* Of the OpenMP runtime that oneDNN's library is linked to (libgomp). Declared here because clang's
+ * omp.h belongs to another runtime, which oneDNN would not hear. */
 void omp_set_num_threads(int count);
 
 void host_thread_begin(void)
@@ -36,8 +36,9 @@ static struct host_cache *cache_of(struct lt_exec *exec, int thread)
     if (*cache)
         return *cache;
     struct host_cache *made = calloc(1, sizeof *made);
-    if (made && (dnnl_engine_create(&made->engine, dnnl_cpu, 0) != dnnl_success ||
-                 dnnl_stream_create(&made->stream, made->engine, dnnl_stream_in_order) != dnnl_success))
+    if (made &&
+        (dnnl_engine_create(&made->engine, dnnl_cpu, 0) != dnnl_success ||
+         dnnl_stream_create(&made->stream, made->engine, dnnl_stream_in_order) != dnnl_success))
         host_cache_destroy(&made);
     *cache = made;
     return made;
@@ -65,10 +66,11 @@ lt_status host_dnnl_failed(const char *what, dnnl_status_t status, struct lt_err
                    "oneDNN: %s failed with status %d", what, (int)status);
 }
 
-/* The primitive of a key: a kept one, or made by `make` in the place of the longest unused of its set of four. */
+/* The primitive of a key: a kept one, or made by `make` in the place of the longest unused of its
+ * set of four. */
 lt_status host_primitive(struct lt_exec *exec, int thread, const struct host_key *key,
-                         host_make_primitive *make, const void *context, struct host_place *place_out,
-                         struct lt_error *error)
+                         host_make_primitive *make, const void *context,
+                         struct host_place *place_out, struct lt_error *error)
 {
     struct host_cache *cache = cache_of(exec, thread);
     if (!cache)
@@ -106,7 +108,8 @@ dnnl_status_t host_run(const struct host_place *place, const struct host_memory 
     int made = 0;
     for (; made < count && status == dnnl_success; made++) {
         dnnl_memory_t object = NULL;
-        status = dnnl_memory_create(&object, memory[made].desc, place->engine, (void *)memory[made].data);
+        status = dnnl_memory_create(&object, memory[made].desc, place->engine,
+                                    (void *)memory[made].data);
         args[made] = (dnnl_exec_arg_t){memory[made].arg, object};
     }
     if (status == dnnl_success)
@@ -119,20 +122,22 @@ dnnl_status_t host_run(const struct host_place *place, const struct host_memory 
     return status;
 }
 
-/* -- products ---------------------------------------------------------------------------------------------- */
+/* -- products ---------------------------------------------------------------------------------- */
 
 struct product {
     dnnl_memory_desc_t a, b, c;
     bool accumulate;
 };
 
-/* An inner product: of oneDNN's two ways to multiply matrices the one that keeps its speed for narrow tiles. */
-static dnnl_status_t make_product_pd(dnnl_engine_t engine, const struct product *p, dnnl_primitive_desc_t *pd)
+/* An inner product: of oneDNN's two ways to multiply matrices the one that keeps its speed for
+ * narrow tiles. */
+static dnnl_status_t make_product_pd(dnnl_engine_t engine, const struct product *p,
+                                     dnnl_primitive_desc_t *pd)
 {
     dnnl_inner_product_desc_t desc;
     dnnl_primitive_attr_t attr = NULL;
-    dnnl_status_t status =
-        dnnl_inner_product_forward_desc_init(&desc, dnnl_forward_inference, &p->a, &p->b, NULL, &p->c);
+    dnnl_status_t status = dnnl_inner_product_forward_desc_init(&desc, dnnl_forward_inference,
+                                                                &p->a, &p->b, NULL, &p->c);
     if (status == dnnl_success && p->accumulate) {
         dnnl_post_ops_t ops = NULL;
         dnnl_primitive_attr_create(&attr);
@@ -223,8 +228,8 @@ lt_status host_layout_choose(struct host_layout *layout_out, bool bf16, int64_t 
     return LT_OK;
 }
 
-void host_pack(const struct simd *simd, const struct host_layout *layout, int64_t n, int64_t k, const void *rows,
-               int64_t stride, int64_t count, void *to)
+void host_pack(const struct simd *simd, const struct host_layout *layout, int64_t n, int64_t k,
+               const void *rows, int64_t stride, int64_t count, void *to)
 {
     const int64_t unit = layout->unit;
     if (layout->block == 0) {
@@ -240,20 +245,23 @@ void host_pack(const struct simd *simd, const struct host_layout *layout, int64_
         const int64_t column = (n + i) % layout->block, room = layout->block - column;
         const int64_t few = room < HOST_PACK_ROWS - i ? room : HOST_PACK_ROWS - i;
         /* Both kinds of unit are 32 bits: a float, or two bf16. */
-        simd->transpose((const uint32_t *)rows + i * stride / unit, stride / unit, few, count / unit,
-                        (uint32_t *)to + ((n + i) / layout->block * layout->block_stride + k * layout->block) / unit +
-                            column,
-                        layout->block);
+        simd->transpose(
+            (const uint32_t *)rows + i * stride / unit, stride / unit, few, count / unit,
+            (uint32_t *)to +
+                ((n + i) / layout->block * layout->block_stride + k * layout->block) / unit +
+                column,
+            layout->block);
         i += few;
     }
 }
 
-lt_status host_product(struct lt_exec *exec, int thread, const struct host_layout *layout, int64_t m, const void *a,
-                       const void *b, float *c, bool accumulate, struct lt_error *error)
+lt_status host_product(struct lt_exec *exec, int thread, const struct host_layout *layout,
+                       int64_t m, const void *a, const void *b, float *c, bool accumulate,
+                       struct lt_error *error)
 {
     struct product product = {.b = layout->desc, .accumulate = accumulate};
-    const struct host_key key = {{HOST_PRODUCT | (layout->bf16 ? 16 : 0) | (accumulate ? 32 : 0), m, layout->n,
-                                  layout->k, layout->block}};
+    const struct host_key key = {{HOST_PRODUCT | (layout->bf16 ? 16 : 0) | (accumulate ? 32 : 0), m,
+                                  layout->n, layout->k, layout->block}};
     struct host_place place;
     describe(&product, layout->bf16, m, layout->n, layout->k);
     LT_TRY(host_primitive(exec, thread, &key, make_product, &product, &place, error));

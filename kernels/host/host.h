@@ -24,14 +24,20 @@ struct host_failure {
 void host_failure_note(struct host_failure *failure, const struct lt_error *error);
 lt_status host_failure_give(const struct host_failure *failure, struct lt_error *error);
 
-lt_status host_convert(struct lt_exec *exec, const struct lt_convert_args *args, struct lt_error *error);
-lt_status host_linear(struct lt_exec *exec, const struct lt_linear_args *args, struct lt_error *error);
+lt_status host_convert(struct lt_exec *exec, const struct lt_convert_args *args,
+                       struct lt_error *error);
+lt_status host_linear(struct lt_exec *exec, const struct lt_linear_args *args,
+                      struct lt_error *error);
 lt_status host_layer_norm(struct lt_exec *exec, const struct lt_layer_norm_args *args,
                           struct lt_error *error);
-lt_status host_rms_norm(struct lt_exec *exec, const struct lt_rms_norm_args *args, struct lt_error *error);
-lt_status host_gated_add(struct lt_exec *exec, const struct lt_gated_add_args *args, struct lt_error *error);
-lt_status host_activate(struct lt_exec *exec, const struct lt_activate_args *args, struct lt_error *error);
-lt_status host_attention(struct lt_exec *exec, const struct lt_attention_args *args, struct lt_error *error);
+lt_status host_rms_norm(struct lt_exec *exec, const struct lt_rms_norm_args *args,
+                        struct lt_error *error);
+lt_status host_gated_add(struct lt_exec *exec, const struct lt_gated_add_args *args,
+                         struct lt_error *error);
+lt_status host_activate(struct lt_exec *exec, const struct lt_activate_args *args,
+                        struct lt_error *error);
+lt_status host_attention(struct lt_exec *exec, const struct lt_attention_args *args,
+                         struct lt_error *error);
 lt_status host_conv(struct lt_exec *exec, const struct lt_conv_args *args, struct lt_error *error);
 lt_status host_channel_norm(struct lt_exec *exec, const struct lt_channel_norm_args *args,
                             struct lt_error *error);

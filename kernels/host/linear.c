@@ -1,9 +1,11 @@
-/* out = activation(in · weightᵀ + bias). Rows are taken in chunks, converted once to the product's type; each part
- * dequantises one tile of weight rows straight into oneDNN's layout and multiplies it with the chunk, block of rows by
- * block of rows, so that a block's results are still in cache when bias and activation are applied.
+/* out = activation(in · weightᵀ + bias). Rows are taken in chunks, converted once to the product's
+ * type; each part dequantises one tile of weight rows straight into oneDNN's layout and multiplies
+ * it with the chunk, block of rows by block of rows, so that a block's results are still in cache
+ * when bias and activation are applied.
  *
- *   bytes: weights once per chunk of 24 MiB, in and out once; 2·L·N·K flops; bound by the product from about
- *   100 rows on, by dequantisation below. Up to four rows are plain dot products: packing would not pay. */
+ *   bytes: weights once per chunk of 24 MiB, in and out once; 2·L·N·K flops; bound by the product
+ * from about 100 rows on, by dequantisation below. Up to four rows are plain dot products: packing
+ * would not pay. */
 #include "kernels/host/gemm.h"
 #include "kernels/quant.h"
 
@@ -44,7 +46,8 @@ static void convert_part(void *context, int64_t index, int thread)
 {
     (void)thread;
     struct linear *l = context;
-    const int64_t first = index * CONVERT_ROWS, k = l->args->weight.dim[1], rows = up_to(l->rows, HOST_PACK_ROWS);
+    const int64_t first = index * CONVERT_ROWS, k = l->args->weight.dim[1],
+                  rows = up_to(l->rows, HOST_PACK_ROWS);
     const int64_t last = first + CONVERT_ROWS < rows ? first + CONVERT_ROWS : rows;
     for (int64_t i = first; i < last; i++) {
         const float *in = (const float *)l->args->in.data + (l->row + i) * l->args->in.stride[0];
@@ -78,7 +81,9 @@ static void pack_rows(const struct linear *l, int64_t n, int64_t n_in_tile, char
     _Alignas(64) float piece[HOST_PACK_ROWS * PIECE];
     _Alignas(64) uint16_t half[HOST_PACK_ROWS * PIECE];
     for (int64_t first = 0; first < l->layout.k_padded; first += PIECE) {
-        const int64_t left = k - first, padded = l->layout.k_padded - first < PIECE ? l->layout.k_padded - first : PIECE;
+        const int64_t left = k - first, padded = l->layout.k_padded - first < PIECE
+                                                     ? l->layout.k_padded - first
+                                                     : PIECE;
         const int64_t count = left < PIECE ? left : PIECE;
         for (int64_t i = 0; i < HOST_PACK_ROWS; i++) {
             float *row = piece + i * PIECE;
@@ -89,11 +94,13 @@ static void pack_rows(const struct linear *l, int64_t n, int64_t n_in_tile, char
             if (l->bf16)
                 l->simd->to_bf16(row, half + i * PIECE, padded);
         }
-        host_pack(l->simd, &l->layout, n_in_tile, first, l->bf16 ? (const void *)half : piece, PIECE, padded, tile);
+        host_pack(l->simd, &l->layout, n_in_tile, first, l->bf16 ? (const void *)half : piece,
+                  PIECE, padded, tile);
     }
 }
 
-static void store_block(const struct linear *l, int64_t n, int64_t count, int64_t first, int64_t rows, const float *c)
+static void store_block(const struct linear *l, int64_t n, int64_t count, int64_t first,
+                        int64_t rows, const float *c)
 {
     for (int64_t i = 0; i < rows; i++, c += l->tile) {
         float *out = (float *)l->args->out.data + (l->row + first + i) * l->args->out.stride[0] + n;
@@ -112,8 +119,8 @@ static void multiply_part(void *context, int64_t index, int thread)
     struct lt_error error;
     const int64_t n = index * l->tile, k = l->args->weight.dim[1], width = l->args->weight.dim[0];
     const int64_t count = n + l->tile < width ? l->tile : width - n;
-    char *tile = lt_exec_scratch(l->exec, thread,
-                                 l->layout.bytes + (size_t)(HOST_BLOCK_ROWS * l->tile) * sizeof(float));
+    char *tile = lt_exec_scratch(
+        l->exec, thread, l->layout.bytes + (size_t)(HOST_BLOCK_ROWS * l->tile) * sizeof(float));
     lt_status status = tile ? LT_OK : lt_fail(&error, LT_NO_MEMORY, "op linear: no scratch memory");
     if (status == LT_OK)
         for (int64_t i = 0; i < l->tile; i += HOST_PACK_ROWS)
@@ -146,29 +153,38 @@ static void dot_part(void *context, int64_t index, int thread)
         weight_piece(l, i, 0, k, weight);
         for (int64_t r = 0; r < l->rows; r++) {
             float *out = (float *)l->args->out.data + r * l->args->out.stride[0] + i;
-            *out = l->simd->dot((const float *)(const void *)l->a + r * k, weight, k) + (l->bias ? l->bias[i] : 0);
+            *out = l->simd->dot((const float *)(const void *)l->a + r * k, weight, k) +
+                   (l->bias ? l->bias[i] : 0);
             if (l->args->activation != LT_ACTIVATION_NONE)
                 l->simd->activate(l->args->activation, out, 1);
         }
     }
 }
 
-lt_status host_linear(struct lt_exec *exec, const struct lt_linear_args *args, struct lt_error *error)
+lt_status host_linear(struct lt_exec *exec, const struct lt_linear_args *args,
+                      struct lt_error *error)
 {
     const bool rounded = lt_exec_precision(exec) == LT_PRECISION_BF16 && !args->exact;
     const int64_t rows = args->in.dim[0], k = args->weight.dim[1], n = args->weight.dim[0];
     const bool few = rows <= DOT_ROWS, bf16 = rounded && host_has_bf16() && !few;
-    struct linear l = {.exec = exec, .args = args, .simd = simd_best(), .bf16 = bf16, .round = rounded && !bf16,
-                       .value = bf16 ? 2 : 4, .tile = n >= 4096 ? 128 : 64};
+    struct linear l = {.exec = exec,
+                       .args = args,
+                       .simd = simd_best(),
+                       .bf16 = bf16,
+                       .round = rounded && !bf16,
+                       .value = bf16 ? 2 : 4,
+                       .tile = n >= 4096 ? 128 : 64};
     uint64_t row_bytes = 0;
     lt_type_bytes(args->weight.type, (uint64_t)k, &row_bytes);
     l.row_bytes = (int64_t)row_bytes;
     if (!few)
         LT_TRY(host_layout_choose(&l.layout, bf16, l.tile, k, error));
     const int64_t fit = CHUNK_BYTES / (k * (int64_t)l.value) / HOST_BLOCK_ROWS * HOST_BLOCK_ROWS;
-    const int64_t most = fit > HOST_BLOCK_ROWS ? fit : HOST_BLOCK_ROWS, chunk = rows < most ? rows : most;
+    const int64_t most = fit > HOST_BLOCK_ROWS ? fit : HOST_BLOCK_ROWS,
+                  chunk = rows < most ? rows : most;
     const size_t bias_bytes = ((size_t)n * 4 + 63) / 64 * 64;
-    char *shared = lt_exec_scratch(exec, -1, bias_bytes + (size_t)(up_to(chunk, HOST_PACK_ROWS) * k) * l.value);
+    char *shared = lt_exec_scratch(
+        exec, -1, bias_bytes + (size_t)(up_to(chunk, HOST_PACK_ROWS) * k) * l.value);
     if (!shared)
         return lt_fail(error, LT_NO_MEMORY, "op linear: no scratch memory");
     if (args->bias.data) {
@@ -178,7 +194,8 @@ lt_status host_linear(struct lt_exec *exec, const struct lt_linear_args *args, s
     l.a = shared + bias_bytes;
     for (l.row = 0; l.row < rows; l.row += chunk) {
         l.rows = rows - l.row < chunk ? rows - l.row : chunk;
-        lt_exec_parallel(exec, (up_to(l.rows, HOST_PACK_ROWS) + CONVERT_ROWS - 1) / CONVERT_ROWS, convert_part, &l);
+        lt_exec_parallel(exec, (up_to(l.rows, HOST_PACK_ROWS) + CONVERT_ROWS - 1) / CONVERT_ROWS,
+                         convert_part, &l);
         lt_exec_parallel(exec, (n + l.tile - 1) / l.tile, few ? dot_part : multiply_part, &l);
         LT_TRY(host_failure_give(&l.failure, error));
     }

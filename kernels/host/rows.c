@@ -1,5 +1,5 @@
-/* Ops that work row by row: norms, modulation, rotation, residuals, activations, conversions. All are bound by
- * memory: each byte is read and written once. */
+/* Ops that work row by row: norms, modulation, rotation, residuals, activations, conversions. All
+ * are bound by memory: each byte is read and written once. */
 #include "common/safetensors.h"
 #include "kernels/host/host.h"
 #include "kernels/host/simd.h"
@@ -44,10 +44,11 @@ struct rows {
 };
 
 /* Up to two small weights as f32, in the caller's scratch. */
-static lt_status take_weights(struct lt_exec *exec, const struct lt_view *weight, const struct lt_view *bias,
-                              struct rows *rows, struct lt_error *error)
+static lt_status take_weights(struct lt_exec *exec, const struct lt_view *weight,
+                              const struct lt_view *bias, struct rows *rows, struct lt_error *error)
 {
-    const int64_t w = weight->data ? lt_view_count(weight) : 0, b = bias->data ? lt_view_count(bias) : 0;
+    const int64_t w = weight->data ? lt_view_count(weight) : 0,
+                  b = bias->data ? lt_view_count(bias) : 0;
     float *scratch = lt_exec_scratch(exec, -1, (size_t)(w + b + 16) * sizeof *scratch);
     if (!scratch)
         return lt_fail(error, LT_NO_MEMORY, "no scratch memory for a norm");
@@ -77,9 +78,11 @@ static float *row(const struct lt_view *view, int64_t i)
     return (float *)view->data + i * view->stride[0];
 }
 
-static const float *group_row(const struct lt_view *view, int64_t l, int64_t group_rows, int64_t width)
+static const float *group_row(const struct lt_view *view, int64_t l, int64_t group_rows,
+                              int64_t width)
 {
-    return view->data ? (const float *)view->data + (group_rows > 0 ? l / group_rows : 0) * width : NULL;
+    return view->data ? (const float *)view->data + (group_rows > 0 ? l / group_rows : 0) * width
+                      : NULL;
 }
 
 static void layer_norm_part(void *context, int64_t index, int thread)
@@ -92,8 +95,8 @@ static void layer_norm_part(void *context, int64_t index, int thread)
         const float *in = row(&a->in, l);
         const float mean = r->simd->sum(in, width) / (float)width;
         const float variance = r->simd->sum_squares(in, mean, width) / (float)width;
-        r->simd->normalize(row(&a->out, l), in, mean, 1.0f / sqrtf(variance + a->epsilon), r->weight, r->bias,
-                           group_row(&a->scale, l, a->group_rows, width),
+        r->simd->normalize(row(&a->out, l), in, mean, 1.0f / sqrtf(variance + a->epsilon),
+                           r->weight, r->bias, group_row(&a->scale, l, a->group_rows, width),
                            group_row(&a->shift, l, a->group_rows, width), width);
     }
 }
@@ -118,8 +121,8 @@ static void rms_norm_part(void *context, int64_t index, int thread)
         float *out = row(&a->out, l);
         for (int64_t g = 0; g < width; g += group) {
             const float mean = r->simd->sum_squares(in + g, 0, group) / (float)group;
-            r->simd->normalize(out + g, in + g, 0, 1.0f / sqrtf(mean + a->epsilon), r->weight, NULL, NULL,
-                               NULL, group);
+            r->simd->normalize(out + g, in + g, 0, 1.0f / sqrtf(mean + a->epsilon), r->weight, NULL,
+                               NULL, NULL, group);
         }
         if (!a->time.data)
             continue;
@@ -136,7 +139,8 @@ static void rms_norm_part(void *context, int64_t index, int thread)
     }
 }
 
-lt_status host_rms_norm(struct lt_exec *exec, const struct lt_rms_norm_args *args, struct lt_error *error)
+lt_status host_rms_norm(struct lt_exec *exec, const struct lt_rms_norm_args *args,
+                        struct lt_error *error)
 {
     struct rows rows = {.args = args, .simd = simd_best()};
     LT_TRY(take_weights(exec, &args->weight, &(struct lt_view){0}, &rows, error));
@@ -155,7 +159,8 @@ static void gated_add_part(void *context, int64_t index, int thread)
                            group_row(&a->gate, l, a->group_rows, width), width);
 }
 
-lt_status host_gated_add(struct lt_exec *exec, const struct lt_gated_add_args *args, struct lt_error *error)
+lt_status host_gated_add(struct lt_exec *exec, const struct lt_gated_add_args *args,
+                         struct lt_error *error)
 {
     (void)error;
     struct rows rows = {.args = args, .simd = simd_best()};
@@ -164,8 +169,8 @@ lt_status host_gated_add(struct lt_exec *exec, const struct lt_gated_add_args *a
 }
 
 /* Values of an f32 or bf16 view as f32: in place for f32, in `buffer` for bf16. */
-static float *widen(const struct simd *simd, const struct lt_view *view, int64_t first, int64_t count,
-                    float *buffer)
+static float *widen(const struct simd *simd, const struct lt_view *view, int64_t first,
+                    int64_t count, float *buffer)
 {
     if (view->type == LT_TYPE_F32)
         return (float *)view->data + first;
@@ -181,7 +186,8 @@ static void activate_part(void *context, int64_t index, int thread)
     const struct rows *r = context;
     const struct lt_activate_args *a = r->args;
     const int64_t count = lt_view_count(&a->in), end = (index + 1) * VALUES_PER_PART;
-    for (int64_t i = index * VALUES_PER_PART; i < (end < count ? end : count); i += CHANNELS_PER_PIECE) {
+    for (int64_t i = index * VALUES_PER_PART; i < (end < count ? end : count);
+         i += CHANNELS_PER_PIECE) {
         float buffer[CHANNELS_PER_PIECE];
         const int64_t left = (end < count ? end : count) - i;
         const int64_t piece = left < CHANNELS_PER_PIECE ? left : CHANNELS_PER_PIECE;
@@ -196,12 +202,13 @@ static void activate_part(void *context, int64_t index, int thread)
     }
 }
 
-lt_status host_activate(struct lt_exec *exec, const struct lt_activate_args *args, struct lt_error *error)
+lt_status host_activate(struct lt_exec *exec, const struct lt_activate_args *args,
+                        struct lt_error *error)
 {
     (void)error;
     struct rows rows = {.args = args, .simd = simd_best()};
-    lt_exec_parallel(exec, (lt_view_count(&args->in) + VALUES_PER_PART - 1) / VALUES_PER_PART, activate_part,
-                     &rows);
+    lt_exec_parallel(exec, (lt_view_count(&args->in) + VALUES_PER_PART - 1) / VALUES_PER_PART,
+                     activate_part, &rows);
     return LT_OK;
 }
 
@@ -213,8 +220,10 @@ static void channel_norm_part(void *context, int64_t index, int thread)
     const struct rows *r = context;
     const struct lt_channel_norm_args *a = r->args;
     const int64_t channels = lt_view_count(&a->gamma), pixels = lt_view_count(&a->in) / channels;
-    const int64_t last = (index + 1) * PIXELS_PER_PART < pixels ? (index + 1) * PIXELS_PER_PART : pixels;
-    float buffer[4096], *values = channels <= 4096 ? buffer : malloc((size_t)channels * sizeof *values);
+    const int64_t last =
+        (index + 1) * PIXELS_PER_PART < pixels ? (index + 1) * PIXELS_PER_PART : pixels;
+    float buffer[4096],
+        *values = channels <= 4096 ? buffer : malloc((size_t)channels * sizeof *values);
     lt_assert(values); /* no Wan VAE has a quarter as many channels */
     for (int64_t p = index * PIXELS_PER_PART; p < last; p++) {
         const float *in = widen(r->simd, &a->in, p * channels, channels, values);
@@ -236,7 +245,8 @@ lt_status host_channel_norm(struct lt_exec *exec, const struct lt_channel_norm_a
     struct rows rows = {.args = args, .simd = simd_best()};
     LT_TRY(take_weights(exec, &args->gamma, &(struct lt_view){0}, &rows, error));
     const int64_t pixels = lt_view_count(&args->in) / lt_view_count(&args->gamma);
-    lt_exec_parallel(exec, (pixels + PIXELS_PER_PART - 1) / PIXELS_PER_PART, channel_norm_part, &rows);
+    lt_exec_parallel(exec, (pixels + PIXELS_PER_PART - 1) / PIXELS_PER_PART, channel_norm_part,
+                     &rows);
     return LT_OK;
 }
 
@@ -262,11 +272,12 @@ static void convert_part(void *context, int64_t index, int thread)
     }
 }
 
-lt_status host_convert(struct lt_exec *exec, const struct lt_convert_args *args, struct lt_error *error)
+lt_status host_convert(struct lt_exec *exec, const struct lt_convert_args *args,
+                       struct lt_error *error)
 {
     (void)error;
     struct rows rows = {.args = args, .simd = simd_best()};
-    lt_exec_parallel(exec, (lt_view_count(&args->in) + VALUES_PER_PART - 1) / VALUES_PER_PART, convert_part,
-                     &rows);
+    lt_exec_parallel(exec, (lt_view_count(&args->in) + VALUES_PER_PART - 1) / VALUES_PER_PART,
+                     convert_part, &rows);
     return LT_OK;
 }

@@ -1,5 +1,5 @@
-/* Row functions compiled once for each instruction set. Sums use sixteen lanes in a fixed order, so every set gives
- * the same bits. */
+/* Row functions compiled once for each instruction set. Sums use sixteen lanes in a fixed order, so
+ * every set gives the same bits. */
 #pragma once
 
 #include "kernels/kernels.h"
@@ -14,19 +14,22 @@ struct simd {
     void (*activate)(enum lt_activation activation, float *x, int64_t count);
     float (*sum)(const float *x, int64_t count);
     float (*sum_squares)(const float *x, float mean, int64_t count); /* Σ (x - mean)² */
-    /* out = ((x - mean) · scale · weight + bias) · (1 + modulation) + shift; the four may be NULL */
+    /* out = ((x - mean) · scale · weight + bias) · (1 + modulation) + shift; the four may be NULL
+     */
     void (*normalize)(float *out, const float *x, float mean, float scale, const float *weight,
-                      const float *bias, const float *modulation, const float *shift, int64_t count);
+                      const float *bias, const float *modulation, const float *shift,
+                      int64_t count);
     void (*rotate)(float *x, const float *angle, int64_t pairs);
-    void (*gated_add)(float *out, const float *residual, const float *in, const float *gate, int64_t count);
+    void (*gated_add)(float *out, const float *residual, const float *in, const float *gate,
+                      int64_t count);
     /* x = exp(x·scale - top); gives the sum of what was written */
     float (*exp_row)(float *x, float scale, float top, int64_t count);
     float (*max_row)(const float *x, int64_t count);
     void (*scale_row)(float *x, float by, int64_t count);
     float (*dot)(const float *a, const float *b, int64_t count);
     /* to[j·width + i] = from[i·stride + j] for i < rows, j < count */
-    void (*transpose)(const uint32_t *from, int64_t stride, int64_t rows, int64_t count, uint32_t *to,
-                      int64_t width);
+    void (*transpose)(const uint32_t *from, int64_t stride, int64_t rows, int64_t count,
+                      uint32_t *to, int64_t width);
     /* to[2i] = a[i], to[2i + 1] = b[i] */
     void (*zip)(const uint16_t *a, const uint16_t *b, uint16_t *to, int64_t count);
 };

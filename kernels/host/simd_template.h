@@ -1,5 +1,6 @@
-/* Included by simd_plain.c, simd_avx2.c and simd_avx512.c, which differ only in compiler flags. Loops are written for
- * the vectoriser: no calls, sixteen independent lanes where a sum is needed. */
+/* Included by simd_plain.c, simd_avx2.c and simd_avx512.c, which differ only in compiler flags.
+ * Loops are written for the vectoriser: no calls, sixteen independent lanes where a sum is needed.
+ */
 #include "kernels/host/simd.h"
 #include "kernels/quant_blocks.h"
 
@@ -69,7 +70,8 @@ static void activate(enum lt_activation activation, float *x, int64_t count)
         break;
     case LT_ACTIVATION_GELU_TANH: /* 0.5 (1 + tanh u) = sigmoid(2u) */
         for (int64_t i = 0; i < count; i++)
-            x[i] = x[i] * fast_sigmoid(1.5957691216057308f * (x[i] + 0.044715f * x[i] * x[i] * x[i]));
+            x[i] =
+                x[i] * fast_sigmoid(1.5957691216057308f * (x[i] + 0.044715f * x[i] * x[i] * x[i]));
         break;
     case LT_ACTIVATION_GELU_ERF:
         for (int64_t i = 0; i < count; i++)
@@ -79,7 +81,8 @@ static void activate(enum lt_activation activation, float *x, int64_t count)
         for (int64_t i = 0; i < count; i++)
             x[i] = x[i] > 0 ? x[i] : 0;
         break;
-    case LT_ACTIVATION_NONE: break;
+    case LT_ACTIVATION_NONE:
+        break;
     }
 }
 
@@ -146,7 +149,8 @@ static void rotate(float *x, const float *angle, int64_t pairs)
     }
 }
 
-static void gated_add(float *out, const float *residual, const float *in, const float *gate, int64_t count)
+static void gated_add(float *out, const float *residual, const float *in, const float *gate,
+                      int64_t count)
 {
     if (gate)
         for (int64_t i = 0; i < count; i++)
@@ -218,7 +222,7 @@ static inline void transpose_16(const uint32_t *from, int64_t stride, uint32_t *
         memcpy(&a[i], from + i * stride, sizeof a[i]);
 #define SWAP(in, out, step, low, high)                                                             \
     for (int i = 0; i < 16; i++)                                                                   \
-        out[i] = i & step ? __builtin_shufflevector(in[i - step], in[i], high)                      \
+        out[i] = i & step ? __builtin_shufflevector(in[i - step], in[i], high)                     \
                           : __builtin_shufflevector(in[i], in[i + step], low);
 #define LIST(...) __VA_ARGS__
     SWAP(a, b, 8, LIST(0, 1, 2, 3, 4, 5, 6, 7, 16, 17, 18, 19, 20, 21, 22, 23),
@@ -236,7 +240,8 @@ static inline void transpose_16(const uint32_t *from, int64_t stride, uint32_t *
 }
 #endif
 
-static void transpose(const uint32_t *from, int64_t stride, int64_t rows, int64_t count, uint32_t *to, int64_t width)
+static void transpose(const uint32_t *from, int64_t stride, int64_t rows, int64_t count,
+                      uint32_t *to, int64_t width)
 {
     int64_t j = 0;
 #if defined(__AVX512F__)
@@ -257,5 +262,7 @@ static void zip(const uint16_t *a, const uint16_t *b, uint16_t *to, int64_t coun
 }
 
 #define SIMD_TABLE(name_)                                                                          \
-    {name_, dequantize_row, to_bf16, from_bf16, activate, sum, sum_squares, normalize, rotate,     \
-     gated_add, exp_row, max_row, scale_row, dot, transpose, zip}
+    {                                                                                              \
+        name_, dequantize_row, to_bf16, from_bf16, activate, sum, sum_squares, normalize, rotate,  \
+            gated_add, exp_row, max_row, scale_row, dot, transpose, zip                            \
+    }

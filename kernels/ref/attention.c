@@ -1,11 +1,13 @@
 #include "kernels/ref/ref.h"
 
-lt_status ref_attention(struct lt_exec *exec, const struct lt_attention_args *args, struct lt_error *error)
+lt_status ref_attention(struct lt_exec *exec, const struct lt_attention_args *args,
+                        struct lt_error *error)
 {
     const int64_t keys = args->k.dim[0], width = args->q.dim[2];
     double *p = malloc((size_t)keys * sizeof *p);
     if (!p)
-        return lt_fail(error, LT_NO_MEMORY, "op attention: no memory for %lld logits", (long long)keys);
+        return lt_fail(error, LT_NO_MEMORY, "op attention: no memory for %lld logits",
+                       (long long)keys);
     for (int64_t l = 0; l < args->q.dim[0]; l++)
         for (int64_t h = 0; h < args->q.dim[1]; h++) {
             const float *q = ref_row(&args->q, l) + h * args->q.stride[1];
@@ -24,7 +26,8 @@ lt_status ref_attention(struct lt_exec *exec, const struct lt_attention_args *ar
             for (int64_t i = 0; i < width; i++) {
                 double value = 0;
                 for (int64_t s = 0; s < keys; s++)
-                    value += p[s] * ref_round(exec, (ref_row(&args->v, s) + h * args->v.stride[1])[i]);
+                    value +=
+                        p[s] * ref_round(exec, (ref_row(&args->v, s) + h * args->v.stride[1])[i]);
                 out[i] = (float)(value / sum);
             }
         }

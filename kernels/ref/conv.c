@@ -15,14 +15,14 @@ static const struct lt_view *frame_of(const struct lt_conv_args *args, int64_t t
     return &args->in;
 }
 
-static double at(const struct lt_conv_args *args, const struct lt_view *from, int64_t frame, int64_t y,
-                 int64_t x, int64_t channel)
+static double at(const struct lt_conv_args *args, const struct lt_view *from, int64_t frame,
+                 int64_t y, int64_t x, int64_t channel)
 {
     const int up = args->upsample ? 2 : 1;
     if (y < 0 || x < 0 || y >= from->dim[1] * up || x >= from->dim[2] * up)
         return 0;
-    return ref_get(from, frame * from->stride[0] + y / up * from->stride[1] + x / up * from->stride[2] +
-                             channel);
+    return ref_get(from, frame * from->stride[0] + y / up * from->stride[1] +
+                             x / up * from->stride[2] + channel);
 }
 
 static double one(const struct lt_conv_args *args, struct lt_exec *exec, const float *weight,
@@ -38,10 +38,11 @@ static double one(const struct lt_conv_args *args, struct lt_exec *exec, const f
         for (int64_t b = 0; from && b < ky; b++)
             for (int64_t c = 0; c < kx; c++)
                 for (int64_t i = 0; i < ci; i++)
-                    sum += ref_round(exec, (float)at(args, from, frame,
-                                                     y * args->stride_space + b - args->pad_top,
-                                                     x * args->stride_space + c - args->pad_left, i)) *
-                           (double)weight[((i * kt + a) * ky + b) * kx + c];
+                    sum +=
+                        ref_round(exec, (float)at(args, from, frame,
+                                                  y * args->stride_space + b - args->pad_top,
+                                                  x * args->stride_space + c - args->pad_left, i)) *
+                        (double)weight[((i * kt + a) * ky + b) * kx + c];
     }
     return sum;
 }
@@ -68,8 +69,10 @@ lt_status ref_conv(struct lt_exec *exec, const struct lt_conv_args *args, struct
                     double value = one(args, exec, weight + o * per_output, zeros, t, y, x);
                     value += bias ? bias[o] : 0;
                     if (add->data)
-                        value += ref_get(add, t * add->stride[0] + y * add->stride[1] + x * add->stride[2] + o);
-                    ref_put(out, t * out->stride[0] + y * out->stride[1] + x * out->stride[2] + o, value);
+                        value += ref_get(add, t * add->stride[0] + y * add->stride[1] +
+                                                  x * add->stride[2] + o);
+                    ref_put(out, t * out->stride[0] + y * out->stride[1] + x * out->stride[2] + o,
+                            value);
                 }
     free(weight);
     free(bias);

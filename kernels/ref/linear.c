@@ -3,22 +3,28 @@
 double ref_activation(enum lt_activation activation, double x)
 {
     switch (activation) {
-    case LT_ACTIVATION_SILU: return x / (1 + exp(-x));
+    case LT_ACTIVATION_SILU:
+        return x / (1 + exp(-x));
     case LT_ACTIVATION_GELU_TANH:
         return 0.5 * x * (1 + tanh(0.7978845608028654 * (x + 0.044715 * x * x * x)));
-    case LT_ACTIVATION_GELU_ERF: return 0.5 * x * (1 + erf(x * 0.7071067811865476));
-    case LT_ACTIVATION_RELU: return x > 0 ? x : 0;
-    default: return x;
+    case LT_ACTIVATION_GELU_ERF:
+        return 0.5 * x * (1 + erf(x * 0.7071067811865476));
+    case LT_ACTIVATION_RELU:
+        return x > 0 ? x : 0;
+    default:
+        return x;
     }
 }
 
-lt_status ref_convert(struct lt_exec *exec, const struct lt_convert_args *args, struct lt_error *error)
+lt_status ref_convert(struct lt_exec *exec, const struct lt_convert_args *args,
+                      struct lt_error *error)
 {
     (void)exec;
     const int64_t count = lt_view_count(&args->in);
     float *values = malloc((size_t)(count ? count : 1) * sizeof *values);
     if (!values)
-        return lt_fail(error, LT_NO_MEMORY, "op convert: no memory for %lld values", (long long)count);
+        return lt_fail(error, LT_NO_MEMORY, "op convert: no memory for %lld values",
+                       (long long)count);
     lt_dequantize_row(args->in.type, args->in.data, values, count);
     for (int64_t i = 0; i < count; i++)
         if (args->out.type == LT_TYPE_F16)
@@ -29,7 +35,8 @@ lt_status ref_convert(struct lt_exec *exec, const struct lt_convert_args *args, 
     return LT_OK;
 }
 
-lt_status ref_linear(struct lt_exec *exec, const struct lt_linear_args *args, struct lt_error *error)
+lt_status ref_linear(struct lt_exec *exec, const struct lt_linear_args *args,
+                     struct lt_error *error)
 {
     const int64_t rows = args->in.dim[0], k = args->weight.dim[1], n = args->weight.dim[0];
     float *weight = malloc((size_t)k * sizeof *weight), *bias = ref_weights(&args->bias);
@@ -56,7 +63,8 @@ lt_status ref_linear(struct lt_exec *exec, const struct lt_linear_args *args, st
     return LT_OK;
 }
 
-lt_status ref_activate(struct lt_exec *exec, const struct lt_activate_args *args, struct lt_error *error)
+lt_status ref_activate(struct lt_exec *exec, const struct lt_activate_args *args,
+                       struct lt_error *error)
 {
     (void)exec;
     (void)error;

@@ -48,7 +48,8 @@ static float *rotate(float *x, const struct lt_view *axis, int64_t position)
     return x;
 }
 
-lt_status ref_rms_norm(struct lt_exec *exec, const struct lt_rms_norm_args *args, struct lt_error *error)
+lt_status ref_rms_norm(struct lt_exec *exec, const struct lt_rms_norm_args *args,
+                       struct lt_error *error)
 {
     (void)exec;
     const int64_t width = args->in.dim[1], group = lt_view_count(&args->weight);
@@ -68,16 +69,19 @@ lt_status ref_rms_norm(struct lt_exec *exec, const struct lt_rms_norm_args *args
         }
         if (!args->time.data)
             continue;
-        const int64_t column = l % args->column.dim[0], row = l / args->column.dim[0] % args->row.dim[0];
+        const int64_t column = l % args->column.dim[0],
+                      row = l / args->column.dim[0] % args->row.dim[0];
         const int64_t time = l / (args->column.dim[0] * args->row.dim[0]);
         for (float *head = out; head < out + width;)
-            head = rotate(rotate(rotate(head, &args->time, time), &args->row, row), &args->column, column);
+            head = rotate(rotate(rotate(head, &args->time, time), &args->row, row), &args->column,
+                          column);
     }
     free(weight);
     return LT_OK;
 }
 
-lt_status ref_gated_add(struct lt_exec *exec, const struct lt_gated_add_args *args, struct lt_error *error)
+lt_status ref_gated_add(struct lt_exec *exec, const struct lt_gated_add_args *args,
+                        struct lt_error *error)
 {
     (void)exec;
     (void)error;
@@ -105,10 +109,12 @@ lt_status ref_channel_norm(struct lt_exec *exec, const struct lt_channel_norm_ar
         double sum = 0;
         for (int64_t i = 0; i < channels; i++)
             sum += (double)ref_get(&args->in, first + i) * ref_get(&args->in, first + i);
-        const double norm = sqrt(sum) > 1e-12 ? sqrt(sum) : 1e-12, scale = sqrt((double)channels) / norm;
+        const double norm = sqrt(sum) > 1e-12 ? sqrt(sum) : 1e-12,
+                     scale = sqrt((double)channels) / norm;
         for (int64_t i = 0; i < channels; i++)
-            ref_put(&args->out, first + i,
-                    ref_activation(args->activation, ref_get(&args->in, first + i) * scale * gamma[i]));
+            ref_put(
+                &args->out, first + i,
+                ref_activation(args->activation, ref_get(&args->in, first + i) * scale * gamma[i]));
     }
     free(gamma);
     return LT_OK;

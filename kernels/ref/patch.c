@@ -1,6 +1,7 @@
 #include "kernels/ref/ref.h"
 
-lt_status ref_patchify(struct lt_exec *exec, const struct lt_patchify_args *args, struct lt_error *error)
+lt_status ref_patchify(struct lt_exec *exec, const struct lt_patchify_args *args,
+                       struct lt_error *error)
 {
     (void)exec;
     (void)error;

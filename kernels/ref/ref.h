@@ -42,18 +42,26 @@ double ref_activation(enum lt_activation activation, double x);
 /* What the fast path rounds, the reference rounds too, so that bounds stay tight. */
 static inline float ref_round(const struct lt_exec *exec, float value)
 {
-    return lt_exec_precision(exec) == LT_PRECISION_BF16 ? lt_bf16_to_f32(lt_f32_to_bf16(value)) : value;
+    return lt_exec_precision(exec) == LT_PRECISION_BF16 ? lt_bf16_to_f32(lt_f32_to_bf16(value))
+                                                        : value;
 }
 
-lt_status ref_convert(struct lt_exec *exec, const struct lt_convert_args *args, struct lt_error *error);
-lt_status ref_linear(struct lt_exec *exec, const struct lt_linear_args *args, struct lt_error *error);
+lt_status ref_convert(struct lt_exec *exec, const struct lt_convert_args *args,
+                      struct lt_error *error);
+lt_status ref_linear(struct lt_exec *exec, const struct lt_linear_args *args,
+                     struct lt_error *error);
 lt_status ref_layer_norm(struct lt_exec *exec, const struct lt_layer_norm_args *args,
                          struct lt_error *error);
-lt_status ref_rms_norm(struct lt_exec *exec, const struct lt_rms_norm_args *args, struct lt_error *error);
-lt_status ref_gated_add(struct lt_exec *exec, const struct lt_gated_add_args *args, struct lt_error *error);
-lt_status ref_activate(struct lt_exec *exec, const struct lt_activate_args *args, struct lt_error *error);
-lt_status ref_attention(struct lt_exec *exec, const struct lt_attention_args *args, struct lt_error *error);
-lt_status ref_patchify(struct lt_exec *exec, const struct lt_patchify_args *args, struct lt_error *error);
+lt_status ref_rms_norm(struct lt_exec *exec, const struct lt_rms_norm_args *args,
+                       struct lt_error *error);
+lt_status ref_gated_add(struct lt_exec *exec, const struct lt_gated_add_args *args,
+                        struct lt_error *error);
+lt_status ref_activate(struct lt_exec *exec, const struct lt_activate_args *args,
+                       struct lt_error *error);
+lt_status ref_attention(struct lt_exec *exec, const struct lt_attention_args *args,
+                        struct lt_error *error);
+lt_status ref_patchify(struct lt_exec *exec, const struct lt_patchify_args *args,
+                       struct lt_error *error);
 lt_status ref_unpatchify(struct lt_exec *exec, const struct lt_unpatchify_args *args,
                          struct lt_error *error);
 lt_status ref_conv(struct lt_exec *exec, const struct lt_conv_args *args, struct lt_error *error);

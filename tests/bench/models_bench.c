@@ -1,5 +1,5 @@
-/* One model on this machine: load time beside a plain read of the file, seconds and GFLOP/s of a forward beside the roof
- * measured in the same run, and the memory it took.
+/* One model on this machine: load time beside a plain read of the file, seconds and GFLOP/s of a
+ * forward beside the roof measured in the same run, and the memory it took.
  *
  *   models-bench dit FILE.gguf [--tokens 512] [--threads 2] [--repeat 3]
  *   models-bench vae-decode FILE.safetensors [--size 256 --latents 2] …
@@ -30,11 +30,19 @@ static const struct lt_option options[] = {
     LT_OPTION(struct settings, size, INT, "PIXELS", "256", .help = "of a VAE: width and height"),
     LT_OPTION(struct settings, latents, INT, "N", "2", .help = "of a VAE: latent frames"),
     LT_OPTION(struct settings, threads, INT, "N", "2", .max = 1024, .help = "of the ops"),
-    LT_OPTION(struct settings, repeat, INT, "N", "3", .min = 1, .max = 1000, .help = "runs; the fastest counts"),
-    LT_OPTION(struct settings, precision, TEXT, "P", "bf16", .choices = "f32|bf16", .help = "of GEMM inputs"),
+    LT_OPTION(struct settings, repeat, INT, "N", "3", .min = 1, .max = 1000,
+              .help = "runs; the fastest counts"),
+    LT_OPTION(struct settings, precision, TEXT, "P", "bf16", .choices = "f32|bf16",
+              .help = "of GEMM inputs"),
 };
-static const struct lt_command command = {
-    "models-bench", "dit|vae-decode FILE [options]", "Times one model.", NULL, options, LT_COUNT(options), 2, 2};
+static const struct lt_command command = {"models-bench",
+                                          "dit|vae-decode FILE [options]",
+                                          "Times one model.",
+                                          NULL,
+                                          options,
+                                          LT_COUNT(options),
+                                          2,
+                                          2};
 
 struct bench {
     const struct settings *settings;
@@ -85,14 +93,16 @@ static void load(struct bench *b, store_filter *wanted, void *context)
 {
     struct lt_error error;
     struct store_stats stats;
-    b->read_seconds = read_plainly(b->path, &b->file_bytes); /* and once more to have it cached for both */
+    b->read_seconds =
+        read_plainly(b->path, &b->file_bytes); /* and once more to have it cached for both */
     b->read_seconds = read_plainly(b->path, &b->file_bytes);
     must(tensor_file_open(b->path, &b->file, &error), &error);
     must(store_load(b->file, wanted, context, &b->store, &error), &error);
     store_stats(b->store, &stats);
-    printf("load      %.2f s, plain read %.2f s (%.2f of it); %.0f MiB of weights, staging %.2f MiB\n",
-           stats.load_seconds, b->read_seconds, stats.load_seconds / b->read_seconds,
-           (double)stats.weight_bytes / 1048576, (double)stats.staging_peak_bytes / 1048576);
+    printf(
+        "load      %.2f s, plain read %.2f s (%.2f of it); %.0f MiB of weights, staging %.2f MiB\n",
+        stats.load_seconds, b->read_seconds, stats.load_seconds / b->read_seconds,
+        (double)stats.weight_bytes / 1048576, (double)stats.staging_peak_bytes / 1048576);
 }
 
 static float *normal(int64_t count, uint64_t seed)
@@ -107,18 +117,22 @@ static float *normal(int64_t count, uint64_t seed)
 static void print(struct bench *b, const char *what, double flops, double seconds, double roof)
 {
     roof = fmax(roof, roof_gflops(b->roof));
-    printf("%-9s %.2f s, %.2f TFLOP, %.0f GFLOP/s, %.1f %% of the roof of %.0f; peak RSS %.0f MiB, %.2f of the file\n", what,
-           seconds, flops * 1e-12, flops / seconds * 1e-9, 100 * flops / seconds * 1e-9 / roof, roof,
-           peak_bytes() / 1048576, peak_bytes() / (double)b->file_bytes);
+    printf("%-9s %.2f s, %.2f TFLOP, %.0f GFLOP/s, %.1f %% of the roof of %.0f; peak RSS %.0f MiB, "
+           "%.2f of the file\n",
+           what, seconds, flops * 1e-12, flops / seconds * 1e-9,
+           100 * flops / seconds * 1e-9 / roof, roof, peak_bytes() / 1048576,
+           peak_bytes() / (double)b->file_bytes);
 }
 
-/* Products of a forward (dit.md 2): per block q, k, v, o and the feed-forward, q and o of cross attention, and both
- * attentions; keys and values of the text are kept from the first forward on. */
+/* Products of a forward (dit.md 2): per block q, k, v, o and the feed-forward, q and o of cross
+ * attention, and both attentions; keys and values of the text are kept from the first forward on.
+ */
 static double dit_flops(const struct dit_config *c, double tokens, double text)
 {
     const double d = (double)c->dim, block = 2 * tokens * d * (6 * d + 2 * (double)c->ffn_dim) +
                                              4 * tokens * tokens * d + 4 * tokens * text * d;
-    return (double)c->layer_count * block + 2 * tokens * d * 4 * (double)(c->in_channels + c->out_channels);
+    return (double)c->layer_count * block +
+           2 * tokens * d * 4 * (double)(c->in_channels + c->out_channels);
 }
 
 static void bench_dit(struct bench *b)
@@ -128,15 +142,18 @@ static void bench_dit(struct bench *b)
     struct dit *dit;
     struct dit_context *context;
     const bool small = b->settings->tokens == 512;
-    const int64_t f = small ? 2 : 1, h = small ? 32 : 60, w = small ? 32 : 104, tokens = f * h * w / 4, text = 512;
+    const int64_t f = small ? 2 : 1, h = small ? 32 : 60, w = small ? 32 : 104,
+                  tokens = f * h * w / 4, text = 512;
     load(b, NULL, NULL);
     must(dit_config_detect(b->file, &config, &error), &error);
     must(dit_create(&config, b->store, &b->kernels, b->exec, &dit, &error), &error);
     float *x = normal(config.in_channels * f * h * w, 1), *rows = normal(text * config.text_dim, 2);
     float *out = normal(config.out_channels * f * h * w, 3);
-    const struct lt_view features = lt_view_2d(rows, LT_TYPE_F32, text, config.text_dim), none = {0};
+    const struct lt_view features = lt_view_2d(rows, LT_TYPE_F32, text, config.text_dim),
+                         none = {0};
     must(dit_context_create(dit, &features, &none, 1ull << 30, &context, &error), &error);
-    const struct dit_inputs inputs = {.x = lt_view_4d(x, LT_TYPE_F32, config.in_channels, f, h, w), .timestep = 900,
+    const struct dit_inputs inputs = {.x = lt_view_4d(x, LT_TYPE_F32, config.in_channels, f, h, w),
+                                      .timestep = 900,
                                       .context = context};
     struct lt_view v = lt_view_4d(out, LT_TYPE_F32, config.out_channels, f, h, w);
     const double roof = roof_gflops(b->roof);
@@ -181,9 +198,11 @@ static void bench_vae(struct bench *b)
         must(vae_decode(vae, &latents, count_frame, &frames, NULL, &error), &error);
         best = fmin(best, (double)(lt_clock_now_us() - begin) * 1e-6);
     }
-    printf("decode    %lld frames of %lldx%lld: %.2f s, %.3f s a frame; activations and history %.0f MiB, RSS grew %.0f MiB; "
-           "roof %.0f GFLOP/s\n", (long long)frames, (long long)side * 8, (long long)side * 8, best,
-           best / (double)frames, (double)vae_peak_bytes(vae) / 1048576, (peak_bytes() - before) / 1048576,
+    printf("decode    %lld frames of %lldx%lld: %.2f s, %.3f s a frame; activations and history "
+           "%.0f MiB, RSS grew %.0f MiB; "
+           "roof %.0f GFLOP/s\n",
+           (long long)frames, (long long)side * 8, (long long)side * 8, best, best / (double)frames,
+           (double)vae_peak_bytes(vae) / 1048576, (peak_bytes() - before) / 1048576,
            roof_gflops(b->roof));
     vae_destroy(&vae);
     free(x);
@@ -195,14 +214,18 @@ int main(int argc, char **argv)
     struct lt_operands operands;
     struct lt_error error;
     bool help;
-    must(lt_options_parse(&command, argc, argv, &settings, sizeof settings, &operands, &help, &error), &error);
+    must(lt_options_parse(&command, argc, argv, &settings, sizeof settings, &operands, &help,
+                          &error),
+         &error);
     if (help)
         return 0;
     const bool bf16 = strcmp(settings.precision, "bf16") == 0;
     struct bench b = {.settings = &settings, .path = operands.item[1]};
     must(lt_kernels_select(&b.kernels, lt_caps_detect(), "best", &error), &error);
-    must(lt_exec_create(&(struct lt_exec_params){(int)settings.threads, bf16 ? LT_PRECISION_BF16 : LT_PRECISION_F32},
-                        &b.exec, &error), &error);
+    must(lt_exec_create(&(struct lt_exec_params){(int)settings.threads,
+                                                 bf16 ? LT_PRECISION_BF16 : LT_PRECISION_F32},
+                        &b.exec, &error),
+         &error);
     b.roof = roof_create(b.exec, bf16);
     strcmp(operands.item[0], "dit") == 0 ? bench_dit(&b) : bench_vae(&b);
     roof_destroy(&b.roof);

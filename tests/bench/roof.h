@@ -1,5 +1,5 @@
-/* The roof of this machine: square products by plain oneDNN on every thread at once, weights in the layout it likes
- * best. Figures are given beside it, for machines differ and may be shared. */
+/* The roof of this machine: square products by plain oneDNN on every thread at once, weights in the
+ * layout it likes best. Figures are given beside it, for machines differ and may be shared. */
 #pragma once
 
 #include "kernels/exec.h"

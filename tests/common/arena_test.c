@@ -1,5 +1,5 @@
-/* If arenas broke, tasks would overwrite each other's buffers or leak with every step: wrong pictures, or a
- * worker that dies after hours. */
+/* If arenas broke, tasks would overwrite each other's buffers or leak with every step: wrong
+ * pictures, or a worker that dies after hours. */
 #include "tests/test.h"
 
 #include "common/arena.h"

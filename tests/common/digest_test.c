@@ -1,5 +1,5 @@
-/* If a digest were wrong, two workers would take different bytes for the same blob, and a damaged frame for a
- * whole one. */
+/* If a digest were wrong, two workers would take different bytes for the same blob, and a damaged
+ * frame for a whole one. */
 #include "tests/test.h"
 
 #include "common/digest.h"
@@ -62,10 +62,10 @@ static void bad_hex_is_refused(void **state)
     struct lt_digest digest;
     assert_false(lt_digest_parse("", &digest));
     assert_false(lt_digest_parse("e3b0", &digest));
-    assert_false(
-        lt_digest_parse("g3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855", &digest));
-    assert_false(
-        lt_digest_parse("e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b8550", &digest));
+    assert_false(lt_digest_parse("g3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855",
+                                 &digest));
+    assert_false(lt_digest_parse(
+        "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b8550", &digest));
 }
 
 int main(void)

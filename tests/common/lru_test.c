@@ -1,5 +1,5 @@
-/* If a cache grew without bound, freed what is in use, or computed twice, a worker would die after hours or waste its
- * device. The guarantees G8.1 to G8.5 of pipeline.md, by counts. */
+/* If a cache grew without bound, freed what is in use, or computed twice, a worker would die after
+ * hours or waste its device. The guarantees G8.1 to G8.5 of pipeline.md, by counts. */
 #include "tests/test.h"
 
 #include "common/lru.h"
@@ -12,7 +12,8 @@
 static struct lt_error error;
 static atomic_int made, freed;
 
-static lt_status make(void *context, const void *key, void **value_out, uint64_t *bytes_out, struct lt_error *e)
+static lt_status make(void *context, const void *key, void **value_out, uint64_t *bytes_out,
+                      struct lt_error *e)
 {
     (void)e;
     int *value = malloc(sizeof *value);
@@ -128,7 +129,8 @@ static void a_million_inserts_stay_bounded(void **state)
     assert_int_equal(freed, 1000000);
 }
 
-static lt_status fail_first(void *context, const void *key, void **value_out, uint64_t *bytes_out, struct lt_error *e)
+static lt_status fail_first(void *context, const void *key, void **value_out, uint64_t *bytes_out,
+                            struct lt_error *e)
 {
     static atomic_int calls;
     uint64_t bytes = 1;
@@ -151,7 +153,8 @@ static void a_failure_is_not_kept(void **state)
     assert_int_equal(freed, 1);
 }
 
-static lt_status make_slowly(void *context, const void *key, void **value_out, uint64_t *bytes_out, struct lt_error *e)
+static lt_status make_slowly(void *context, const void *key, void **value_out, uint64_t *bytes_out,
+                             struct lt_error *e)
 {
     usleep(20000); /* the others come meanwhile */
     return make(context, key, value_out, bytes_out, e);

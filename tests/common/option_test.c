@@ -15,15 +15,17 @@ struct settings {
 };
 
 static const struct lt_option options[] = {
-    LT_OPTION(struct settings, workers, INT, "N", "2", .min = 1, .max = 256, .help = "worker processes"),
+    LT_OPTION(struct settings, workers, INT, "N", "2", .min = 1, .max = 256,
+              .help = "worker processes"),
     LT_OPTION(struct settings, shift, REAL, "S", "5", .help = "shift"),
     LT_OPTION(struct settings, block_cache, SIZE, "SIZE", "1GiB", .help = "cache"),
-    LT_OPTION(struct settings, device, TEXT, "NAME", "host", .choices = "host|cuda:0", .help = "where"),
+    LT_OPTION(struct settings, device, TEXT, "NAME", "host", .choices = "host|cuda:0",
+              .help = "where"),
     LT_OPTION(struct settings, models, LIST, "DIR", NULL, .help = "folders"),
     LT_OPTION(struct settings, json, FLAG, NULL, NULL, .help = "for scripts"),
 };
-static const struct lt_command command = {"longtake test", "JOB [options]", "Tests.", NULL,
-                                          options,         LT_COUNT(options), 1, 2};
+static const struct lt_command command = {"longtake test", "JOB [options]",   "Tests.", NULL,
+                                          options,         LT_COUNT(options), 1,        2};
 
 static struct settings got;
 static struct lt_operands operands;
@@ -34,7 +36,8 @@ static lt_status parse(int argc, char **argv)
     bool help;
     return lt_options_parse(&command, argc, argv, &got, sizeof got, &operands, &help, &error);
 }
-#define PARSE(...) parse((int)LT_COUNT(((char *[]){"test", __VA_ARGS__})), (char *[]){"test", __VA_ARGS__})
+#define PARSE(...)                                                                                 \
+    parse((int)LT_COUNT(((char *[]){"test", __VA_ARGS__})), (char *[]){"test", __VA_ARGS__})
 
 static void all_kinds_are_read(void **state)
 {

@@ -1,4 +1,5 @@
-/* If a queue between threads lost or doubled an item, a finished take would never be written, or a task would run twice. */
+/* If a queue between threads lost or doubled an item, a finished take would never be written, or a
+ * task would run twice. */
 #include "tests/test.h"
 
 #include "common/queue.h"

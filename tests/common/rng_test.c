@@ -1,5 +1,5 @@
-/* If these numbers moved, every job would render another video than yesterday, and two coordinators would
- * disagree about the same job. */
+/* If these numbers moved, every job would render another video than yesterday, and two coordinators
+ * would disagree about the same job. */
 #include "tests/test.h"
 
 #include "common/rng.h"
@@ -10,10 +10,10 @@
 static void torch_words_and_normals_of_seed_42(void **state)
 {
     (void)state;
-    static const float want[16] = {1.9269153f,  1.4872841f,  .9007172f,   -2.1055210f,
-                                   .6784185f,   -1.2345449f, -.0430675f,  -1.6046669f,
-                                   -.7521353f,  1.6487231f,  -.3924786f,  -1.4036071f,
-                                   -.7278813f,  -.5594302f,  -.7688389f,  .7624454f};
+    static const float want[16] = {1.9269153f, 1.4872841f,  .9007172f,  -2.1055210f,
+                                   .6784185f,  -1.2345449f, -.0430675f, -1.6046669f,
+                                   -.7521353f, 1.6487231f,  -.3924786f, -1.4036071f,
+                                   -.7278813f, -.5594302f,  -.7688389f, .7624454f};
     struct lt_torch_rng rng;
     lt_torch_seed(&rng, 42);
     assert_int_equal(lt_torch_u32(&rng), 1608637542);
@@ -112,7 +112,8 @@ static void philox_elements_do_not_depend_on_the_cut(void **state)
         sum += whole[i];
         square += (double)whole[i] * whole[i];
     }
-    assert_true(fabs(sum / 1000) < 0.1 && fabs(square / 1000 - 1) < 0.15); /* three sigma of 1,000 draws */
+    assert_true(fabs(sum / 1000) < 0.1 &&
+                fabs(square / 1000 - 1) < 0.15); /* three sigma of 1,000 draws */
 }
 
 static void fixed_functions_are_close_to_libm(void **state)

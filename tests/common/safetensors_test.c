@@ -1,5 +1,5 @@
-/* If this reader trusted a file, a hostile one would crash a worker; if the writer left parts, a resumed job would
- * take half a latent for a whole one. */
+/* If this reader trusted a file, a hostile one would crash a worker; if the writer left parts, a
+ * resumed job would take half a latent for a whole one. */
 #include "tests/test.h"
 
 #include "common/file.h"
@@ -92,21 +92,32 @@ static void hostile_headers_are_refused(void **state)
     } cases[] = {
         {"", "header is not", LT_BAD_INPUT},
         {"[]", "header is not", LT_BAD_INPUT},
-        {"{\"a\":{\"dtype\":\"F32\",\"shape\":[4],\"data_offsets\":[0,16]}", "header is not", LT_BAD_INPUT},
-        {"{\"a\":{\"dtype\":\"F32\",\"shape\":[4],\"data_offsets\":[0,17]}}", "data_offsets", LT_BAD_INPUT},
-        {"{\"a\":{\"dtype\":\"F32\",\"shape\":[3],\"data_offsets\":[0,16]}}", "need 12 bytes", LT_BAD_INPUT},
-        {"{\"a\":{\"dtype\":\"F32\",\"shape\":[-4],\"data_offsets\":[0,16]}}", "shape", LT_BAD_INPUT},
-        {"{\"a\":{\"dtype\":\"F32\",\"shape\":[4294967296,4294967296],\"data_offsets\":[0,16]}}", "need", LT_BAD_INPUT},
-        {"{\"a\":{\"dtype\":\"F8_E4M3\",\"shape\":[16],\"data_offsets\":[0,16]}}", "F8_E4M3", LT_UNSUPPORTED},
-        {"{\"a\":{\"dtype\":\"F32\",\"shape\":[1,1,1,1,1,4],\"data_offsets\":[0,16]}}", "dimensions", LT_UNSUPPORTED},
+        {"{\"a\":{\"dtype\":\"F32\",\"shape\":[4],\"data_offsets\":[0,16]}", "header is not",
+         LT_BAD_INPUT},
+        {"{\"a\":{\"dtype\":\"F32\",\"shape\":[4],\"data_offsets\":[0,17]}}", "data_offsets",
+         LT_BAD_INPUT},
+        {"{\"a\":{\"dtype\":\"F32\",\"shape\":[3],\"data_offsets\":[0,16]}}", "need 12 bytes",
+         LT_BAD_INPUT},
+        {"{\"a\":{\"dtype\":\"F32\",\"shape\":[-4],\"data_offsets\":[0,16]}}", "shape",
+         LT_BAD_INPUT},
+        {"{\"a\":{\"dtype\":\"F32\",\"shape\":[4294967296,4294967296],\"data_offsets\":[0,16]}}",
+         "need", LT_BAD_INPUT},
+        {"{\"a\":{\"dtype\":\"F8_E4M3\",\"shape\":[16],\"data_offsets\":[0,16]}}", "F8_E4M3",
+         LT_UNSUPPORTED},
+        {"{\"a\":{\"dtype\":\"F32\",\"shape\":[1,1,1,1,1,4],\"data_offsets\":[0,16]}}",
+         "dimensions", LT_UNSUPPORTED},
         {"{\"a\":{\"dtype\":\"F32\",\"shape\":[4]}}", "data_offsets is missing", LT_BAD_INPUT},
         {"{\"a\":{\"dtype\":\"U8\",\"shape\":[9],\"data_offsets\":[0,9]},"
-         "\"b\":{\"dtype\":\"U8\",\"shape\":[9],\"data_offsets\":[7,16]}}", "overlap", LT_BAD_INPUT},
+         "\"b\":{\"dtype\":\"U8\",\"shape\":[9],\"data_offsets\":[7,16]}}",
+         "overlap", LT_BAD_INPUT},
         {"{\"a\":{\"dtype\":\"U8\",\"shape\":[8],\"data_offsets\":[0,8]},"
-         "\"a\":{\"dtype\":\"U8\",\"shape\":[8],\"data_offsets\":[8,16]}}", "twice", LT_BAD_INPUT},
-        {"{\"a\":{\"dtype\":\"F32\",\"shape\":[4],\"data_offsets\":[0,99999999999999999999]}}", "data_offsets", LT_BAD_INPUT},
+         "\"a\":{\"dtype\":\"U8\",\"shape\":[8],\"data_offsets\":[8,16]}}",
+         "twice", LT_BAD_INPUT},
+        {"{\"a\":{\"dtype\":\"F32\",\"shape\":[4],\"data_offsets\":[0,99999999999999999999]}}",
+         "data_offsets", LT_BAD_INPUT},
         {"{\"__metadata__\":{\"a\":1}}", "__metadata__", LT_BAD_INPUT},
-        {"{\"a\\u0000b\":{\"dtype\":\"F32\",\"shape\":[4],\"data_offsets\":[0,16]}}", "header is not", LT_BAD_INPUT},
+        {"{\"a\\u0000b\":{\"dtype\":\"F32\",\"shape\":[4],\"data_offsets\":[0,16]}}",
+         "header is not", LT_BAD_INPUT},
     };
     struct lt_error error;
     const uint8_t data[16] = {0};
@@ -141,7 +152,8 @@ static void every_truncation_is_refused(void **state)
     free(whole);
 }
 
-/* Every half converts to f32 and back unchanged; every f32 rounds to the nearest half, ties to even. */
+/* Every half converts to f32 and back unchanged; every f32 rounds to the nearest half, ties to
+ * even. */
 static void sixteen_bit_floats_round_trip(void **state)
 {
     (void)state;
@@ -152,13 +164,14 @@ static void sixteen_bit_floats_round_trip(void **state)
         if (!isnan(brain))
             assert_int_equal(lt_f32_to_bf16(brain), bits);
     }
-    assert_int_equal(lt_f32_to_f16(1.00048828125f), 0x3C00);        /* tie to even: down */
-    assert_int_equal(lt_f32_to_f16(1.00146484375f), 0x3C02);        /* tie to even: up */
-    assert_int_equal(lt_f32_to_f16(65520.0f), 0x7C00);              /* overflow */
-    assert_int_equal(lt_f32_to_f16(0x1p-25f), 0);                   /* tie to zero */
+    assert_int_equal(lt_f32_to_f16(1.00048828125f), 0x3C00); /* tie to even: down */
+    assert_int_equal(lt_f32_to_f16(1.00146484375f), 0x3C02); /* tie to even: up */
+    assert_int_equal(lt_f32_to_f16(65520.0f), 0x7C00);       /* overflow */
+    assert_int_equal(lt_f32_to_f16(0x1p-25f), 0);            /* tie to zero */
     assert_int_equal(lt_f32_to_f16(0x1.8p-25f), 1);
     assert_int_equal(lt_f32_to_bf16(1.00390625f), 0x3F80);
-    assert_true(isnan(lt_f16_to_f32(lt_f32_to_f16(NAN))) && isnan(lt_bf16_to_f32(lt_f32_to_bf16(NAN))));
+    assert_true(isnan(lt_f16_to_f32(lt_f32_to_f16(NAN))) &&
+                isnan(lt_bf16_to_f32(lt_f32_to_bf16(NAN))));
 }
 
 int main(void)

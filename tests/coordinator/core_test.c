@@ -1,5 +1,6 @@
-/* The coordinator's core where the simulated farm (tests/sim) does not go: refusals, and what people are told. If this
- * fails, a worker or a job that cannot be served is taken in, or a job stands still and nobody learns why. */
+/* The coordinator's core where the simulated farm (tests/sim) does not go: refusals, and what
+ * people are told. If this fails, a worker or a job that cannot be served is taken in, or a job
+ * stands still and nobody learns why. */
 #include "coordinator/core_private.h"
 
 #include "tests/test.h"
@@ -25,9 +26,10 @@ struct bench {
     size_t sent;
 };
 
-/* -- the bench ----------------------------------------------------------------------------------------------- */
+/* -- the bench --------------------------------------------------------------------------------- */
 
-static lt_status open_files(void *context, uint32_t job, bool fresh, struct objects **store_out, struct lt_error *error)
+static lt_status open_files(void *context, uint32_t job, bool fresh, struct objects **store_out,
+                            struct lt_error *error)
 {
     struct bench *b = context;
     assert_int_equal(job, 1);
@@ -116,8 +118,10 @@ static lt_status submit(struct bench *b, const char *format, struct lt_error *er
     bool existed;
     lt_digest_format(&digest, hex);
     snprintf(json, sizeof json, format, hex);
-    const struct core_submit request = {.json = json, .json_bytes = strlen(json),
-                                        .digest = lt_sha256(json, strlen(json)), .text = text,
+    const struct core_submit request = {.json = json,
+                                        .json_bytes = strlen(json),
+                                        .digest = lt_sha256(json, strlen(json)),
+                                        .text = text,
                                         .text_bytes = sizeof text};
     return core_add_job(b->core, &request, b->now_us, &id, &existed, error);
 }
@@ -132,11 +136,18 @@ static void say(struct bench *b, uint8_t worker, const struct lt_message *messag
 /* A worker with the transformer, or with some other file. */
 static void join(struct bench *b, uint8_t worker, const char *model, const char *kernel_class)
 {
-    struct lt_model_file file = {.name = model, .fingerprint = lt_sha256(model, strlen(model)), .bytes = 1};
+    struct lt_model_file file = {
+        .name = model, .fingerprint = lt_sha256(model, strlen(model)), .bytes = 1};
     struct lt_message hello = {.kind = LT_MESSAGE_HELLO};
-    hello.hello = (struct lt_hello){.name = "w", .version_min = LT_WIRE_MAJOR, .version_max = LT_WIRE_MAJOR,
-                                    .build = "b", .device = "d", .kernel_class = kernel_class, .slot_count = 1,
-                                    .model = &file, .model_count = 1};
+    hello.hello = (struct lt_hello){.name = "w",
+                                    .version_min = LT_WIRE_MAJOR,
+                                    .version_max = LT_WIRE_MAJOR,
+                                    .build = "b",
+                                    .device = "d",
+                                    .kernel_class = kernel_class,
+                                    .slot_count = 1,
+                                    .model = &file,
+                                    .model_count = 1};
     say(b, worker, &hello);
 }
 
@@ -144,7 +155,8 @@ static void fail_task(struct bench *b, uint8_t worker, lt_status status)
 {
     assert_int_equal(b->last.kind, LT_MESSAGE_ASSIGN);
     const struct lt_message message = {
-        .kind = LT_MESSAGE_FAIL, .fail = {b->last.assign.task, b->last.assign.epoch, (uint32_t)status, "so it is"}};
+        .kind = LT_MESSAGE_FAIL,
+        .fail = {b->last.assign.task, b->last.assign.epoch, (uint32_t)status, "so it is"}};
     say(b, worker, &message);
 }
 
@@ -155,7 +167,8 @@ static void give_result(struct bench *b, uint8_t worker)
     void *zeros = calloc(1, bytes);
     struct lt_message message = {.kind = LT_MESSAGE_OFFER};
     assert_non_null(zeros);
-    message.offer = (struct lt_offer){1, b->last.assign.task, b->last.assign.epoch, lt_sha256(zeros, bytes), bytes};
+    message.offer = (struct lt_offer){1, b->last.assign.task, b->last.assign.epoch,
+                                      lt_sha256(zeros, bytes), bytes};
     say(b, worker, &message);
     assert_int_equal(b->last.want.verdict, LT_VERDICT_WANT);
     const struct lt_packet packet = {
@@ -184,7 +197,7 @@ static void assert_reason(struct bench *b, const char *part)
         fail_msg("'%s' is not in: %s", part, status.reason);
 }
 
-/* -- who is let in ------------------------------------------------------------------------------------------- */
+/* -- who is let in ----------------------------------------------------------------------------- */
 
 static void test_worker_of_another_version_is_rejected(void **state)
 {
@@ -192,8 +205,12 @@ static void test_worker_of_another_version_is_rejected(void **state)
     struct bench b;
     begin(&b);
     struct lt_message hello = {.kind = LT_MESSAGE_HELLO};
-    hello.hello = (struct lt_hello){.name = "w", .version_min = LT_WIRE_MAJOR + 1, .version_max = LT_WIRE_MAJOR + 2,
-                                    .build = "b", .device = "d", .kernel_class = "k"};
+    hello.hello = (struct lt_hello){.name = "w",
+                                    .version_min = LT_WIRE_MAJOR + 1,
+                                    .version_max = LT_WIRE_MAJOR + 2,
+                                    .build = "b",
+                                    .device = "d",
+                                    .kernel_class = "k"};
     say(&b, 1, &hello);
     assert_int_equal(b.last.kind, LT_MESSAGE_REJECT);
     assert_int_equal(b.last.reject.status, LT_UNSUPPORTED);
@@ -235,7 +252,7 @@ static void test_refused_job_leaves_nothing(void **state)
     end(&b);
 }
 
-/* -- what people are told ------------------------------------------------------------------------------------- */
+/* -- what people are told ---------------------------------------------------------------------- */
 
 static void test_waiting_job_says_for_what(void **state)
 {
@@ -310,7 +327,8 @@ static void test_failed_task_goes_elsewhere(void **state)
     const uint64_t first = b.last.assign.task;
     join(&b, 2, "t.gguf", "k");
     assert_int_not_equal(b.last.assign.task, first); /* the second is busy now */
-    const struct lt_message message = {.kind = LT_MESSAGE_FAIL, .fail = {first, 1, LT_DEVICE, "so it is"}};
+    const struct lt_message message = {.kind = LT_MESSAGE_FAIL,
+                                       .fail = {first, 1, LT_DEVICE, "so it is"}};
     say(&b, 1, &message);
     b.sent = 0;
     b.now_us += SECOND; /* the first is idle, and not held back any more */
@@ -338,17 +356,19 @@ static void test_job_whose_files_are_gone_says_why(void **state)
     start(&b);
     join(&b, 1, "t.gguf", "k");
     b.now_us += 2 * SECOND;
-    const struct lt_message beat = {.kind = LT_MESSAGE_BEAT}; /* it lost its lease: it is told again */
+    const struct lt_message beat = {.kind =
+                                        LT_MESSAGE_BEAT}; /* it lost its lease: it is told again */
     say(&b, 1, &beat);
     assert_int_equal(status_of(&b).state, JOB_STATE_FAILED);
     assert_reason(&b, "latents");
     assert_fails(core_cancel(b.core, 1, &error), LT_CONFLICT, "job 1 is failed already");
-    assert_fails(core_published(b.core, 1, LT_OK, "", &error), LT_CONFLICT, "job 1 is failed already");
+    assert_fails(core_published(b.core, 1, LT_OK, "", &error), LT_CONFLICT,
+                 "job 1 is failed already");
     assert_fails(core_cancel(b.core, 2, &error), LT_NOT_FOUND, "there is no job 2");
     end(&b);
 }
 
-/* -- results --------------------------------------------------------------------------------------------------- */
+/* -- results ----------------------------------------------------------------------------------- */
 
 static void test_result_of_wrong_size_is_charged(void **state)
 {
@@ -359,7 +379,9 @@ static void test_result_of_wrong_size_is_charged(void **state)
     assert_ok(submit(&b, job_text, &error));
     join(&b, 1, "t.gguf", "k");
     struct lt_message offer = {.kind = LT_MESSAGE_OFFER};
-    offer.offer = (struct lt_offer){.stream = 1, .task = b.last.assign.task, .epoch = b.last.assign.epoch,
+    offer.offer = (struct lt_offer){.stream = 1,
+                                    .task = b.last.assign.task,
+                                    .epoch = b.last.assign.epoch,
                                     .bytes = b.last.assign.spec.result_bytes - 4};
     say(&b, 1, &offer);
     assert_int_equal(b.last.kind, LT_MESSAGE_WANT);

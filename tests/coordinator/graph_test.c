@@ -182,7 +182,8 @@ static void frames_advance_when_their_windows_are_committed(void **state)
     lt_arena_fini(&fixture.arena);
 }
 
-/* A coordinator that comes back replays its journal: the order of commits alone gives the state back. */
+/* A coordinator that comes back replays its journal: the order of commits alone gives the state
+ * back. */
 static void a_replay_gives_the_same_state(void **state)
 {
     (void)state;

@@ -1,5 +1,5 @@
-/* If the take lost or gained a frame, sound and picture would drift apart; if half a file stood under the final name,
- * somebody would send it to a client. */
+/* If the take lost or gained a frame, sound and picture would drift apart; if half a file stood
+ * under the final name, somebody would send it to a client. */
 #include "tests/test.h"
 
 #include "common/digest.h"
@@ -124,12 +124,16 @@ static void mistakes_are_explained(void **state)
     struct mux *mux;
     snprintf(path, sizeof path, "%s/there.mp4", dir);
     write_take(path, 1, 16);
-    assert_fails(mux_open(&(struct mux_params){path, WIDTH, HEIGHT, 16, 20, false}, &mux, &error), LT_CONFLICT,
-                 "--overwrite");
-    assert_fails(mux_open(&(struct mux_params){"x.avi", WIDTH, HEIGHT, 16, 20, false}, &mux, &error), LT_USAGE, ".mp4");
-    assert_fails(mux_open(&(struct mux_params){"x.mp4", 63, HEIGHT, 16, 20, false}, &mux, &error), LT_BAD_INPUT, "63x48");
-    assert_fails(mux_open(&(struct mux_params){"/nowhere/x.mp4", WIDTH, HEIGHT, 16, 20, false}, &mux, &error), LT_IO,
-                 "/nowhere/x.mp4");
+    assert_fails(mux_open(&(struct mux_params){path, WIDTH, HEIGHT, 16, 20, false}, &mux, &error),
+                 LT_CONFLICT, "--overwrite");
+    assert_fails(
+        mux_open(&(struct mux_params){"x.avi", WIDTH, HEIGHT, 16, 20, false}, &mux, &error),
+        LT_USAGE, ".mp4");
+    assert_fails(mux_open(&(struct mux_params){"x.mp4", 63, HEIGHT, 16, 20, false}, &mux, &error),
+                 LT_BAD_INPUT, "63x48");
+    assert_fails(mux_open(&(struct mux_params){"/nowhere/x.mp4", WIDTH, HEIGHT, 16, 20, false},
+                          &mux, &error),
+                 LT_IO, "/nowhere/x.mp4");
 }
 
 int main(void)

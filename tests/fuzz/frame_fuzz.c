@@ -1,5 +1,6 @@
-/* Any bytes as the parts of a packet, at both ends. Input: [flags][header 16][body]. Bit 0 of flags: which side sent it;
- * bit 1: with a payload; bit 2: the CRC is mended first, so that bodies behind it are reached. */
+/* Any bytes as the parts of a packet, at both ends. Input: [flags][header 16][body]. Bit 0 of
+ * flags: which side sent it; bit 1: with a payload; bit 2: the CRC is mended first, so that bodies
+ * behind it are reached. */
 #include "common/digest.h"
 #include "proto/frame.h"
 
@@ -26,12 +27,13 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     lt_arena_init(&arena, 16 << 20);
     const bool from_worker = flags & 1;
     const size_t payload_bytes = flags & 2 ? 64 : 0;
-    const lt_status status = lt_frame_unpack(header, header_bytes, body, body_bytes, payload_bytes, from_worker, &arena,
-                                             &message, &error);
+    const lt_status status = lt_frame_unpack(header, header_bytes, body, body_bytes, payload_bytes,
+                                             from_worker, &arena, &message, &error);
     if (status != LT_OK) {
         lt_assert(error.text[0] != 0);
     } else {
-        lt_assert(from_worker ? lt_message_from_worker(message.kind) : lt_message_from_coordinator(message.kind));
+        lt_assert(from_worker ? lt_message_from_worker(message.kind)
+                              : lt_message_from_coordinator(message.kind));
         lt_assert(payload_bytes == 0 || message.kind == LT_MESSAGE_CHUNK);
     }
     lt_arena_fini(&arena);

@@ -1,9 +1,10 @@
-/* Runs a fuzz target without a fuzzer: every file of a corpus folder, then seeded mutations of them.
+/* Runs a fuzz target without a fuzzer: every file of a corpus folder, then seeded mutations of
+ * them.
  *
  *   replay-gguf FOLDER [MUTATIONS [SEED]]     replay-gguf FILE
  *
- * The input at hand is kept in NAME.input beside the program, and removed at the end: whatever stops the process,
- * the bytes that did it are there to be replayed and added to the corpus. */
+ * The input at hand is kept in NAME.input beside the program, and removed at the end: whatever
+ * stops the process, the bytes that did it are there to be replayed and added to the corpus. */
 #include "common/file.h"
 #include "common/rng.h"
 
@@ -47,7 +48,8 @@ static void run(struct replay *r, const uint8_t *data, size_t bytes)
         perror(r->kept_path);
         exit(1);
     }
-    uint8_t *exact = malloc(bytes ? bytes : 1); /* its own allocation: a read past the end is seen by ASan */
+    uint8_t *exact =
+        malloc(bytes ? bytes : 1); /* its own allocation: a read past the end is seen by ASan */
     lt_assert(exact);
     memcpy(exact, data, bytes);
     LLVMFuzzerTestOneInput(exact, bytes);
@@ -56,8 +58,9 @@ static void run(struct replay *r, const uint8_t *data, size_t bytes)
 
 static void overwrite_number(struct replay *r, uint8_t *data, size_t bytes)
 {
-    static const uint64_t values[] = {0,          1,          0x7f,       0xff,       0x7fff,     0xffff,
-                                      0x7fffffff, 0x80000000, 0xffffffff, 1ull << 63, UINT64_MAX, INT64_MAX};
+    static const uint64_t values[] = {0,          1,          0x7f,       0xff,
+                                      0x7fff,     0xffff,     0x7fffffff, 0x80000000,
+                                      0xffffffff, 1ull << 63, UINT64_MAX, INT64_MAX};
     const uint64_t value = values[draw(r, LT_COUNT(values))];
     const size_t width = (size_t)1 << draw(r, 4);
     if (bytes >= width)

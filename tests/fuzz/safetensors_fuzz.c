@@ -1,5 +1,5 @@
-/* Any bytes as a safetensors file: refused with a text, or an index in which every tensor lies inside the file,
- * is found by its name, and can be read. */
+/* Any bytes as a safetensors file: refused with a text, or an index in which every tensor lies
+ * inside the file, is found by its name, and can be read. */
 #include "common/safetensors.h"
 
 #include <fcntl.h>
@@ -9,7 +9,8 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-static void check_tensor(struct lt_safetensors *file, const struct lt_safetensor *tensor, size_t size)
+static void check_tensor(struct lt_safetensors *file, const struct lt_safetensor *tensor,
+                         size_t size)
 {
     struct lt_error error = {0};
     uint64_t values = 1, bytes;

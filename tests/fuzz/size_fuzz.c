@@ -1,4 +1,5 @@
-/* Any text as a size ("1.5GiB"): refused and the output untouched, or a number that its own shown form is near to. */
+/* Any text as a size ("1.5GiB"): refused and the output untouched, or a number that its own shown
+ * form is near to. */
 #include "common/option.h"
 
 #include <string.h>

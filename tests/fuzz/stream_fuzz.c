@@ -1,5 +1,6 @@
-/* A sender that says what it likes: chunks of any offset, size and checksum. The receiver keeps inside its blob and its
- * credit, and calls only the right bytes right. Input: a list of [what][offset 2][size 2]. */
+/* A sender that says what it likes: chunks of any offset, size and checksum. The receiver keeps
+ * inside its blob and its credit, and calls only the right bytes right. Input: a list of
+ * [what][offset 2][size 2]. */
 #include "common/digest.h"
 #include "proto/stream.h"
 
@@ -21,22 +22,26 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     lt_stream_receiver_reopen(&receiver, 1, &offset, &credit);
     bool lied = false, open = true;
     for (size_t i = 0; open && i + 5 <= size; i += 5) {
-        const size_t at = data[i + 1] | (size_t)data[i + 2] << 8, bytes = (data[i + 3] | (size_t)data[i + 4] << 8) % 8192;
+        const size_t at = data[i + 1] | (size_t)data[i + 2] << 8,
+                     bytes = (data[i + 3] | (size_t)data[i + 4] << 8) % 8192;
         uint8_t payload[8192] = {0};
         const bool inside = at <= sizeof blob && bytes <= sizeof blob - at;
         if (inside)
             memcpy(payload, blob + at, bytes);
         if (data[i] & 1 && bytes > 0)
             payload[bytes / 2] ^= 1;
-        struct lt_chunk chunk = {.stream = data[i] & 2 ? 2 : 1, .offset = data[i] & 4 ? UINT64_MAX - at : at,
+        struct lt_chunk chunk = {.stream = data[i] & 2 ? 2 : 1,
+                                 .offset = data[i] & 4 ? UINT64_MAX - at : at,
                                  .crc32c = lt_crc32c(0, payload, bytes) ^ (data[i] & 8 ? 1u : 0u)};
         if (data[i] & 16)
             chunk.offset = receiver.offset;
         const uint64_t before = receiver.offset;
         if (lt_stream_receiver_chunk(&receiver, &chunk, payload, bytes, &credit, &error) != LT_OK)
             open = false;
-        lt_assert(receiver.offset >= before && receiver.offset <= sizeof blob && receiver.offset <= receiver.granted);
-        lied |= receiver.offset > before && memcmp(receiver.data + before, blob + before, receiver.offset - before) != 0;
+        lt_assert(receiver.offset >= before && receiver.offset <= sizeof blob &&
+                  receiver.offset <= receiver.granted);
+        lied |= receiver.offset > before &&
+                memcmp(receiver.data + before, blob + before, receiver.offset - before) != 0;
     }
     if (lt_stream_receiver_done(&receiver))
         lt_assert(lt_stream_receiver_verify(&receiver) == !lied);

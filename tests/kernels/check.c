@@ -76,8 +76,8 @@ void *check_weights(struct check *check, enum lt_type type, int64_t count, float
 static void failed(struct check *check, const char *what)
 {
     check->failures++;
-    fprintf(stderr, "FAILED %s %s (seed %llu): %s\n", check->op, check->what, (unsigned long long)check->seed,
-            what);
+    fprintf(stderr, "FAILED %s %s (seed %llu): %s\n", check->op, check->what,
+            (unsigned long long)check->seed, what);
 }
 
 void check_close(struct check *check, const float *got, const float *want, int64_t count,
@@ -89,8 +89,8 @@ void check_close(struct check *check, const float *got, const float *want, int64
     for (int64_t i = 0; i < count; i++) {
         const double d = (double)got[i] - want[i];
         if (!(fabs(d) <= bound.abs + bound.rel * fabs(want[i]))) {
-            snprintf(text, sizeof text, "element %lld is %.9g, reference %.9g (%s)", (long long)i, got[i],
-                     want[i], bound.why);
+            snprintf(text, sizeof text, "element %lld is %.9g, reference %.9g (%s)", (long long)i,
+                     got[i], want[i], bound.why);
             failed(check, text);
             return;
         }
@@ -98,8 +98,8 @@ void check_close(struct check *check, const float *got, const float *want, int64
         square += (double)want[i] * want[i];
     }
     if (error > bound.nmse * square + 1e-30) {
-        snprintf(text, sizeof text, "normalised mean squared error %.3g above %.3g (%s)", error / square,
-                 bound.nmse, bound.why);
+        snprintf(text, sizeof text, "normalised mean squared error %.3g above %.3g (%s)",
+                 error / square, bound.nmse, bound.why);
         failed(check, text);
     }
 }

@@ -1,4 +1,5 @@
-/* What the op checks share: seeded values, buffers with canaries that start as NaN, and comparisons with a reason. */
+/* What the op checks share: seeded values, buffers with canaries that start as NaN, and comparisons
+ * with a reason. */
 #pragma once
 
 #include "kernels/exec.h"
@@ -24,7 +25,8 @@ struct check {
 
 /* Uniform in [low, high], inclusive. */
 int64_t check_int(struct check *check, int64_t low, int64_t high);
-/* A float buffer of NaN between canaries; freed by check_release, which also checks the canaries. */
+/* A float buffer of NaN between canaries; freed by check_release, which also checks the canaries.
+ */
 float *check_buffer(struct check *check, int64_t count);
 void check_fill(struct check *check, float *data, int64_t count, float scale);
 /* `data` as weights of `type` (malloc'ed, freed by check_release). */

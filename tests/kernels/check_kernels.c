@@ -1,7 +1,9 @@
-/* Holds every fast op to the reference over random shapes. If it failed, a worker would send predictions that no
- * other machine agrees with: texture instead of a picture, or seams where workers change.
+/* Holds every fast op to the reference over random shapes. If it failed, a worker would send
+ * predictions that no other machine agrees with: texture instead of a picture, or seams where
+ * workers change.
  *
- *   check-kernels [--list] [--filter OP] [--seed N] [--repeat N] [--precision f32|bf16|both] [--bench] */
+ *   check-kernels [--list] [--filter OP] [--seed N] [--repeat N] [--precision f32|bf16|both]
+ * [--bench] */
 #include "tests/kernels/check.h"
 
 #include "common/option.h"
@@ -16,17 +18,28 @@ struct settings {
 };
 
 static const struct lt_option options[] = {
-    LT_OPTION(struct settings, list, FLAG, NULL, NULL, .help = "list the ops and the variant this machine takes"),
+    LT_OPTION(struct settings, list, FLAG, NULL, NULL,
+              .help = "list the ops and the variant this machine takes"),
     LT_OPTION(struct settings, filter, TEXT, "OP", NULL, .help = "check this op only"),
-    LT_OPTION(struct settings, seed, INT, "N", "1", .help = "first seed; a failure prints the one to repeat"),
-    LT_OPTION(struct settings, repeat, INT, "N", "20", .min = 1, .max = 1e9, .help = "random cases an op"),
+    LT_OPTION(struct settings, seed, INT, "N", "1",
+              .help = "first seed; a failure prints the one to repeat"),
+    LT_OPTION(struct settings, repeat, INT, "N", "20", .min = 1, .max = 1e9,
+              .help = "random cases an op"),
     LT_OPTION(struct settings, bench, FLAG, NULL, NULL,
-              .help = "also print the time of both variants (small shapes; kernels-bench has the large ones)"),
-    LT_OPTION(struct settings, precision, TEXT, "P", "both", .choices = "f32|bf16|both", .help = "of GEMM inputs"),
+              .help = "also print the time of both variants (small shapes; kernels-bench has the "
+                      "large ones)"),
+    LT_OPTION(struct settings, precision, TEXT, "P", "both", .choices = "f32|bf16|both",
+              .help = "of GEMM inputs"),
 };
 static const struct lt_command command = {
-    "check-kernels", "[options]", "Compares every op of the best variant with the reference.", NULL,
-    options,         LT_COUNT(options), 0, 0};
+    "check-kernels",
+    "[options]",
+    "Compares every op of the best variant with the reference.",
+    NULL,
+    options,
+    LT_COUNT(options),
+    0,
+    0};
 
 static const struct {
     const char *name;
@@ -37,8 +50,8 @@ static const struct {
 #undef ROW
 };
 
-static int run_all(const struct settings *settings, const struct lt_kernels *ref, const struct lt_kernels *best,
-                   enum lt_precision precision)
+static int run_all(const struct settings *settings, const struct lt_kernels *ref,
+                   const struct lt_kernels *best, enum lt_precision precision)
 {
     struct lt_error error;
     struct check check = {.ref = ref, .best = best, .bf16 = precision == LT_PRECISION_BF16};
@@ -60,11 +73,12 @@ static int run_all(const struct settings *settings, const struct lt_kernels *ref
             ops[i].run(&check);
             check_release(&check);
         }
-        printf("%-14s %-5s %4d comparisons %s", ops[i].name, check.bf16 ? "bf16" : "f32", check.comparisons,
-               check.failures == before ? "ok" : "FAILED");
+        printf("%-14s %-5s %4d comparisons %s", ops[i].name, check.bf16 ? "bf16" : "f32",
+               check.comparisons, check.failures == before ? "ok" : "FAILED");
         if (settings->bench)
             printf("  ref %9.2f ms  best %9.2f ms  %6.1f times faster", (double)check.ref_us * 1e-3,
-                   (double)check.best_us * 1e-3, (double)check.ref_us / (double)(check.best_us ? check.best_us : 1));
+                   (double)check.best_us * 1e-3,
+                   (double)check.ref_us / (double)(check.best_us ? check.best_us : 1));
         printf("\n");
     }
     lt_exec_destroy(&check.exec);
@@ -79,7 +93,8 @@ int main(int argc, char **argv)
     struct lt_error error;
     struct lt_kernels ref, best;
     bool help;
-    if (lt_options_parse(&command, argc, argv, &settings, sizeof settings, &operands, &help, &error) != LT_OK) {
+    if (lt_options_parse(&command, argc, argv, &settings, sizeof settings, &operands, &help,
+                         &error) != LT_OK) {
         fprintf(stderr, "check-kernels: %s\n", error.text);
         return lt_status_exit_code(LT_USAGE);
     }

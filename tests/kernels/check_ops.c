@@ -1,6 +1,7 @@
-/* One random case of each op: reference against the best variant, run with two thread counts that must agree bit for
- * bit. Bounds: f32 sums of n products of order one err by about sqrt(n)·2^-24; in bf16 both sides round the same
- * inputs, so what is left is the order of f32 sums, and for attention the rounding of probabilities (2^-9). */
+/* One random case of each op: reference against the best variant, run with two thread counts that
+ * must agree bit for bit. Bounds: f32 sums of n products of order one err by about sqrt(n)·2^-24;
+ * in bf16 both sides round the same inputs, so what is left is the order of f32 sums, and for
+ * attention the rounding of probabilities (2^-9). */
 #include "tests/kernels/check.h"
 
 #include "common/clock.h"
@@ -11,9 +12,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const enum lt_type weight_types[] = {LT_TYPE_F32,  LT_TYPE_F16,  LT_TYPE_BF16, LT_TYPE_Q8_0, LT_TYPE_Q4_0,
-                                            LT_TYPE_Q4_1, LT_TYPE_Q5_0, LT_TYPE_Q5_1, LT_TYPE_Q2_K, LT_TYPE_Q3_K,
-                                            LT_TYPE_Q4_K, LT_TYPE_Q5_K, LT_TYPE_Q6_K};
+static const enum lt_type weight_types[] = {LT_TYPE_F32,  LT_TYPE_F16,  LT_TYPE_BF16, LT_TYPE_Q8_0,
+                                            LT_TYPE_Q4_0, LT_TYPE_Q4_1, LT_TYPE_Q5_0, LT_TYPE_Q5_1,
+                                            LT_TYPE_Q2_K, LT_TYPE_Q3_K, LT_TYPE_Q4_K, LT_TYPE_Q5_K,
+                                            LT_TYPE_Q6_K};
 
 /* Runs op three times (timed) into want (reference), got and again (other threads); compares. */
 #define RUN(op, args_, out_, want_, got_, again_, count_, bound_)                                  \
@@ -39,8 +41,10 @@ void check_linear(struct check *check)
 {
     const enum lt_type type = weight_types[check_int(check, 0, LT_COUNT(weight_types) - 1)];
     const int64_t block = lt_type_info(type)->block_values;
-    const int64_t k = block > 1 ? block * check_int(check, 1, 512 / block) : check_int(check, 1, 300);
-    const int64_t rows = check_int(check, 1, 150), n = check_int(check, 1, 200), pad = check_int(check, 0, 9);
+    const int64_t k =
+        block > 1 ? block * check_int(check, 1, 512 / block) : check_int(check, 1, 300);
+    const int64_t rows = check_int(check, 1, 150), n = check_int(check, 1, 200),
+                  pad = check_int(check, 0, 9);
     float *in = check_buffer(check, rows * (k + pad)), *bias = check_buffer(check, n);
     float *want = check_buffer(check, rows * n), *got = check_buffer(check, rows * n),
           *again = check_buffer(check, rows * n);
@@ -55,9 +59,11 @@ void check_linear(struct check *check)
         .exact = check_int(check, 0, 3) == 0,
     };
     args.in.stride[0] = k + pad;
-    snprintf(check->what, sizeof check->what, "%s %lldx%lldx%lld activation %d", lt_type_info(type)->name,
-             (long long)rows, (long long)n, (long long)k, args.activation);
-    const struct check_bound bound = {1e-10, 2e-5, 2e-5, "f32 sums of up to 512 products, inputs rounded alike"};
+    snprintf(check->what, sizeof check->what, "%s %lldx%lldx%lld activation %d",
+             lt_type_info(type)->name, (long long)rows, (long long)n, (long long)k,
+             args.activation);
+    const struct check_bound bound = {1e-10, 2e-5, 2e-5,
+                                      "f32 sums of up to 512 products, inputs rounded alike"};
     RUN(linear, args, out, want, got, again, rows * n, bound);
 }
 
@@ -66,8 +72,10 @@ void check_layer_norm(struct check *check)
     const int64_t rows = check_int(check, 1, 70), width = check_int(check, 1, 700);
     const int64_t group_rows = check_int(check, 0, 1) ? check_int(check, 1, rows) : 0;
     const int64_t groups = group_rows ? (rows + group_rows - 1) / group_rows : 1;
-    float *in = check_buffer(check, rows * width), *w = check_buffer(check, width), *b = check_buffer(check, width);
-    float *scale = check_buffer(check, groups * width), *shift = check_buffer(check, groups * width);
+    float *in = check_buffer(check, rows * width), *w = check_buffer(check, width),
+          *b = check_buffer(check, width);
+    float *scale = check_buffer(check, groups * width),
+          *shift = check_buffer(check, groups * width);
     float *want = check_buffer(check, rows * width), *got = check_buffer(check, rows * width),
           *again = check_buffer(check, rows * width);
     check_fill(check, in, rows * width, 3);
@@ -86,9 +94,10 @@ void check_layer_norm(struct check *check)
         .group_rows = group_rows,
         .epsilon = 1e-6f,
     };
-    snprintf(check->what, sizeof check->what, "%lldx%lld groups %lld parts %d", (long long)rows, (long long)width,
-             (long long)groups, parts);
-    const struct check_bound bound = {1e-10, 3e-5, 1e-5, "f32 mean and variance of up to 700 values"};
+    snprintf(check->what, sizeof check->what, "%lldx%lld groups %lld parts %d", (long long)rows,
+             (long long)width, (long long)groups, parts);
+    const struct check_bound bound = {1e-10, 3e-5, 1e-5,
+                                      "f32 mean and variance of up to 700 values"};
     RUN(layer_norm, args, out, want, got, again, rows * width, bound);
 }
 
@@ -103,8 +112,10 @@ static void rope_axis(struct lt_view *axis, float *data, int64_t positions, int6
 
 void check_rms_norm(struct check *check)
 {
-    const int64_t heads = check_int(check, 1, 3), head = 2 * check_int(check, 3, 64), width = heads * head;
-    const int64_t f = check_int(check, 1, 4), h = check_int(check, 1, 4), w = check_int(check, 1, 4), rows = f * h * w;
+    const int64_t heads = check_int(check, 1, 3), head = 2 * check_int(check, 3, 64),
+                  width = heads * head;
+    const int64_t f = check_int(check, 1, 4), h = check_int(check, 1, 4),
+                  w = check_int(check, 1, 4), rows = f * h * w;
     float *in = check_buffer(check, rows * width), *weight = check_buffer(check, width);
     float *want = check_buffer(check, rows * width), *got = check_buffer(check, rows * width),
           *again = check_buffer(check, rows * width);
@@ -123,8 +134,8 @@ void check_rms_norm(struct check *check)
         rope_axis(&args.row, check_buffer(check, h * row_pairs * 2), h, row_pairs);
         rope_axis(&args.column, check_buffer(check, w * row_pairs * 2), w, row_pairs);
     }
-    snprintf(check->what, sizeof check->what, "%lldx%lld rope %d", (long long)rows, (long long)width,
-             args.time.data != NULL);
+    snprintf(check->what, sizeof check->what, "%lldx%lld rope %d", (long long)rows,
+             (long long)width, args.time.data != NULL);
     const struct check_bound bound = {1e-11, 3e-6, 5e-6, "f32 sum of squares, one rotation"};
     RUN(rms_norm, args, out, want, got, again, rows * width, bound);
 }
@@ -158,24 +169,27 @@ void check_gated_add(struct check *check)
 void check_activate(struct check *check)
 {
     const int64_t count = check_int(check, 1, 5000);
-    float *in = check_buffer(check, count), *want = check_buffer(check, count), *got = check_buffer(check, count),
-          *again = check_buffer(check, count);
+    float *in = check_buffer(check, count), *want = check_buffer(check, count),
+          *got = check_buffer(check, count), *again = check_buffer(check, count);
     check_fill(check, in, count, 6);
     struct lt_activate_args args = {.out = lt_view_1d(NULL, LT_TYPE_F32, count),
                                     .in = lt_view_1d(in, LT_TYPE_F32, count),
                                     .activation = (enum lt_activation)check_int(check, 0, 4)};
     snprintf(check->what, sizeof check->what, "%lld kind %d", (long long)count, args.activation);
-    const struct check_bound bound = {1e-11, 3e-6, 1e-5, "polynomial exp (2e-7) and erf (1.5e-7 absolute, times x)"};
+    const struct check_bound bound = {1e-11, 3e-6, 1e-5,
+                                      "polynomial exp (2e-7) and erf (1.5e-7 absolute, times x)"};
     RUN(activate, args, out, want, got, again, count, bound);
 }
 
 void check_attention(struct check *check)
 {
-    const int64_t l = check_int(check, 1, 150), s = check_int(check, 1, 600), heads = check_int(check, 1, 3);
+    const int64_t l = check_int(check, 1, 150), s = check_int(check, 1, 600),
+                  heads = check_int(check, 1, 3);
     const int64_t width = check_int(check, 0, 1) ? 128 : check_int(check, 1, 200);
     const int64_t lq = l * heads * width, sk = s * heads * width;
     float *q = check_buffer(check, lq), *k = check_buffer(check, sk), *v = check_buffer(check, sk);
-    float *want = check_buffer(check, lq), *got = check_buffer(check, lq), *again = check_buffer(check, lq);
+    float *want = check_buffer(check, lq), *got = check_buffer(check, lq),
+          *again = check_buffer(check, lq);
     check_fill(check, q, lq, 1);
     check_fill(check, k, sk, 1);
     check_fill(check, v, sk, 1);
@@ -185,36 +199,41 @@ void check_attention(struct check *check)
                                      .v = lt_view_3d(v, LT_TYPE_F32, s, heads, width),
                                      .scale = 1.0f / sqrtf((float)width),
                                      .last_key_bias = check_int(check, 0, 1) ? logf(500) : 0};
-    snprintf(check->what, sizeof check->what, "%lldx%lld heads %lld width %lld bias %g", (long long)l, (long long)s,
-             (long long)heads, (long long)width, args.last_key_bias);
+    snprintf(check->what, sizeof check->what, "%lldx%lld heads %lld width %lld bias %g",
+             (long long)l, (long long)s, (long long)heads, (long long)width, args.last_key_bias);
     const struct check_bound exact = {1e-10, 2e-5, 2e-5, "f32 dot products and online softmax"};
-    const struct check_bound rounded = {2e-5, 2e-2, 1e-2, "probabilities rounded to bf16 (2^-9 each)"};
+    const struct check_bound rounded = {2e-5, 2e-2, 1e-2,
+                                        "probabilities rounded to bf16 (2^-9 each)"};
     RUN(attention, args, out, want, got, again, lq, check->bf16 ? rounded : exact);
 }
 
 void check_patchify(struct check *check)
 {
-    const int64_t c = check_int(check, 1, 20), f = check_int(check, 1, 4), h = 2 * check_int(check, 1, 6),
-                  w = 2 * check_int(check, 1, 6), count = c * f * h * w;
-    float *in = check_buffer(check, count), *want = check_buffer(check, count), *got = check_buffer(check, count),
-          *again = check_buffer(check, count);
+    const int64_t c = check_int(check, 1, 20), f = check_int(check, 1, 4),
+                  h = 2 * check_int(check, 1, 6), w = 2 * check_int(check, 1, 6),
+                  count = c * f * h * w;
+    float *in = check_buffer(check, count), *want = check_buffer(check, count),
+          *got = check_buffer(check, count), *again = check_buffer(check, count);
     check_fill(check, in, count, 1);
     struct lt_patchify_args args = {.out = lt_view_2d(NULL, LT_TYPE_F32, f * h * w / 4, 4 * c),
                                     .in = lt_view_4d(in, LT_TYPE_F32, c, f, h, w)};
-    snprintf(check->what, sizeof check->what, "%lldx%lldx%lldx%lld", (long long)c, (long long)f, (long long)h, (long long)w);
+    snprintf(check->what, sizeof check->what, "%lldx%lldx%lldx%lld", (long long)c, (long long)f,
+             (long long)h, (long long)w);
     RUN(patchify, args, out, want, got, again, count, ((struct check_bound){0, 0, 0, "a copy"}));
 }
 
 void check_unpatchify(struct check *check)
 {
-    const int64_t c = check_int(check, 1, 20), f = check_int(check, 1, 4), h = 2 * check_int(check, 1, 6),
-                  w = 2 * check_int(check, 1, 6), count = c * f * h * w;
-    float *in = check_buffer(check, count), *want = check_buffer(check, count), *got = check_buffer(check, count),
-          *again = check_buffer(check, count);
+    const int64_t c = check_int(check, 1, 20), f = check_int(check, 1, 4),
+                  h = 2 * check_int(check, 1, 6), w = 2 * check_int(check, 1, 6),
+                  count = c * f * h * w;
+    float *in = check_buffer(check, count), *want = check_buffer(check, count),
+          *got = check_buffer(check, count), *again = check_buffer(check, count);
     check_fill(check, in, count, 1);
     struct lt_unpatchify_args args = {.out = lt_view_4d(NULL, LT_TYPE_F32, c, f, h, w),
                                       .in = lt_view_2d(in, LT_TYPE_F32, f * h * w / 4, 4 * c)};
-    snprintf(check->what, sizeof check->what, "%lldx%lldx%lldx%lld", (long long)c, (long long)f, (long long)h, (long long)w);
+    snprintf(check->what, sizeof check->what, "%lldx%lldx%lldx%lld", (long long)c, (long long)f,
+             (long long)h, (long long)w);
     RUN(unpatchify, args, out, want, got, again, count, ((struct check_bound){0, 0, 0, "a copy"}));
 }
 
@@ -222,11 +241,15 @@ void check_convert(struct check *check)
 {
     const enum lt_type type = weight_types[check_int(check, 0, LT_COUNT(weight_types) - 1)];
     const int64_t count = lt_type_info(type)->block_values * check_int(check, 1, 40);
-    float *want = check_buffer(check, count), *got = check_buffer(check, count), *again = check_buffer(check, count);
-    struct lt_convert_args args = {.out = lt_view_1d(NULL, LT_TYPE_F32, count),
-                                   .in = lt_view_1d(check_weights(check, type, count, 1), type, count)};
-    snprintf(check->what, sizeof check->what, "%s %lld", lt_type_info(type)->name, (long long)count);
-    RUN(convert, args, out, want, got, again, count, ((struct check_bound){0, 0, 0, "the same formula"}));
+    float *want = check_buffer(check, count), *got = check_buffer(check, count),
+          *again = check_buffer(check, count);
+    struct lt_convert_args args = {
+        .out = lt_view_1d(NULL, LT_TYPE_F32, count),
+        .in = lt_view_1d(check_weights(check, type, count, 1), type, count)};
+    snprintf(check->what, sizeof check->what, "%s %lld", lt_type_info(type)->name,
+             (long long)count);
+    RUN(convert, args, out, want, got, again, count,
+        ((struct check_bound){0, 0, 0, "the same formula"}));
     uint16_t *half = (uint16_t *)(void *)got, *other = (uint16_t *)(void *)again;
     struct lt_error error;
     args.out = lt_view_1d(half, LT_TYPE_BF16, count);
@@ -238,9 +261,11 @@ void check_convert(struct check *check)
 
 void check_channel_norm(struct check *check)
 {
-    const int64_t pixels = check_int(check, 1, 900), channels = check_int(check, 1, 400), count = pixels * channels;
+    const int64_t pixels = check_int(check, 1, 900), channels = check_int(check, 1, 400),
+                  count = pixels * channels;
     float *in = check_buffer(check, count), *gamma = check_buffer(check, channels);
-    float *want = check_buffer(check, count), *got = check_buffer(check, count), *again = check_buffer(check, count);
+    float *want = check_buffer(check, count), *got = check_buffer(check, count),
+          *again = check_buffer(check, count);
     check_fill(check, in, count, 2);
     check_fill(check, gamma, channels, 1);
     if (check_int(check, 0, 3) == 0)
@@ -248,14 +273,16 @@ void check_channel_norm(struct check *check)
     struct lt_channel_norm_args args = {.out = lt_view_2d(NULL, LT_TYPE_F32, pixels, channels),
                                         .in = lt_view_2d(in, LT_TYPE_F32, pixels, channels),
                                         .gamma = lt_view_1d(gamma, LT_TYPE_F32, channels),
-                                        .activation = check_int(check, 0, 1) ? LT_ACTIVATION_SILU : LT_ACTIVATION_NONE};
+                                        .activation = check_int(check, 0, 1) ? LT_ACTIVATION_SILU
+                                                                             : LT_ACTIVATION_NONE};
     snprintf(check->what, sizeof check->what, "%lldx%lld", (long long)pixels, (long long)channels);
     const struct check_bound bound = {1e-11, 5e-6, 1e-5, "f32 sum of squares and fast exp"};
     RUN(channel_norm, args, out, want, got, again, count, bound);
 }
 
 /* The same sequence frame by frame with history must give the same bits as in one call. */
-static void check_conv_cut(struct check *check, struct lt_conv_args args, const void *whole, void *pieces)
+static void check_conv_cut(struct check *check, struct lt_conv_args args, const void *whole,
+                           void *pieces)
 {
     struct lt_error error;
     const int64_t frames = args.in.dim[0], kt = args.weight.dim[2];
@@ -276,42 +303,56 @@ static void check_conv_cut(struct check *check, struct lt_conv_args args, const 
                "frame by frame differs from the whole sequence");
 }
 
-/* The decoder's own case: bf16 activations, history, residual in place, sometimes two frames to one. */
+/* The decoder's own case: bf16 activations, history, residual in place, sometimes two frames to
+ * one. */
 static void check_conv_bf16(struct check *check)
 {
     struct lt_error error;
-    const int64_t ci = check_int(check, 1, 40), co = check_int(check, 1, 40), past = check_int(check, 0, 2);
+    const int64_t ci = check_int(check, 1, 40), co = check_int(check, 1, 40),
+                  past = check_int(check, 0, 2);
     const int64_t step = check_int(check, 1, 2), to = check_int(check, 1, 3);
     const int64_t zeros = check_int(check, 0, 2 - past), t = (to - 1) * step + 3 - past - zeros;
     const int64_t y = check_int(check, 1, 20), x = check_int(check, 1, 12), count = to * y * x * co;
-    float *bias = check_buffer(check, co), *want = check_buffer(check, count), *got = check_buffer(check, count);
+    float *bias = check_buffer(check, co), *want = check_buffer(check, count),
+          *got = check_buffer(check, count);
     uint16_t *out[3], *add = check_weights(check, LT_TYPE_BF16, count, 1);
     check_fill(check, bias, co, 1);
     struct lt_conv_args args = {
         .out = lt_view_4d(NULL, LT_TYPE_BF16, to, y, x, co),
-        .in = lt_view_4d(check_weights(check, LT_TYPE_BF16, t * y * x * ci, 1), LT_TYPE_BF16, t, y, x, ci),
-        .weight = lt_view_make(check_weights(check, LT_TYPE_F32, co * ci * 27, 1.0f / sqrtf(27.0f * (float)ci)),
-                               LT_TYPE_F32, 5, (int64_t[]){co, ci, 3, 3, 3}),
+        .in = lt_view_4d(check_weights(check, LT_TYPE_BF16, t * y * x * ci, 1), LT_TYPE_BF16, t, y,
+                         x, ci),
+        .weight = lt_view_make(
+            check_weights(check, LT_TYPE_F32, co * ci * 27, 1.0f / sqrtf(27.0f * (float)ci)),
+            LT_TYPE_F32, 5, (int64_t[]){co, ci, 3, 3, 3}),
         .bias = lt_view_1d(bias, LT_TYPE_F32, co),
         .add = lt_view_4d(NULL, LT_TYPE_BF16, to, y, x, co),
-        .stride_time = (int)step, .stride_space = 1,
-        .pad_top = 1, .pad_bottom = 1, .pad_left = 1, .pad_right = 1};
+        .stride_time = (int)step,
+        .stride_space = 1,
+        .pad_top = 1,
+        .pad_bottom = 1,
+        .pad_left = 1,
+        .pad_right = 1};
     if (past)
-        args.past = lt_view_4d(check_weights(check, LT_TYPE_BF16, past * y * x * ci, 1), LT_TYPE_BF16, past, y, x, ci);
-    snprintf(check->what, sizeof check->what, "bf16 %lld+%lldx%lldx%lldx%lld to %lld frames of %lld", (long long)past,
-             (long long)t, (long long)y, (long long)x, (long long)ci, (long long)to, (long long)co);
+        args.past = lt_view_4d(check_weights(check, LT_TYPE_BF16, past * y * x * ci, 1),
+                               LT_TYPE_BF16, past, y, x, ci);
+    snprintf(check->what, sizeof check->what,
+             "bf16 %lld+%lldx%lldx%lldx%lld to %lld frames of %lld", (long long)past, (long long)t,
+             (long long)y, (long long)x, (long long)ci, (long long)to, (long long)co);
     for (int i = 0; i < 3; i++) {
         out[i] = (uint16_t *)(void *)check_buffer(check, (count + 1) / 2);
         memcpy(out[i], add, (size_t)count * 2);
         args.out.data = args.add.data = out[i];
-        check_status(check, lt_conv(i ? check->best : check->ref, i == 2 ? check->other : check->exec, &args, &error),
+        check_status(check,
+                     lt_conv(i ? check->best : check->ref, i == 2 ? check->other : check->exec,
+                             &args, &error),
                      &error);
     }
     for (int64_t i = 0; i < count; i++) {
         want[i] = lt_bf16_to_f32(out[0][i]);
         got[i] = lt_bf16_to_f32(out[1][i]);
     }
-    const struct check_bound bound = {1e-5, 1e-5, 0.0079, "sums that f32 orders differently may round to the next bf16"};
+    const struct check_bound bound = {
+        1e-5, 1e-5, 0.0079, "sums that f32 orders differently may round to the next bf16"};
     check_close(check, got, want, count, bound);
     check_same(check, out[1], out[2], (size_t)count * 2, "bits depend on the number of threads");
     args.add.data = NULL;
@@ -332,7 +373,8 @@ void check_conv(struct check *check)
     const int64_t oy = (up ? 2 * y : y) / stride, ox = (up ? 2 * x : x) / stride;
     float *in = check_buffer(check, t * y * x * ci), *bias = check_buffer(check, co),
           *add = check_buffer(check, t * oy * ox * co);
-    float *want = check_buffer(check, t * oy * ox * co), *got = check_buffer(check, t * oy * ox * co),
+    float *want = check_buffer(check, t * oy * ox * co),
+          *got = check_buffer(check, t * oy * ox * co),
           *again = check_buffer(check, t * oy * ox * co);
     check_fill(check, in, t * y * x * ci, 1);
     check_fill(check, bias, co, 1);
@@ -343,8 +385,9 @@ void check_conv(struct check *check)
     struct lt_conv_args args = {
         .out = lt_view_4d(NULL, LT_TYPE_F32, t, oy, ox, co),
         .in = lt_view_4d(in, LT_TYPE_F32, t, y, x, ci),
-        .weight = lt_view_make(check_weights(check, type, weights, 1.0f / sqrtf((float)(ci * kt * k * k))), type, 5,
-                               (int64_t[]){co, ci, kt, k, k}),
+        .weight = lt_view_make(
+            check_weights(check, type, weights, 1.0f / sqrtf((float)(ci * kt * k * k))), type, 5,
+            (int64_t[]){co, ci, kt, k, k}),
         .bias = lt_view_1d(check_int(check, 0, 1) ? bias : NULL, LT_TYPE_F32, co),
         .add = lt_view_4d(check_int(check, 0, 1) ? add : NULL, LT_TYPE_F32, t, oy, ox, co),
         .stride_time = 1,
@@ -355,10 +398,12 @@ void check_conv(struct check *check)
         .pad_right = stride == 2 ? 1 : pad,
         .upsample = up,
     };
-    snprintf(check->what, sizeof check->what, "%lldx%lldx%lldx%lld to %lld kernel %lldx%lld stride %d up %d",
-             (long long)t, (long long)y, (long long)x, (long long)ci, (long long)co, (long long)kt, (long long)k, stride,
-             up);
-    const struct check_bound bound = {1e-10, 2e-5, 2e-5, "f32 sums of up to 1,080 products, inputs rounded alike"};
+    snprintf(check->what, sizeof check->what,
+             "%lldx%lldx%lldx%lld to %lld kernel %lldx%lld stride %d up %d", (long long)t,
+             (long long)y, (long long)x, (long long)ci, (long long)co, (long long)kt, (long long)k,
+             stride, up);
+    const struct check_bound bound = {1e-10, 2e-5, 2e-5,
+                                      "f32 sums of up to 1,080 products, inputs rounded alike"};
     RUN(conv, args, out, want, got, again, t * oy * ox * co, bound);
     if (causal && !args.add.data)
         check_conv_cut(check, args, got, again);

@@ -1,5 +1,5 @@
-/* If a block layout were misread, every weight of a model would be noise; if a quantiser were poor, synthetic files
- * would not stand in for real ones. */
+/* If a block layout were misread, every weight of a model would be noise; if a quantiser were poor,
+ * synthetic files would not stand in for real ones. */
 #include "tests/test.h"
 
 #include "common/file.h"
@@ -17,7 +17,8 @@ static void blocks_dequantise_as_the_gguf_package_does(void **state)
     void *data;
     size_t bytes;
     int types = 0;
-    assert_ok(lt_file_read(LT_SOURCE_DIR "/tests/golden/quant/fixture.bin", 1 << 20, &data, &bytes, &error));
+    assert_ok(lt_file_read(LT_SOURCE_DIR "/tests/golden/quant/fixture.bin", 1 << 20, &data, &bytes,
+                           &error));
     for (uint8_t *at = data; at < (uint8_t *)data + bytes; types++) {
         uint32_t head[2];
         memcpy(head, at, 8);
@@ -28,7 +29,8 @@ static void blocks_dequantise_as_the_gguf_package_does(void **state)
         lt_dequantize_row(info->type, at + 8, got, (int64_t)count);
         memcpy(want, at + 8 + head[1] * info->block_bytes, count * sizeof *want);
         for (size_t i = 0; i < count; i++)
-            if (fabsf(got[i] - want[i]) > 1e-6f * fabsf(want[i]) + 1e-9f) /* order of two f32 products */
+            if (fabsf(got[i] - want[i]) >
+                1e-6f * fabsf(want[i]) + 1e-9f) /* order of two f32 products */
                 fail_msg("%s value %zu: %.9g, package %.9g", info->name, i, got[i], want[i]);
         at += 8 + head[1] * info->block_bytes + count * sizeof *want;
     }
@@ -74,8 +76,9 @@ static void quantisers_are_close(void **state)
 static void constant_and_zero_blocks(void **state)
 {
     (void)state;
-    static const enum lt_type types[] = {LT_TYPE_Q4_0, LT_TYPE_Q4_1, LT_TYPE_Q5_0, LT_TYPE_Q5_1, LT_TYPE_Q8_0,
-                                         LT_TYPE_Q2_K, LT_TYPE_Q3_K, LT_TYPE_Q4_K, LT_TYPE_Q5_K, LT_TYPE_Q6_K};
+    static const enum lt_type types[] = {LT_TYPE_Q4_0, LT_TYPE_Q4_1, LT_TYPE_Q5_0, LT_TYPE_Q5_1,
+                                         LT_TYPE_Q8_0, LT_TYPE_Q2_K, LT_TYPE_Q3_K, LT_TYPE_Q4_K,
+                                         LT_TYPE_Q5_K, LT_TYPE_Q6_K};
     for (size_t t = 0; t < LT_COUNT(types); t++)
         for (int sign = -1; sign <= 1; sign++) {
             struct lt_error error;

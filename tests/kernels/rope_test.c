@@ -1,5 +1,6 @@
-/* The rotation of queries and keys against numbers of the original network (dit.md 8.2). If it failed, every token
- * would believe it stands elsewhere: pictures dissolve into repeated texture while all norms still look right. */
+/* The rotation of queries and keys against numbers of the original network (dit.md 8.2). If it
+ * failed, every token would believe it stands elsewhere: pictures dissolve into repeated texture
+ * while all norms still look right. */
 #include "kernels/exec.h"
 #include "kernels/kernels.h"
 #include "tests/test.h"
@@ -30,10 +31,12 @@ static void rotate_head(const struct lt_kernels *kernels, float out[WIDTH])
         square += (i + 1.0) * (i + 1.0) / WIDTH / WIDTH / WIDTH;
     for (int i = 0; i < TOKENS * WIDTH; i++) {
         in[i] = (float)(i % WIDTH + 1) / WIDTH;
-        weight[i % WIDTH] = (float)sqrt(square); /* undoes the norm, so that only the rotation is left */
+        weight[i % WIDTH] =
+            (float)sqrt(square); /* undoes the norm, so that only the rotation is left */
     }
     assert_ok(lt_exec_create(&(struct lt_exec_params){2, LT_PRECISION_F32}, &exec, &error));
-    assert_ok(LT_OP(rms_norm, kernels, exec, &error, .out = lt_view_2d(rotated, LT_TYPE_F32, TOKENS, WIDTH),
+    assert_ok(LT_OP(rms_norm, kernels, exec, &error,
+                    .out = lt_view_2d(rotated, LT_TYPE_F32, TOKENS, WIDTH),
                     .in = lt_view_2d(in, LT_TYPE_F32, TOKENS, WIDTH),
                     .weight = lt_view_1d(weight, LT_TYPE_F32, WIDTH), .head_width = WIDTH,
                     .time = angles(time, TIMES, 22), .row = angles(row, ROWS, 21),

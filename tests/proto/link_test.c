@@ -1,5 +1,6 @@
-/* If the link let anybody in, or dropped what it promised to carry, farms on a network would render for strangers or
- * stand still. Real sockets, over ipc and loopback tcp, in the clear and under CURVE. */
+/* If the link let anybody in, or dropped what it promised to carry, farms on a network would render
+ * for strangers or stand still. Real sockets, over ipc and loopback tcp, in the clear and under
+ * CURVE. */
 #include "tests/test.h"
 
 #include "common/file.h"
@@ -63,14 +64,16 @@ static void talk(struct lt_link *coordinator, struct lt_link *worker, const stru
     assert_true(receive(coordinator, &got, 5000));
     assert_int_equal(got.message.beat.sequence, 5);
     assert_memory_equal(&got.peer, peer, sizeof *peer);
-    packet = (struct lt_packet){.message = {.kind = LT_MESSAGE_CHUNK, .chunk = {1, 2, 3}}, .payload = payload,
+    packet = (struct lt_packet){.message = {.kind = LT_MESSAGE_CHUNK, .chunk = {1, 2, 3}},
+                                .payload = payload,
                                 .payload_bytes = sizeof payload};
     payload[sizeof payload - 1] = 77;
     assert_ok(worker->ops->send(worker, &packet, &error));
     assert_true(receive(coordinator, &got, 5000));
     assert_int_equal(got.payload_bytes, sizeof payload);
     assert_int_equal(((const uint8_t *)got.payload)[sizeof payload - 1], 77);
-    packet = (struct lt_packet){.peer = *peer, .message = {.kind = LT_MESSAGE_CANCEL, .cancel = {8, 9}}};
+    packet =
+        (struct lt_packet){.peer = *peer, .message = {.kind = LT_MESSAGE_CANCEL, .cancel = {8, 9}}};
     assert_ok(coordinator->ops->send(coordinator, &packet, &error));
     assert_true(receive(worker, &got, 5000));
     assert_int_equal(got.message.cancel.epoch, 9);
@@ -116,7 +119,8 @@ static void curve_lets_in_who_is_listed(void **state)
 {
     (void)state;
     char endpoint[64];
-    const char *server = in_dir("server"), *friend = in_dir("friend"), *stranger = in_dir("stranger");
+    const char *server = in_dir("server"), *friend = in_dir("friend"),
+               *stranger = in_dir("stranger");
     const char *list = in_dir("authorized");
     char server_public[320], friend_public[320], lines[256];
     void *key;
@@ -129,19 +133,24 @@ static void curve_lets_in_who_is_listed(void **state)
     snprintf(friend_public, sizeof friend_public, "%s.pub", friend);
     assert_ok(lt_file_read(friend_public, 100, &key, &bytes, &error));
     /* '#' is a digit of keys: neither in one nor at its start may it be taken for a comment */
-    const int length = snprintf(lines, sizeof lines,
-                                "# workers of the farm\n%.40s rack 1\n"
-                                "0000#0000#0000#0000#0000#0000#0000#0000#\n#00000000000000000000000000000000000000\n",
-                                (const char *)key);
+    const int length = snprintf(
+        lines, sizeof lines,
+        "# workers of the farm\n%.40s rack 1\n"
+        "0000#0000#0000#0000#0000#0000#0000#0000#\n#00000000000000000000000000000000000000\n",
+        (const char *)key);
     struct lt_link *coordinator, *good, *bad, *plain;
-    struct lt_zmq_params params = {.endpoint = endpoint, .key_file = server, .authorized_file = list};
+    struct lt_zmq_params params = {
+        .endpoint = endpoint, .key_file = server, .authorized_file = list};
     snprintf(endpoint, sizeof endpoint, "tcp://127.0.0.1:%d", free_port());
     assert_ok(lt_file_write(list, lines, (size_t)length, false, &error));
-    assert_fails(lt_zmq_bind(&params, &coordinator, &error), LT_BAD_INPUT, "authorized:4"); /* 39 characters */
+    assert_fails(lt_zmq_bind(&params, &coordinator, &error), LT_BAD_INPUT,
+                 "authorized:4"); /* 39 characters */
     assert_ok(lt_file_write(list, lines, (size_t)length - 40, false, &error));
     free(key);
     assert_ok(lt_zmq_bind(&params, &coordinator, &error));
-    params = (struct lt_zmq_params){.endpoint = endpoint, .key_file = friend, .server_key_file = server_public,
+    params = (struct lt_zmq_params){.endpoint = endpoint,
+                                    .key_file = friend,
+                                    .server_key_file = server_public,
                                     .peer = {{1, 1}}};
     assert_ok(lt_zmq_connect(&params, &good, &error));
     const struct lt_peer peer = params.peer;
@@ -171,7 +180,8 @@ static void silent_connections_disturb_nobody(void **state)
     char endpoint[64];
     int fds[100];
     const int port = free_port();
-    struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK),
+    struct sockaddr_in address = {.sin_family = AF_INET,
+                                  .sin_addr.s_addr = htonl(INADDR_LOOPBACK),
                                   .sin_port = htons((uint16_t)port)};
     snprintf(endpoint, sizeof endpoint, "tcp://127.0.0.1:%d", port);
     struct lt_zmq_params params = {.endpoint = endpoint, .peer = {{1, 2}}};

@@ -1,5 +1,5 @@
-/* If a message lost a field on its way, workers would compute another task than the one that was leased; if a hostile
- * body were believed, a coordinator could be stopped by one packet. */
+/* If a message lost a field on its way, workers would compute another task than the one that was
+ * leased; if a hostile body were believed, a coordinator could be stopped by one packet. */
 #include "tests/test.h"
 
 #include "proto/frame.h"
@@ -21,13 +21,15 @@ static int end(void **state)
     return 0;
 }
 
-static struct lt_message round_trip(const struct lt_message *message, bool from_worker, size_t payload)
+static struct lt_message round_trip(const struct lt_message *message, bool from_worker,
+                                    size_t payload)
 {
     uint8_t header[LT_FRAME_HEADER_BYTES], *body;
     size_t bytes;
     struct lt_message back;
     assert_ok(lt_frame_pack(message, 7, &arena, header, &body, &bytes, &error));
-    assert_ok(lt_frame_unpack(header, sizeof header, body, bytes, payload, from_worker, &arena, &back, &error));
+    assert_ok(lt_frame_unpack(header, sizeof header, body, bytes, payload, from_worker, &arena,
+                              &back, &error));
     assert_int_equal(back.kind, message->kind);
     return back;
 }
@@ -36,9 +38,15 @@ static struct lt_message assign(void)
 {
     struct lt_message m = {.kind = LT_MESSAGE_ASSIGN};
     m.assign = (struct lt_assign){.task = 1ull << 40, .epoch = 3, .lease_ms = 30000};
-    m.assign.spec = (struct lt_task_spec){.kind = LT_TASK_PREDICT, .model = {"t2v.gguf", lt_sha256("a", 1), 99},
-                                          .blob_count = 2, .shape = {16, 21, 60, 104}, .timestep = 937,
-                                          .guidance = 5.5, .precision = 1, .text_len = 512, .result_bytes = 8386560};
+    m.assign.spec = (struct lt_task_spec){.kind = LT_TASK_PREDICT,
+                                          .model = {"t2v.gguf", lt_sha256("a", 1), 99},
+                                          .blob_count = 2,
+                                          .shape = {16, 21, 60, 104},
+                                          .timestep = 937,
+                                          .guidance = 5.5,
+                                          .precision = 1,
+                                          .text_len = 512,
+                                          .result_bytes = 8386560};
     m.assign.spec.blob[0] = (struct lt_blob_ref){LT_BLOB_LATENTS, lt_sha256("b", 1), 8386560};
     m.assign.spec.blob[1] = (struct lt_blob_ref){LT_BLOB_TEXT, lt_sha256("c", 1), 4096};
     return m;
@@ -62,13 +70,15 @@ static void lists_survive(void **state)
     struct lt_model_file files[] = {{"a", lt_sha256("x", 1), 1}, {"b", lt_sha256("y", 1), 2}};
     struct lt_held held[] = {{5, 6, true}};
     struct lt_message m = {.kind = LT_MESSAGE_HELLO};
-    m.hello = (struct lt_hello){"w1", 77, 1, 1, "0.1", "host", "avx512", 1 << 30, 2, files, 2, held, 1};
+    m.hello =
+        (struct lt_hello){"w1", 77, 1, 1, "0.1", "host", "avx512", 1 << 30, 2, files, 2, held, 1};
     struct lt_message back = round_trip(&m, true, 0);
     assert_int_equal(back.hello.model_count, 2);
     assert_string_equal(back.hello.model[1].name, "b");
     assert_true(back.hello.held[0].finished && back.hello.held[0].epoch == 6);
     struct lt_task_ref keep[] = {{1, 2}, {3, 4}};
-    m = (struct lt_message){.kind = LT_MESSAGE_WELCOME, .welcome = {9, 2000, 30000, 1 << 21, keep, 2, true}};
+    m = (struct lt_message){.kind = LT_MESSAGE_WELCOME,
+                            .welcome = {9, 2000, 30000, 1 << 21, keep, 2, true}};
     back = round_trip(&m, false, 0);
     assert_memory_equal(back.welcome.keep, keep, sizeof keep);
     struct lt_progress progress[] = {{1, 2, LT_PHASE_RUNNING, 3, 4}};
@@ -80,12 +90,14 @@ static void lists_survive(void **state)
     assert_int_equal(back.chunk.crc32c, 0xdeadbeef);
 }
 
-/* The first bytes of a released message must never change: version 1 of both programs reads them. */
+/* The first bytes of a released message must never change: version 1 of both programs reads them.
+ */
 static void golden_bytes_of_a_cancel(void **state)
 {
     (void)state;
     static const uint8_t want_body[] = {0x08, 0x96, 0x01, 0x10, 0x02};
-    static const uint8_t want_header[] = {'L', 'T', 1, 0, LT_MESSAGE_CANCEL, 0, 0, 0, 7, 0, 0, 0, 0, 0, 0, 0};
+    static const uint8_t want_header[] = {'L', 'T', 1, 0, LT_MESSAGE_CANCEL, 0, 0, 0, 7, 0, 0, 0,
+                                          0,   0,   0, 0};
     struct lt_message m = {.kind = LT_MESSAGE_CANCEL, .cancel = {150, 2}};
     uint8_t header[LT_FRAME_HEADER_BYTES], *body;
     size_t bytes;
@@ -104,7 +116,8 @@ static void hostile_frames_are_refused(void **state)
     struct lt_message back;
     assert_ok(lt_frame_pack(&m, 1, &arena, header, &body, &bytes, &error));
 #define UNPACK(header_bytes, body_bytes, payload, from_worker)                                     \
-    lt_frame_unpack(header, header_bytes, body, body_bytes, payload, from_worker, &arena, &back, &error)
+    lt_frame_unpack(header, header_bytes, body, body_bytes, payload, from_worker, &arena, &back,   \
+                    &error)
     assert_fails(UNPACK(15, bytes, 0, false), LT_BAD_INPUT, "header");
     assert_fails(UNPACK(16, bytes - 1, 0, false), LT_BAD_INPUT, "CRC");
     assert_fails(UNPACK(16, bytes, 0, true), LT_BAD_INPUT, "side");
@@ -127,11 +140,13 @@ static void values_out_of_range_are_refused(void **state)
     size_t bytes;
     m.assign.spec.timestep = 2000;
     assert_ok(lt_message_encode(&m, &arena, &body, &bytes, &error));
-    assert_fails(lt_message_decode(LT_MESSAGE_ASSIGN, body, bytes, &arena, &back, &error), LT_BAD_INPUT, "timestep");
+    assert_fails(lt_message_decode(LT_MESSAGE_ASSIGN, body, bytes, &arena, &back, &error),
+                 LT_BAD_INPUT, "timestep");
     m = assign();
     m.assign.spec.blob[0].role = (enum lt_blob_role)99;
     assert_ok(lt_message_encode(&m, &arena, &body, &bytes, &error));
-    assert_fails(lt_message_decode(LT_MESSAGE_ASSIGN, body, bytes, &arena, &back, &error), LT_BAD_INPUT, "blob.role");
+    assert_fails(lt_message_decode(LT_MESSAGE_ASSIGN, body, bytes, &arena, &back, &error),
+                 LT_BAD_INPUT, "blob.role");
     struct lt_task_ref many[LT_REPEAT_MAX + 1] = {{0, 0}};
     m = (struct lt_message){.kind = LT_MESSAGE_BEAT_ACK, .beat_ack = {1, many, LT_REPEAT_MAX + 1}};
     assert_fails(lt_message_encode(&m, &arena, &body, &bytes, &error), LT_BAD_INPUT, "too long");

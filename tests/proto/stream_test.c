@@ -1,5 +1,5 @@
-/* If a stream lost its place, a prediction would arrive with a hole in it, or a broken connection would cost the whole
- * transfer again. */
+/* If a stream lost its place, a prediction would arrive with a hole in it, or a broken connection
+ * would cost the whole transfer again. */
 #include "tests/test.h"
 
 #include "proto/stream.h"
@@ -16,7 +16,8 @@ static uint8_t *make_blob(void)
     return blob;
 }
 
-/* Moves chunks until the sender has none, or `cut` chunks were sent; gives how many bytes went over the wire. */
+/* Moves chunks until the sender has none, or `cut` chunks were sent; gives how many bytes went over
+ * the wire. */
 static uint64_t pump(struct lt_stream_sender *sender, struct lt_stream_receiver *receiver, int cut)
 {
     struct lt_error error;
@@ -87,20 +88,25 @@ static void bad_chunks(void **state)
     lt_stream_receiver_reopen(&receiver, 1, &offset, &credit);
     struct lt_chunk chunk = {1, 0, lt_crc32c(0, blob, 1000)};
     assert_ok(lt_stream_receiver_chunk(&receiver, &chunk, blob, 1000, &credit, &error));
-    assert_ok(lt_stream_receiver_chunk(&receiver, &chunk, blob, 1000, &credit, &error)); /* repeated: ignored */
+    assert_ok(lt_stream_receiver_chunk(&receiver, &chunk, blob, 1000, &credit,
+                                       &error)); /* repeated: ignored */
     assert_int_equal(receiver.offset, 1000);
     chunk.offset = 5000; /* a gap: ignored */
     assert_ok(lt_stream_receiver_chunk(&receiver, &chunk, blob, 1000, &credit, &error));
     assert_int_equal(receiver.offset, 1000);
     chunk.offset = 1000; /* damaged */
-    assert_fails(lt_stream_receiver_chunk(&receiver, &chunk, blob + 1, 1000, &credit, &error), LT_BAD_INPUT, "CRC");
+    assert_fails(lt_stream_receiver_chunk(&receiver, &chunk, blob + 1, 1000, &credit, &error),
+                 LT_BAD_INPUT, "CRC");
     chunk.offset = BYTES - 10;
-    assert_fails(lt_stream_receiver_chunk(&receiver, &chunk, blob, 1000, &credit, &error), LT_BAD_INPUT, "fit");
+    assert_fails(lt_stream_receiver_chunk(&receiver, &chunk, blob, 1000, &credit, &error),
+                 LT_BAD_INPUT, "fit");
     receiver.granted = 1000;
     chunk.offset = 1000;
-    assert_fails(lt_stream_receiver_chunk(&receiver, &chunk, blob, 1000, &credit, &error), LT_BAD_INPUT, "credit");
+    assert_fails(lt_stream_receiver_chunk(&receiver, &chunk, blob, 1000, &credit, &error),
+                 LT_BAD_INPUT, "credit");
     lt_stream_receiver_close(&receiver);
-    assert_fails(lt_stream_receiver_open(&receiver, 1, &digest, UINT64_MAX, WINDOW, &error), LT_NO_MEMORY, "bytes");
+    assert_fails(lt_stream_receiver_open(&receiver, 1, &digest, UINT64_MAX, WINDOW, &error),
+                 LT_NO_MEMORY, "bytes");
     free(blob);
 }
 

@@ -1,6 +1,6 @@
-/* sim --schedules N --seed S: N farms with faults drawn from seeds S, S + 1, …; prints a one-line reproduction of the first
- * that breaks a promise. If this fails, a crash, a lost packet or a slow machine somewhere costs a user the take, or worse,
- * gives a wrong one. */
+/* sim --schedules N --seed S: N farms with faults drawn from seeds S, S + 1, …; prints a one-line
+ * reproduction of the first that breaks a promise. If this fails, a crash, a lost packet or a slow
+ * machine somewhere costs a user the take, or worse, gives a wrong one. */
 #include "tests/sim/world.h"
 
 #include "common/log.h"
@@ -15,8 +15,10 @@ struct settings {
 };
 
 static const struct lt_option options[] = {
-    LT_OPTION(struct settings, schedules, INT, "N", "100", .min = 1, .max = 1e9, .help = "schedules to run"),
-    LT_OPTION(struct settings, seed, INT, "S", "1", .help = "seed of the first; the next has S + 1"),
+    LT_OPTION(struct settings, schedules, INT, "N", "100", .min = 1, .max = 1e9,
+              .help = "schedules to run"),
+    LT_OPTION(struct settings, seed, INT, "S", "1",
+              .help = "seed of the first; the next has S + 1"),
     LT_OPTION(struct settings, verbose, FLAG, NULL, NULL, .help = "a line for each schedule"),
 };
 
@@ -59,11 +61,11 @@ static int run(const struct settings *settings)
         crashes += world->crashes;
     }
     if (!fine)
-        fprintf(stderr, "sim: %s\n  at %.6f s; again: sim --schedules 1 --seed %lld --verbose\n", world->failure,
-                (double)world->now_us * 1e-6, (long long)(settings->seed + i - 1));
+        fprintf(stderr, "sim: %s\n  at %.6f s; again: sim --schedules 1 --seed %lld --verbose\n",
+                world->failure, (double)world->now_us * 1e-6, (long long)(settings->seed + i - 1));
     else
-        printf("%lld schedules: %.0f virtual s in %.1f s, %llu packets, %llu coordinator crashes\n", (long long)i,
-               virtual_seconds, seconds() - start, packets, crashes);
+        printf("%lld schedules: %.0f virtual s in %.1f s, %llu packets, %llu coordinator crashes\n",
+               (long long)i, virtual_seconds, seconds() - start, packets, crashes);
     free(world);
     return fine ? 0 : 1;
 }
@@ -74,7 +76,8 @@ int main(int argc, char **argv)
     struct lt_operands operands;
     struct lt_error error;
     bool help;
-    if (lt_options_parse(&command, argc, argv, &settings, sizeof settings, &operands, &help, &error) != LT_OK) {
+    if (lt_options_parse(&command, argc, argv, &settings, sizeof settings, &operands, &help,
+                         &error) != LT_OK) {
         fprintf(stderr, "sim: %s\n", error.text);
         return 2;
     }

@@ -88,10 +88,12 @@ static void turn(struct world *world, uint32_t first_kind)
         world->fault_us = world->now_us + FAULT_US;
     }
     while (!world->failed && world->job_count < world->plan.job_count &&
-           world->job[world->job_count].due_us <= world->now_us && world->stalled_until_us <= world->now_us) {
+           world->job[world->job_count].due_us <= world->now_us &&
+           world->stalled_until_us <= world->now_us) {
         const bool is_heavy = world->plan.heavy && world->job_count == 0;
-        coordinator_submit(world, is_heavy ? coordinator_heavy_kind()
-                                           : (first_kind + world->job_count) % coordinator_heavy_kind());
+        coordinator_submit(world, is_heavy
+                                      ? coordinator_heavy_kind()
+                                      : (first_kind + world->job_count) % coordinator_heavy_kind());
     }
     if (!world->failed)
         coordinator_turn(world);
@@ -120,7 +122,8 @@ static void end(struct world *world)
         objects_destroy(&world->job[j].store);
 }
 
-bool world_run(uint64_t seed, const struct world_reference *reference, struct world *world, bool verbose)
+bool world_run(uint64_t seed, const struct world_reference *reference, struct world *world,
+               bool verbose)
 {
     memset(world, 0, sizeof *world);
     world->seed = world->random = seed;
@@ -128,21 +131,24 @@ bool world_run(uint64_t seed, const struct world_reference *reference, struct wo
     begin(world);
     const uint32_t first = world_draw(world, coordinator_heavy_kind());
     for (uint32_t j = 1; j < world->plan.job_count; j++)
-        world->job[j].due_us = world->job[j - 1].due_us + (world_chance(world, 500) ? world_draw(world, 4000000) : 0);
+        world->job[j].due_us =
+            world->job[j - 1].due_us + (world_chance(world, 500) ? world_draw(world, 4000000) : 0);
     while (!world->failed && !all_ended(world) && world->now_us < world->plan.calm_us + LIMIT_US)
         turn(world, first);
     if (!world->failed)
         check_final(world, reference);
     if (verbose)
-        printf("seed %llu: %u workers, %u jobs, %.1f s, %llu packets, %llu coordinator crashes, %llu failures\n",
-               (unsigned long long)seed, world->plan.worker_count, world->plan.job_count, (double)world->now_us * 1e-6,
-               (unsigned long long)world->events, (unsigned long long)world->crashes,
-               (unsigned long long)world->retries);
+        printf("seed %llu: %u workers, %u jobs, %.1f s, %llu packets, %llu coordinator crashes, "
+               "%llu failures\n",
+               (unsigned long long)seed, world->plan.worker_count, world->plan.job_count,
+               (double)world->now_us * 1e-6, (unsigned long long)world->events,
+               (unsigned long long)world->crashes, (unsigned long long)world->retries);
     end(world);
     return !world->failed;
 }
 
-lt_status world_reference(uint32_t kind, struct world_reference *reference_out, char *text_out, size_t size)
+lt_status world_reference(uint32_t kind, struct world_reference *reference_out, char *text_out,
+                          size_t size)
 {
     struct world *world = calloc(1, sizeof *world);
     lt_assert(world);
@@ -159,7 +165,8 @@ lt_status world_reference(uint32_t kind, struct world_reference *reference_out, 
     while (!world->failed && !all_ended(world) && world->now_us < LIMIT_US)
         turn(world, kind);
     if (!world->failed && core_find_job(world->core, 1)->state != JOB_STATE_COMPLETED)
-        world_fail(world, "job of kind %u does not complete: %s", kind, core_find_job(world->core, 1)->reason);
+        world_fail(world, "job of kind %u does not complete: %s", kind,
+                   core_find_job(world->core, 1)->reason);
     if (!world->failed)
         check_quiet(world);
     *reference_out = (struct world_reference){world->job[0].latents, world->job[0].frames};

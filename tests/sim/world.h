@@ -1,6 +1,7 @@
-/* A whole farm in one process under a virtual clock. One seed decides everything: jobs, workers, loss, delay, repetition,
- * order, damage, full queues, partitions, crashes and pauses of workers and coordinator, slow and failing machines. Faults
- * stop after a while; then every job must end. What is checked all along stands in world_check.c. */
+/* A whole farm in one process under a virtual clock. One seed decides everything: jobs, workers,
+ * loss, delay, repetition, order, damage, full queues, partitions, crashes and pauses of workers
+ * and coordinator, slow and failing machines. Faults stop after a while; then every job must end.
+ * What is checked all along stands in world_check.c. */
 #pragma once
 
 #include "coordinator/core_private.h"
@@ -14,24 +15,26 @@ enum { WORLD_WORKERS_MAX = 6, WORLD_JOBS_MAX = 3, WORLD_EPOCHS_MAX = 128, WORLD_
 /* What a schedule may do, drawn from its seed. */
 struct world_plan {
     uint32_t worker_count, job_count;
-    int64_t delay_us_max;        /* of a packet */
-    uint32_t drop, repeat;       /* packets of 1000 */
-    bool reorder;                /* delays are drawn anew for each packet */
-    uint32_t full;               /* sends of 1000 that find the queue full */
-    uint32_t damage;             /* chunks of 1000 that lose a bit on the way */
-    bool liar;                   /* every chunk from and to worker 1 is damaged, to the end */
-    bool only_liar;              /* and every other machine is well */
-    bool fix_crc;                /* … in a way that only the digest of the whole shows */
-    uint32_t worker_crash, coordinator_crash, partition, drain, freeze, stall; /* each per 1000 fault rounds */
-    uint32_t drain_all;          /* the coordinator drains and starts again, likewise */
-    uint32_t engine_failure;     /* tasks of 1000 that end with an error or a result that is not finite */
-    uint32_t slow;               /* workers of 1000 that take 20 times as long */
-    bool mixed_models;           /* workers other than the first may lack a model */
-    bool two_classes;            /* of kernels */
+    int64_t delay_us_max;  /* of a packet */
+    uint32_t drop, repeat; /* packets of 1000 */
+    bool reorder;          /* delays are drawn anew for each packet */
+    uint32_t full;         /* sends of 1000 that find the queue full */
+    uint32_t damage;       /* chunks of 1000 that lose a bit on the way */
+    bool liar;             /* every chunk from and to worker 1 is damaged, to the end */
+    bool only_liar;        /* and every other machine is well */
+    bool fix_crc;          /* … in a way that only the digest of the whole shows */
+    uint32_t worker_crash, coordinator_crash, partition, drain, freeze,
+        stall;          /* each per 1000 fault rounds */
+    uint32_t drain_all; /* the coordinator drains and starts again, likewise */
+    uint32_t
+        engine_failure; /* tasks of 1000 that end with an error or a result that is not finite */
+    uint32_t slow;      /* workers of 1000 that take 20 times as long */
+    bool mixed_models;  /* workers other than the first may lack a model */
+    bool two_classes;   /* of kernels */
     uint64_t blob_cache_bytes, upload_bytes_max, credit_bytes;
-    bool heavy;                  /* the first job's blobs and results are of several chunks */
-    int64_t calm_us;             /* faults end here */
-    bool cancel;                 /* the last job is cancelled on the way */
+    bool heavy;      /* the first job's blobs and results are of several chunks */
+    int64_t calm_us; /* faults end here */
+    bool cancel;     /* the last job is cancelled on the way */
 };
 
 struct world_worker {
@@ -64,8 +67,8 @@ struct world_job {
     int64_t due_us;    /* when it is submitted */
     struct objects *store;
     bool removed, finalizing, cancel_asked;
-    enum job_state state;      /* as last flushed */
-    uint32_t completions;      /* told to the listener */
+    enum job_state state;             /* as last flushed */
+    uint32_t completions;             /* told to the listener */
     struct lt_digest latents, frames; /* when it was finalizing */
     struct world_task task[WORLD_TASKS_MAX];
 };
@@ -80,7 +83,7 @@ struct world {
     struct core *core;
     struct journal *journal;
     bool deaf; /* the coordinator's packets are lost: it is about to crash */
-    int64_t stalled_until_us, restart_us; /* of the coordinator; restart 0: it is not leaving */
+    int64_t stalled_until_us, restart_us;  /* of the coordinator; restart 0: it is not leaving */
     int64_t lane_us[WORLD_WORKERS_MAX][2]; /* in-order delivery per worker and direction */
     struct world_worker worker[WORLD_WORKERS_MAX];
     uint32_t job_count; /* submitted */
@@ -88,7 +91,8 @@ struct world {
     bool failed;
     char failure[512];
     uint64_t events, crashes, retries;
-    uint32_t sent[LT_MESSAGE_COUNT], received[LT_MESSAGE_COUNT], task_count; /* of the coordinator; of the last job */
+    uint32_t sent[LT_MESSAGE_COUNT], received[LT_MESSAGE_COUNT],
+        task_count; /* of the coordinator; of the last job */
 };
 
 /* The reference: what each kind of job gives on one worker without faults. */
@@ -96,12 +100,14 @@ struct world_reference {
     struct lt_digest latents, frames;
 };
 uint32_t world_job_kinds(void);
-lt_status world_reference(uint32_t kind, struct world_reference *reference_out, char *text, size_t size);
+lt_status world_reference(uint32_t kind, struct world_reference *reference_out, char *text,
+                          size_t size);
 
 /* Runs one schedule. False: `world->failure` says what broke. */
-bool world_run(uint64_t seed, const struct world_reference *reference, struct world *world, bool verbose);
+bool world_run(uint64_t seed, const struct world_reference *reference, struct world *world,
+               bool verbose);
 
-/* -- shared by the parts -- */
+/* -- shared by the parts ----------------------------------------------------------------------- */
 uint32_t world_draw(struct world *world, uint32_t bound); /* 0 … bound-1 */
 bool world_chance(struct world *world, uint32_t of_thousand);
 bool world_is_faulty(const struct world *world);
@@ -111,9 +117,10 @@ struct world_job *world_find_job(struct world *world, uint32_t id);
 /* world_faults.c */
 void faults_draw_plan(struct world *world);
 lt_fault faults_of_packet;
-/* Sends for a worker or the coordinator (peer of the packet, index of the worker), or loses or damages the packet. */
-lt_status faults_send(struct world *world, struct lt_link *link, uint32_t worker, const struct lt_packet *packet,
-                      struct lt_error *error);
+/* Sends for a worker or the coordinator (peer of the packet, index of the worker), or loses or
+ * damages the packet. */
+lt_status faults_send(struct world *world, struct lt_link *link, uint32_t worker,
+                      const struct lt_packet *packet, struct lt_error *error);
 void faults_make(struct world *world);
 
 /* world_coordinator.c */

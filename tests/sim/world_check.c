@@ -2,10 +2,10 @@
  *   fence    an epoch of a task is told to one worker only, in all lives of the coordinator
  *   once     a task is committed once, under the newest epoch anybody was told, and stays committed
  *   books    leases in the table, on the workers, in the graph and in the jobs are the same ones
- *   quiet    without faults every task is assigned, offered and committed once, and every blob fetched once
- *   replay   a restart gives back what the last flush left (world.c)
- *   bytes    the take's digests equal those of one worker without faults
- *   ends     every job ends once and for all, or says why */
+ *   quiet    without faults every task is assigned, offered and committed once, and every blob
+ * fetched once replay   a restart gives back what the last flush left (world.c) bytes    the take's
+ * digests equal those of one worker without faults ends     every job ends once and for all, or
+ * says why */
 #include "tests/sim/world.h"
 
 #include <string.h>
@@ -24,12 +24,14 @@ static void told(struct world *world, const struct lt_peer *peer, uint64_t numbe
         world_fail(world, "fence: job %u task %u epoch %llu was told to two workers", job->id, task,
                    (unsigned long long)epoch);
     if (at->committed_epoch)
-        world_fail(world, "once: job %u task %u was assigned after it was committed", job->id, task);
+        world_fail(world, "once: job %u task %u was assigned after it was committed", job->id,
+                   task);
     at->told[epoch] = true;
     at->owner[epoch] = *peer;
 }
 
-/* WANT names a stream: its upload knows the task. A lease is told by it when a result is adopted. */
+/* WANT names a stream: its upload knows the task. A lease is told by it when a result is adopted.
+ */
 static void wanted(struct world *world, const struct lt_peer *peer, const struct lt_want *want)
 {
     for (size_t i = 0; i < world->core->upload_count; i++) {
@@ -51,21 +53,26 @@ void check_sent(struct world *world, const struct lt_packet *packet)
 
 void check_quiet(struct world *world)
 {
-    const uint32_t tasks = world->task_count, fetches = tasks + 2; /* a slice each (or an equal one), two texts */
+    const uint32_t tasks = world->task_count,
+                   fetches = tasks + 2; /* a slice each (or an equal one), two texts */
     if (world->sent[LT_MESSAGE_ASSIGN] != tasks || world->sent[LT_MESSAGE_WANT] != tasks ||
         world->sent[LT_MESSAGE_COMMITTED] != tasks || world->received[LT_MESSAGE_FETCH] > fetches)
-        world_fail(world, "quiet: %u tasks took %u assignments, %u offers, %u commits and %u fetches (at most %u expected)", tasks,
-                   world->sent[LT_MESSAGE_ASSIGN], world->sent[LT_MESSAGE_WANT], world->sent[LT_MESSAGE_COMMITTED],
-                   world->received[LT_MESSAGE_FETCH], fetches);
+        world_fail(world,
+                   "quiet: %u tasks took %u assignments, %u offers, %u commits and %u fetches (at "
+                   "most %u expected)",
+                   tasks, world->sent[LT_MESSAGE_ASSIGN], world->sent[LT_MESSAGE_WANT],
+                   world->sent[LT_MESSAGE_COMMITTED], world->received[LT_MESSAGE_FETCH], fetches);
 }
 
-static void check_task(struct world *world, const struct core_job *job, struct world_job *known, uint32_t t)
+static void check_task(struct world *world, const struct core_job *job, struct world_job *known,
+                       uint32_t t)
 {
     const struct run_task *task = run_task(job->run, t);
     const enum task_state state = graph_state(run_graph(job->run), t);
     struct world_task *at = &known->task[t];
     if ((state == TASK_LEASED) != (task->lease != LEASE_NONE))
-        world_fail(world, "books: job %u task %u is in state %d with lease %u", job->id, t, (int)state, task->lease);
+        world_fail(world, "books: job %u task %u is in state %d with lease %u", job->id, t,
+                   (int)state, task->lease);
     if (state != TASK_COMMITTED) {
         if (at->committed_epoch)
             world_fail(world, "once: job %u task %u is not committed any more", job->id, t);
@@ -75,8 +82,9 @@ static void check_task(struct world *world, const struct core_job *job, struct w
         world_fail(world, "once: job %u task %u was committed twice", job->id, t);
     for (uint64_t e = task->epoch + 1; e < WORLD_EPOCHS_MAX; e++)
         if (at->told[e])
-            world_fail(world, "fence: job %u task %u was committed under epoch %llu after %llu was told", job->id, t,
-                       (unsigned long long)task->epoch, (unsigned long long)e);
+            world_fail(world,
+                       "fence: job %u task %u was committed under epoch %llu after %llu was told",
+                       job->id, t, (unsigned long long)task->epoch, (unsigned long long)e);
     at->committed_epoch = task->epoch;
 }
 
@@ -87,22 +95,26 @@ static void check_leases(struct world *world)
     for (size_t w = 0; w < core->fleet.count; w++) {
         const struct fleet_worker *worker = core->fleet.worker[w];
         uint32_t count = 0;
-        for (uint32_t i = worker->lease_first; i != LEASE_NONE; i = lease_at(&core->leases, i)->next, count++)
+        for (uint32_t i = worker->lease_first; i != LEASE_NONE;
+             i = lease_at(&core->leases, i)->next, count++)
             if (!lease_peer_equal(&lease_at(&core->leases, i)->peer, &worker->peer))
                 world_fail(world, "books: a worker has another's lease");
         if (count != worker->lease_count)
-            world_fail(world, "books: %u leases on a worker that counts %u", count, worker->lease_count);
+            world_fail(world, "books: %u leases on a worker that counts %u", count,
+                       worker->lease_count);
     }
     for (size_t j = 0; j < core->job_count; j++)
         on_jobs += core->job[j]->lease_count;
     if (on_jobs != core->leases.count)
         world_fail(world, "books: jobs count %u leases, the table %u", on_jobs, core->leases.count);
-    for (uint32_t i = lease_next(&core->leases, 0); i != LEASE_NONE; i = lease_next(&core->leases, i + 1)) {
+    for (uint32_t i = lease_next(&core->leases, 0); i != LEASE_NONE;
+         i = lease_next(&core->leases, i + 1)) {
         const struct lease *lease = lease_at(&core->leases, i);
         const struct core_job *job = core_find_job(core, lease->job);
         if (!job || !job->run || run_task(job->run, lease->task)->lease != i ||
             run_task(job->run, lease->task)->epoch != lease->epoch)
-            world_fail(world, "books: lease %u of job %u task %u is not the task's", i, lease->job, lease->task);
+            world_fail(world, "books: lease %u of job %u task %u is not the task's", i, lease->job,
+                       lease->task);
     }
 }
 
@@ -113,8 +125,8 @@ void check_state(struct world *world)
         const struct core_job *job = world->core->job[j];
         struct world_job *known = world_find_job(world, job->id);
         if (job_state_is_terminal(known->state) && job->state != known->state)
-            world_fail(world, "ends: job %u was %s and is %s", job->id, job_state_name(known->state),
-                       job_state_name(job->state));
+            world_fail(world, "ends: job %u was %s and is %s", job->id,
+                       job_state_name(known->state), job_state_name(job->state));
         known->state = job->state;
         if (!job->run)
             continue;
@@ -138,9 +150,10 @@ void check_final(struct world *world, const struct world_reference *reference)
             struct coordinator_job_status status = {0};
             struct lt_error error;
             core_job_status(world->core, known->id, world->now_us, &status, &error);
-            world_fail(world, "ends: job %u is %s: %u of %u predictions, %u of %u decodes; %s", known->id,
-                       job_state_name(status.state), status.progress.predict_done, status.progress.predict_count,
-                       status.progress.decode_done, status.progress.decode_count, status.reason);
+            world_fail(world, "ends: job %u is %s: %u of %u predictions, %u of %u decodes; %s",
+                       known->id, job_state_name(status.state), status.progress.predict_done,
+                       status.progress.predict_count, status.progress.decode_done,
+                       status.progress.decode_count, status.reason);
             continue;
         }
         if (job->state == JOB_STATE_FAILED && (!job->reason[0] || !may_fail(&world->plan)))
@@ -150,14 +163,15 @@ void check_final(struct world *world, const struct world_reference *reference)
         if (job->state == JOB_STATE_COMPLETED &&
             (!lt_digest_equal(&known->latents, &reference[known->kind].latents) ||
              !lt_digest_equal(&known->frames, &reference[known->kind].frames)))
-            world_fail(world, "bytes: job %u of kind %u gives another take", known->id, known->kind);
+            world_fail(world, "bytes: job %u of kind %u gives another take", known->id,
+                       known->kind);
         if (known->completions != (job->state == JOB_STATE_COMPLETED))
-            world_fail(world, "once: job %u is %s and was completed %u times", known->id, job_state_name(job->state),
-                       known->completions);
+            world_fail(world, "once: job %u is %s and was completed %u times", known->id,
+                       job_state_name(job->state), known->completions);
         if (!known->removed)
             world_fail(world, "books: files of job %u are still there", known->id);
     }
     if (world->core->leases.count || world->core->upload_count)
-        world_fail(world, "books: %u leases and %zu uploads after the end", world->core->leases.count,
-                   world->core->upload_count);
+        world_fail(world, "books: %u leases and %zu uploads after the end",
+                   world->core->leases.count, world->core->upload_count);
 }

@@ -1,5 +1,5 @@
-/* The coordinator of the world: the real core, its files and journal in memory, a publisher that takes digests, and its
- * crashes. */
+/* The coordinator of the world: the real core, its files and journal in memory, a publisher that
+ * takes digests, and its crashes. */
 #include "tests/sim/world.h"
 
 #include <stdlib.h>
@@ -8,13 +8,13 @@
 enum { TICK_US = 100000, HEAVY_TEXT_BYTES = 2 * LT_CHUNK_BYTES_MAX + 4000 };
 
 /* Small jobs of every shape that the pieces between worker and take can have. */
-#define JOB(size, sampler, schedule, extra, frames)                                                  \
-    "{\"size\": [" size ", " size "], \"frames\": " frames ", \"seed\": 7, \"guidance\": [2, 1],"     \
-    "\"model\": {\"transformer\": \"high.gguf\", \"transformer_low\": \"low.gguf\","                 \
-    "\"vae\": \"vae.safetensors\", \"latent_channels\": 4},"                                         \
-    "\"text\": {\"positive\": \"sha256:%s\", \"negative\": \"sha256:%s\"},"                          \
-    "\"sampler\": {\"name\": \"" sampler "\", \"steps\": 4},"                                        \
-    "\"window\": {\"schedule\": \"" schedule "\", \"latent_frames\": 4, " extra "},"                 \
+#define JOB(size, sampler, schedule, extra, frames)                                                \
+    "{\"size\": [" size ", " size "], \"frames\": " frames ", \"seed\": 7, \"guidance\": [2, 1],"  \
+    "\"model\": {\"transformer\": \"high.gguf\", \"transformer_low\": \"low.gguf\","               \
+    "\"vae\": \"vae.safetensors\", \"latent_channels\": 4},"                                       \
+    "\"text\": {\"positive\": \"sha256:%s\", \"negative\": \"sha256:%s\"},"                        \
+    "\"sampler\": {\"name\": \"" sampler "\", \"steps\": 4},"                                      \
+    "\"window\": {\"schedule\": \"" schedule "\", \"latent_frames\": 4, " extra "},"               \
     "\"decode\": {\"segment\": 5, \"warmup\": 2}}"
 
 static const char *const jobs[] = {
@@ -24,7 +24,8 @@ static const char *const jobs[] = {
     JOB("16", "dpm++", "uniform_looped", "\"overlap\": 2, \"stride\": 2", "45"),
     JOB("16", "lcm", "batched_shifted", "\"overlap\": 0", "37"),
     JOB("16", "unipc", "static_standard", "\"overlap\": 2, \"barrier\": true", "33"),
-    JOB("128", "euler", "static_standard", "\"overlap\": 1", "33"), /* with the long text: the heavy one */
+    JOB("128", "euler", "static_standard", "\"overlap\": 1",
+        "33"), /* with the long text: the heavy one */
 };
 
 uint32_t coordinator_job_kinds(void)
@@ -37,9 +38,10 @@ uint32_t coordinator_heavy_kind(void)
     return LT_COUNT(jobs) - 1;
 }
 
-/* -- what the core needs ------------------------------------------------------------------------------------ */
+/* -- what the core needs ----------------------------------------------------------------------- */
 
-static lt_status open_files(void *context, uint32_t id, bool fresh, struct objects **store_out, struct lt_error *error)
+static lt_status open_files(void *context, uint32_t id, bool fresh, struct objects **store_out,
+                            struct lt_error *error)
 {
     struct world *world = context;
     lt_assert(id >= 1 && id <= WORLD_JOBS_MAX);
@@ -130,7 +132,7 @@ static void receive(struct world *world)
     }
 }
 
-/* -- crashes ------------------------------------------------------------------------------------------------- */
+/* -- crashes ----------------------------------------------------------------------------------- */
 
 static struct lt_digest state_of(struct world *world)
 {
@@ -168,7 +170,8 @@ void coordinator_crash(struct world *world)
     struct lt_digest before = state_of(world);
     world->deaf = true;
     switch (world_draw(world, 3)) {
-    case 0: break;
+    case 0:
+        break;
     case 1:
         receive(world);
         core_tick(world->core, world->now_us);
@@ -183,9 +186,10 @@ void coordinator_crash(struct world *world)
     restart(world, &before);
 }
 
-/* -- jobs ---------------------------------------------------------------------------------------------------- */
+/* -- jobs -------------------------------------------------------------------------------------- */
 
-static bool add(struct world *world, const struct core_submit *submit, uint32_t id_expected, bool existed_expected)
+static bool add(struct world *world, const struct core_submit *submit, uint32_t id_expected,
+                bool existed_expected)
 {
     struct lt_error error;
     uint32_t id;
@@ -193,7 +197,8 @@ static bool add(struct world *world, const struct core_submit *submit, uint32_t 
     if (core_add_job(world->core, submit, world->now_us, &id, &existed, &error) != LT_OK)
         world_fail(world, "job: %s", error.text);
     else if (id != id_expected || existed != existed_expected)
-        world_fail(world, "job: number %u was expected, found %u%s", id_expected, id, existed ? " again" : "");
+        world_fail(world, "job: number %u was expected, found %u%s", id_expected, id,
+                   existed ? " again" : "");
     return !world->failed;
 }
 
@@ -222,7 +227,8 @@ void coordinator_submit(struct world *world, uint32_t kind)
         .text_bytes = bytes,
         .text_negative_bytes = bytes,
     };
-    if (!world->calm && world_chance(world, 100)) { /* nobody was told that it is accepted: the client asks again */
+    if (!world->calm &&
+        world_chance(world, 100)) { /* nobody was told that it is accepted: the client asks again */
         const struct lt_digest before = state_of(world);
         if (add(world, &submit, id, false))
             restart(world, &before);

@@ -30,7 +30,8 @@ void faults_draw_plan(struct world *world)
         .mixed_models = world_chance(world, 200),
         .two_classes = world_chance(world, 200),
         .blob_cache_bytes = world_chance(world, 300) ? world_draw(world, 4096) : 1 << 20,
-        .upload_bytes_max = world_chance(world, 300) ? 1 << 22 : 4096, /* little: LATER is seen too */
+        .upload_bytes_max =
+            world_chance(world, 300) ? 1 << 22 : 4096, /* little: LATER is seen too */
         .credit_bytes = world_chance(world, 500) ? LT_CHUNK_BYTES_MAX : LT_CREDIT_BYTES_DEFAULT,
         .heavy = world_chance(world, 30),
         .calm_us = 1000000 + world_draw(world, 20000000),
@@ -49,12 +50,14 @@ void faults_draw_plan(struct world *world)
             .upload_bytes_max = plan->upload_bytes_max,
             .credit_bytes = plan->credit_bytes,
         };
-    plan->two_classes &= !plan->mixed_models; /* else a job may be bound to a class that lacks its model */
+    plan->two_classes &=
+        !plan->mixed_models; /* else a job may be bound to a class that lacks its model */
 }
 
-/* -- packets ------------------------------------------------------------------------------------------------- */
+/* -- packets ----------------------------------------------------------------------------------- */
 
-int64_t faults_of_packet(void *context, const struct lt_packet *packet, bool to_worker, int64_t *repeat_us)
+int64_t faults_of_packet(void *context, const struct lt_packet *packet, bool to_worker,
+                         int64_t *repeat_us)
 {
     struct world *world = context;
     const uint32_t index = packet->peer.id[0] - 1u;
@@ -75,14 +78,15 @@ int64_t faults_of_packet(void *context, const struct lt_packet *packet, bool to_
 }
 
 /* One bit of the chunk is another. */
-static lt_status send_damaged(struct world *world, struct lt_link *link, const struct lt_packet *packet,
-                              struct lt_error *error)
+static lt_status send_damaged(struct world *world, struct lt_link *link,
+                              const struct lt_packet *packet, struct lt_error *error)
 {
     struct lt_packet damaged = *packet;
     uint8_t *payload = malloc(packet->payload_bytes);
     lt_assert(payload);
     memcpy(payload, packet->payload, packet->payload_bytes);
-    payload[world_draw(world, (uint32_t)packet->payload_bytes)] ^= (uint8_t)(1u << world_draw(world, 8));
+    payload[world_draw(world, (uint32_t)packet->payload_bytes)] ^=
+        (uint8_t)(1u << world_draw(world, 8));
     damaged.payload = payload;
     if (world->plan.fix_crc)
         damaged.message.chunk.crc32c = lt_crc32c(0, payload, packet->payload_bytes);
@@ -91,8 +95,8 @@ static lt_status send_damaged(struct world *world, struct lt_link *link, const s
     return status;
 }
 
-lt_status faults_send(struct world *world, struct lt_link *link, uint32_t worker, const struct lt_packet *packet,
-                      struct lt_error *error)
+lt_status faults_send(struct world *world, struct lt_link *link, uint32_t worker,
+                      const struct lt_packet *packet, struct lt_error *error)
 {
     const struct world_plan *plan = &world->plan;
     const bool faulty = world_is_faulty(world);
@@ -104,7 +108,7 @@ lt_status faults_send(struct world *world, struct lt_link *link, uint32_t worker
     return link->ops->send(link, packet, error);
 }
 
-/* -- machines ------------------------------------------------------------------------------------------------ */
+/* -- machines ---------------------------------------------------------------------------------- */
 
 static void hurt_worker(struct world *world, uint32_t index)
 {
@@ -134,7 +138,8 @@ static void disturb_coordinator(struct world *world)
     else if (world->restart_us == 0 && world_chance(world, plan->drain_all)) {
         core_drain(world->core);
         world->restart_us = world->now_us + 1 + world_draw(world, 3000000);
-    } else if (plan->cancel && world->job_count == plan->job_count && plan->job_count > 1 && world_chance(world, 20)) {
+    } else if (plan->cancel && world->job_count == plan->job_count && plan->job_count > 1 &&
+               world_chance(world, 20)) {
         coordinator_cancel(world, &world->job[plan->job_count - 1]);
     }
 }

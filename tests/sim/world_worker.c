@@ -1,5 +1,6 @@
-/* A worker of the world: the real protocol core with a fake engine. Its prediction is a pure function of spec and blobs, so
- * a wrong slice, a wrong timestep or a mixed-up blob changes the digest of the take. */
+/* A worker of the world: the real protocol core with a fake engine. Its prediction is a pure
+ * function of spec and blobs, so a wrong slice, a wrong timestep or a mixed-up blob changes the
+ * digest of the take. */
 #include "tests/sim/world.h"
 
 #include <stdlib.h>
@@ -42,15 +43,15 @@ static void *compute(const struct lt_task_spec *spec, const struct engine_blob *
     const float *x = blob[0].data;
     float *v = (float *)(void *)result;
     for (size_t i = 0; i < spec->result_bytes / sizeof *v; i++)
-        v[i] = 0.6f * x[i] + 0.2f * x[i ? i - 1 : 0] +
-               1e-3f * (float)((hash >> i % 48) & 0xff);
+        v[i] = 0.6f * x[i] + 0.2f * x[i ? i - 1 : 0] + 1e-3f * (float)((hash >> i % 48) & 0xff);
     return result;
 }
 
 /* The engine fails, or gives a prediction that is no number. */
 static void spoil(struct world_worker *worker, const struct lt_task_spec *spec)
 {
-    static const lt_status errors[] = {LT_DEVICE, LT_NO_MEMORY, LT_INTERNAL, LT_NO_DEVICE_MEMORY, LT_IO};
+    static const lt_status errors[] = {LT_DEVICE, LT_NO_MEMORY, LT_INTERNAL, LT_NO_DEVICE_MEMORY,
+                                       LT_IO};
     if (spec->kind == LT_TASK_PREDICT && world_chance(worker->world, 300)) {
         memset(worker->result, 0xff, sizeof(float));
         return;
@@ -84,11 +85,21 @@ static void perform(void *context, const struct worker_action *action)
     struct world_worker *worker = context;
     struct lt_error error;
     switch (action->kind) {
-    case WORKER_SEND: faults_send(worker->world, worker->link, worker->peer.id[0] - 1u, &action->packet, &error); break;
-    case WORKER_RECONNECT: worker->reconnect = true; break;
-    case WORKER_START: start(worker, action); break;
-    case WORKER_CANCEL: worker->cancelled = true; break;
-    case WORKER_EXIT: worker->exited = true; break;
+    case WORKER_SEND:
+        faults_send(worker->world, worker->link, worker->peer.id[0] - 1u, &action->packet, &error);
+        break;
+    case WORKER_RECONNECT:
+        worker->reconnect = true;
+        break;
+    case WORKER_START:
+        start(worker, action);
+        break;
+    case WORKER_CANCEL:
+        worker->cancelled = true;
+        break;
+    case WORKER_EXIT:
+        worker->exited = true;
+        break;
     }
 }
 
@@ -100,7 +111,8 @@ void worker_boot(struct world *world, uint32_t index)
         {.name = "vae.safetensors", .fingerprint = {{3}}, .bytes = 1},
     };
     /* The first worker has all, so that every task can be done somewhere. */
-    const uint32_t skipped = index > 0 && world->plan.mixed_models ? world_draw(world, LT_COUNT(models)) : 0;
+    const uint32_t skipped =
+        index > 0 && world->plan.mixed_models ? world_draw(world, LT_COUNT(models)) : 0;
     struct world_worker *worker = &world->worker[index];
     struct lt_error error;
     worker->world = world;
@@ -121,7 +133,8 @@ void worker_boot(struct world *world, uint32_t index)
         .blob_cache_bytes = world->plan.blob_cache_bytes,
         .jitter_seed = world->seed + index,
     };
-    lt_assert(worker_core_create(&params, perform, worker, world->now_us, &worker->core, &error) == LT_OK);
+    lt_assert(worker_core_create(&params, perform, worker, world->now_us, &worker->core, &error) ==
+              LT_OK);
     worker->slow = !world->calm && world_chance(world, world->plan.slow);
 }
 
@@ -160,10 +173,12 @@ static void finish(struct world *world, struct world_worker *worker)
         result = NULL;
         status = LT_CANCELLED;
     }
-    worker_core_finished(worker->core, status, status == LT_OK ? "" : "the device fell over", result, world->now_us);
+    worker_core_finished(worker->core, status, status == LT_OK ? "" : "the device fell over",
+                         result, world->now_us);
 }
 
-/* In the order of the loop in worker.c: a worker that was stopped for long notices before it reads old packets. */
+/* In the order of the loop in worker.c: a worker that was stopped for long notices before it reads
+ * old packets. */
 void worker_run_due(struct world *world, uint32_t index)
 {
     struct world_worker *worker = &world->worker[index];

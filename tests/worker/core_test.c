@@ -1,12 +1,19 @@
-/* The worker's side of the protocol, event by event. If this fails, a worker computes what nobody wants, loses what it has
- * computed, goes on under a lease that another has, or hangs when a coordinator is gone or talks nonsense. */
+/* The worker's side of the protocol, event by event. If this fails, a worker computes what nobody
+ * wants, loses what it has computed, goes on under a lease that another has, or hangs when a
+ * coordinator is gone or talks nonsense. */
 #include "worker/core.h"
 
 #include "tests/test.h"
 
 #include <stdlib.h>
 
-enum { HEARTBEAT_MS = 1000, LEASE_MS = 10000, SECOND = 1000000, ACTIONS_MAX = 64, RESULT_BYTES = 16 };
+enum {
+    HEARTBEAT_MS = 1000,
+    LEASE_MS = 10000,
+    SECOND = 1000000,
+    ACTIONS_MAX = 64,
+    RESULT_BYTES = 16
+};
 
 struct action {
     enum worker_action_kind kind;
@@ -28,15 +35,18 @@ struct bench {
 
 static const float slice[4] = {1, 2, 3, 4}, text[2] = {5, 6};
 
-/* -- the bench: records what the core does ------------------------------------------------------------------ */
+/* -- the bench: records what the core does ----------------------------------------------------- */
 
 static void record(void *context, const struct worker_action *from)
 {
     struct bench *b = context;
     assert_true(b->count < ACTIONS_MAX);
     struct action *to = &b->action[b->count++];
-    *to = (struct action){.kind = from->kind, .message = from->packet.message, .task = from->task,
-                          .status = from->status, .payload_bytes = from->packet.payload_bytes};
+    *to = (struct action){.kind = from->kind,
+                          .message = from->packet.message,
+                          .task = from->task,
+                          .status = from->status,
+                          .payload_bytes = from->packet.payload_bytes};
     if (from->kind == WORKER_SEND && to->message.kind == LT_MESSAGE_HELLO) {
         assert_true(to->message.hello.held_count <= LT_COUNT(to->held));
         memcpy(to->held, to->message.hello.held, to->message.hello.held_count * sizeof *to->held);
@@ -76,9 +86,11 @@ static void assert_nothing(const struct bench *b)
     assert_int_equal(b->count, b->read);
 }
 
-static void hear_payload(struct bench *b, const struct lt_message *message, const void *payload, size_t bytes)
+static void hear_payload(struct bench *b, const struct lt_message *message, const void *payload,
+                         size_t bytes)
 {
-    const struct lt_packet packet = {.message = *message, .payload = payload, .payload_bytes = bytes};
+    const struct lt_packet packet = {
+        .message = *message, .payload = payload, .payload_bytes = bytes};
     worker_core_receive(b->core, &packet, b->now_us);
 }
 
@@ -111,9 +123,15 @@ static struct lt_message welcome(void)
 static void begin(struct bench *b)
 {
     static const struct lt_model_file model = {.name = "m.gguf", .fingerprint = {{1}}, .bytes = 1};
-    const struct worker_params params = {.name = "w", .build = "b", .device = "d", .kernel_class = "k",
-                                         .model = &model, .model_count = 1, .boot_nonce = 9,
-                                         .memory_bytes = 1, .blob_cache_bytes = 1 << 20};
+    const struct worker_params params = {.name = "w",
+                                         .build = "b",
+                                         .device = "d",
+                                         .kernel_class = "k",
+                                         .model = &model,
+                                         .model_count = 1,
+                                         .boot_nonce = 9,
+                                         .memory_bytes = 1,
+                                         .blob_cache_bytes = 1 << 20};
     struct lt_error error;
     *b = (struct bench){.now_us = SECOND};
     assert_ok(worker_core_create(&params, record, b, b->now_us, &b->core, &error));
@@ -151,7 +169,8 @@ static void assign(struct bench *b, uint64_t task, uint64_t epoch)
 
 static void give_blob(struct bench *b, uint64_t stream, const void *data, size_t bytes)
 {
-    const struct lt_message message = {.kind = LT_MESSAGE_CHUNK, .chunk = {stream, 0, lt_crc32c(0, data, bytes)}};
+    const struct lt_message message = {.kind = LT_MESSAGE_CHUNK,
+                                       .chunk = {stream, 0, lt_crc32c(0, data, bytes)}};
     hear_payload(b, &message, data, bytes);
 }
 
@@ -178,17 +197,19 @@ static void finish(struct bench *b, lt_status status)
 static void answer(struct bench *b, uint64_t stream, enum lt_verdict verdict)
 {
     struct lt_message message = {.kind = LT_MESSAGE_WANT};
-    message.want = (struct lt_want){.stream = stream, .verdict = verdict, .credit = LT_CREDIT_BYTES_DEFAULT};
+    message.want =
+        (struct lt_want){.stream = stream, .verdict = verdict, .credit = LT_CREDIT_BYTES_DEFAULT};
     hear(b, &message);
 }
 
 static void commit(struct bench *b, uint64_t task, uint64_t epoch, enum lt_verdict verdict)
 {
-    const struct lt_message message = {.kind = LT_MESSAGE_COMMITTED, .committed = {task, epoch, verdict}};
+    const struct lt_message message = {.kind = LT_MESSAGE_COMMITTED,
+                                       .committed = {task, epoch, verdict}};
     hear(b, &message);
 }
 
-/* -- a task's life ------------------------------------------------------------------------------------------- */
+/* -- a task's life ----------------------------------------------------------------------------- */
 
 static void test_task_goes_all_the_way(void **state)
 {
@@ -269,7 +290,7 @@ static void test_cancelled_task_is_released_when_it_has_ended(void **state)
     end(&b);
 }
 
-/* -- what is lost on the way --------------------------------------------------------------------------------- */
+/* -- what is lost on the way ------------------------------------------------------------------- */
 
 static void test_unanswered_is_asked_again(void **state)
 {
@@ -325,7 +346,7 @@ static void test_blob_that_stays_damaged_fails_the_task(void **state)
     end(&b);
 }
 
-/* -- connections --------------------------------------------------------------------------------------------- */
+/* -- connections ------------------------------------------------------------------------------- */
 
 static void test_silence_fences_the_worker(void **state)
 {
@@ -347,7 +368,8 @@ static void test_silence_fences_the_worker(void **state)
     assert_int_equal(hello->message.hello.held_count, 1);
     assert_int_equal(hello->held[0].task, 1);
     assert_true(hello->held[0].finished);
-    const struct lt_message message = welcome(); /* the lease is gone, but the result may be adopted */
+    const struct lt_message message =
+        welcome(); /* the lease is gone, but the result may be adopted */
     hear(&b, &message);
     const struct lt_offer offer = next_sent(&b, LT_MESSAGE_OFFER)->message.offer;
     struct lt_message want = {.kind = LT_MESSAGE_WANT};
@@ -355,7 +377,8 @@ static void test_silence_fences_the_worker(void **state)
     hear(&b, &want);
     next_sent(&b, LT_MESSAGE_CHUNK);
     wait(&b, SECOND);
-    assert_int_equal(next_sent(&b, LT_MESSAGE_BEAT)->beat[0].epoch, 5); /* it goes by its new lease */
+    assert_int_equal(next_sent(&b, LT_MESSAGE_BEAT)->beat[0].epoch,
+                     5); /* it goes by its new lease */
     end(&b);
 }
 
@@ -463,7 +486,7 @@ static void test_reject_ends_or_delays(void **state)
     end(&b);
 }
 
-/* -- drain and nonsense -------------------------------------------------------------------------------------- */
+/* -- drain and nonsense ------------------------------------------------------------------------ */
 
 static void test_drain_finishes_what_runs(void **state)
 {

@@ -1,5 +1,6 @@
-/* If the transformer differed from the original, every picture would be wrong. Numbers: dit.md 8.2 to 8.4, made by the
- * original PyTorch code in f64; f32 code must meet them to 2e-4 of their size. */
+/* If the transformer differed from the original, every picture would be wrong. Numbers: dit.md 8.2
+ * to 8.4, made by the original PyTorch code in f64; f32 code must meet them to 2e-4 of their size.
+ */
 #include "tests/test.h"
 
 #include "common/file.h"
@@ -35,8 +36,8 @@ struct run {
     struct dit *dit;
 };
 
-static void begin_shape(struct run *run, const struct dit_config *config, size_t tensor_count, const char *kernels,
-                        enum lt_precision precision)
+static void begin_shape(struct run *run, const struct dit_config *config, size_t tensor_count,
+                        const char *kernels, enum lt_precision precision)
 {
     struct lt_error error;
     struct catalogue catalogue;
@@ -57,10 +58,18 @@ static void begin_shape(struct run *run, const struct dit_config *config, size_t
 
 static void begin(struct run *run, bool image, const char *kernels, enum lt_precision precision)
 {
-    const struct dit_config config = {.variant = image ? DIT_VARIANT_I2V_21 : DIT_VARIANT_T2V, .dim = 256, .ffn_dim = 512,
-                                .head_count = 2, .layer_count = 2, .in_channels = image ? 36 : 16, .out_channels = 16,
-                                .text_dim = 48, .freq_dim = 256, .text_len = 8, .image_attention = image,
-                                .epsilon = 1e-6f};
+    const struct dit_config config = {.variant = image ? DIT_VARIANT_I2V_21 : DIT_VARIANT_T2V,
+                                      .dim = 256,
+                                      .ffn_dim = 512,
+                                      .head_count = 2,
+                                      .layer_count = 2,
+                                      .in_channels = image ? 36 : 16,
+                                      .out_channels = 16,
+                                      .text_dim = 48,
+                                      .freq_dim = 256,
+                                      .text_len = 8,
+                                      .image_attention = image,
+                                      .epsilon = 1e-6f};
     begin_shape(run, &config, image ? 87 : 69, kernels, precision);
 }
 
@@ -74,7 +83,8 @@ static void end(struct run *run)
 
 enum { LATENT = 16 * 2 * 4 * 6 };
 
-static void forward(struct run *run, bool image, size_t cache_bytes, float out[LATENT], uint64_t *computed)
+static void forward(struct run *run, bool image, size_t cache_bytes, float out[LATENT],
+                    uint64_t *computed)
 {
     struct lt_error error;
     float x[LATENT], y[20 * 2 * 4 * 6], text[5 * 48];
@@ -86,10 +96,12 @@ static void forward(struct run *run, bool image, size_t cache_bytes, float out[L
     const struct lt_view context_view = lt_view_2d(text, LT_TYPE_F32, 5, 48);
     const struct lt_view clip_view = lt_view_2d(image ? clip : NULL, LT_TYPE_F32, 257, 1280);
     struct dit_context *context;
-    assert_ok(dit_context_create(run->dit, &context_view, &clip_view, cache_bytes, &context, &error));
+    assert_ok(
+        dit_context_create(run->dit, &context_view, &clip_view, cache_bytes, &context, &error));
     const struct dit_inputs inputs = {.x = lt_view_4d(x, LT_TYPE_F32, 16, 2, 4, 6),
                                       .y = lt_view_4d(image ? y : NULL, LT_TYPE_F32, 20, 2, 4, 6),
-                                      .timestep = 937, .context = context};
+                                      .timestep = 937,
+                                      .context = context};
     struct lt_view v = lt_view_4d(out, LT_TYPE_F32, 16, 2, 4, 6);
     assert_ok(dit_forward(run->dit, &inputs, &v, &error));
     assert_ok(dit_forward(run->dit, &inputs, &v, &error)); /* again, now with what was kept */
@@ -189,21 +201,31 @@ static void as_diffusers_does(struct lt_safetensors *file, int index, const char
 {
     struct lt_error error;
     struct run run;
-    struct lt_view shape = golden(file, index, "shape"), want = golden(file, index, "v"), none = {0};
+    struct lt_view shape = golden(file, index, "shape"), want = golden(file, index, "v"),
+                   none = {0};
     const float *s = shape.data;
-    const int64_t layers = (int64_t)s[2], text_dim = (int64_t)s[3], rows = (int64_t)s[6], f = (int64_t)s[7],
-                  h = (int64_t)s[8], w = (int64_t)s[9], count = 16 * f * h * w;
-    const struct dit_config config = {.variant = DIT_VARIANT_T2V, .dim = 128 * (int64_t)s[0], .ffn_dim = (int64_t)s[1],
-                                      .head_count = (int64_t)s[0], .layer_count = layers, .in_channels = 16,
-                                      .out_channels = 16, .text_dim = text_dim, .freq_dim = (int64_t)s[4],
-                                      .text_len = (int64_t)s[5], .epsilon = 1e-6f};
+    const int64_t layers = (int64_t)s[2], text_dim = (int64_t)s[3], rows = (int64_t)s[6],
+                  f = (int64_t)s[7], h = (int64_t)s[8], w = (int64_t)s[9], count = 16 * f * h * w;
+    const struct dit_config config = {.variant = DIT_VARIANT_T2V,
+                                      .dim = 128 * (int64_t)s[0],
+                                      .ffn_dim = (int64_t)s[1],
+                                      .head_count = (int64_t)s[0],
+                                      .layer_count = layers,
+                                      .in_channels = 16,
+                                      .out_channels = 16,
+                                      .text_dim = text_dim,
+                                      .freq_dim = (int64_t)s[4],
+                                      .text_len = (int64_t)s[5],
+                                      .epsilon = 1e-6f};
     begin_shape(&run, &config, (size_t)(15 + 27 * layers), kernels, LT_PRECISION_F32);
-    float *x = random_inputs(index, "x", count), *text = random_inputs(index, "text", rows * text_dim);
+    float *x = random_inputs(index, "x", count),
+          *text = random_inputs(index, "text", rows * text_dim);
     float *out = malloc((size_t)count * sizeof *out);
     const struct lt_view text_view = lt_view_2d(text, LT_TYPE_F32, rows, text_dim);
     struct dit_context *context;
     assert_ok(dit_context_create(run.dit, &text_view, &none, 1 << 20, &context, &error));
-    const struct dit_inputs inputs = {.x = lt_view_4d(x, LT_TYPE_F32, 16, f, h, w), .timestep = (double)s[10],
+    const struct dit_inputs inputs = {.x = lt_view_4d(x, LT_TYPE_F32, 16, f, h, w),
+                                      .timestep = (double)s[10],
                                       .context = context};
     struct lt_view v = lt_view_4d(out, LT_TYPE_F32, 16, f, h, w);
     assert_ok(dit_forward(run.dit, &inputs, &v, &error));
@@ -225,7 +247,8 @@ static void random_shapes_as_diffusers_does(void **state)
     (void)state;
     struct lt_error error;
     struct lt_safetensors *file;
-    assert_ok(lt_safetensors_open(LT_SOURCE_DIR "/tests/golden/dit/dit.safetensors", &file, &error));
+    assert_ok(
+        lt_safetensors_open(LT_SOURCE_DIR "/tests/golden/dit/dit.safetensors", &file, &error));
     for (int index = 0; index < 3; index++) {
         as_diffusers_does(file, index, "ref");
         as_diffusers_does(file, index, "best");
@@ -256,7 +279,8 @@ static void bf16_is_close(void **state)
     assert_true(sqrt(dd / aa) <= 2e-2 && dot / sqrt(aa * bb) >= 0.9995);
 }
 
-/* What is constant over the steps is computed once per prompt, and the same bytes come out with the cache off. */
+/* What is constant over the steps is computed once per prompt, and the same bytes come out with the
+ * cache off. */
 static void kept_keys_change_nothing(void **state)
 {
     (void)state;
@@ -281,11 +305,13 @@ static void wrong_inputs_are_refused(void **state)
     struct dit_context *context = NULL;
     begin(&run, false, "best", LT_PRECISION_F32);
     struct lt_view none = {0}, bad = lt_view_2d(text, LT_TYPE_F32, 9, 48);
-    assert_fails(dit_context_create(run.dit, &bad, &none, 0, &context, &error), LT_BAD_INPUT, "[1…8, 48]");
+    assert_fails(dit_context_create(run.dit, &bad, &none, 0, &context, &error), LT_BAD_INPUT,
+                 "[1…8, 48]");
     bad = lt_view_2d(text, LT_TYPE_F32, 5, 48);
     assert_ok(dit_context_create(run.dit, &bad, &none, 0, &context, &error));
     struct lt_view v = lt_view_4d(x, LT_TYPE_F32, 16, 2, 4, 6);
-    struct dit_inputs inputs = {.x = lt_view_4d(x, LT_TYPE_F32, 16, 2, 4, 6), .timestep = 1001, .context = context};
+    struct dit_inputs inputs = {
+        .x = lt_view_4d(x, LT_TYPE_F32, 16, 2, 4, 6), .timestep = 1001, .context = context};
     assert_fails(dit_forward(run.dit, &inputs, &v, &error), LT_BAD_INPUT, "timestep");
     inputs.x = lt_view_4d(x, LT_TYPE_F32, 16, 2, 3, 8);
     assert_fails(dit_forward(run.dit, &inputs, &v, &error), LT_BAD_INPUT, "even");

@@ -1,5 +1,6 @@
-/* `eval` is how anybody compares us with another implementation: if the command changed numbers on their way from a GGUF
- * file to the output, every comparison would blame the wrong side. Goldens: dit.md 8.3, in f32, from files of `synth`. */
+/* `eval` is how anybody compares us with another implementation: if the command changed numbers on
+ * their way from a GGUF file to the output, every comparison would blame the wrong side. Goldens:
+ * dit.md 8.3, in f32, from files of `synth`. */
 #include "tests/test.h"
 
 #include "common/file.h"
@@ -27,7 +28,8 @@ static int remove_dir(void **state)
 static int worker(const char *arguments)
 {
     char line[1024];
-    snprintf(line, sizeof line, "cd %s && %s/longtake-worker %s >out.txt 2>&1", dir, LT_BINARY_DIR, arguments);
+    snprintf(line, sizeof line, "cd %s && %s/longtake-worker %s >out.txt 2>&1", dir, LT_BINARY_DIR,
+             arguments);
     const int how = system(line);
     return WIFEXITED(how) ? WEXITSTATUS(how) : -1;
 }
@@ -41,9 +43,10 @@ static void write_inputs(int64_t text_rows)
     fill_values("input.x", x, LT_COUNT(x));
     fill_values("input.context", text, LT_COUNT(text));
     snprintf(path, sizeof path, "%s/inputs.safetensors", dir);
-    const struct lt_named_view tensors[] = {{"x", lt_view_4d(x, LT_TYPE_F32, 16, 2, 4, 6)},
-                                            {"text", lt_view_2d(text, LT_TYPE_F32, text_rows, 48)},
-                                            {"timestep", lt_view_make(timestep, LT_TYPE_F32, 1, one)}};
+    const struct lt_named_view tensors[] = {
+        {"x", lt_view_4d(x, LT_TYPE_F32, 16, 2, 4, 6)},
+        {"text", lt_view_2d(text, LT_TYPE_F32, text_rows, 48)},
+        {"timestep", lt_view_make(timestep, LT_TYPE_F32, 1, one)}};
     assert_ok(lt_safetensors_write(path, tensors, 3, NULL, 0, &error));
 }
 
@@ -61,12 +64,15 @@ static struct lt_view predict(int layers, const char *model, const char *kernel)
     struct lt_safetensors *file;
     struct lt_view v;
     snprintf(line, sizeof line,
-             "synth --variant t2v-1.3b --fill golden --dim 256 --ffn 512 --layers %d --text-dim 48 --quant f32 --output %s",
+             "synth --variant t2v-1.3b --fill golden --dim 256 --ffn 512 --layers %d --text-dim 48 "
+             "--quant f32 --output %s",
              layers, model);
     assert_int_equal(worker(line), 0);
     snprintf(line, sizeof line,
-             "eval dit --model %s --inputs inputs.safetensors --output v.safetensors --precision f32 --kernel %s "
-             "--set text_len=8 --report report.json", model, kernel);
+             "eval dit --model %s --inputs inputs.safetensors --output v.safetensors --precision "
+             "f32 --kernel %s "
+             "--set text_len=8 --report report.json",
+             model, kernel);
     assert_int_equal(worker(line), 0);
     snprintf(path, sizeof path, "%s/v.safetensors", dir);
     assert_ok(lt_safetensors_open(path, &file, &error));
@@ -87,7 +93,8 @@ static double sum(const struct lt_view *v)
 static void goldens_from_files_of_synth(void **state)
 {
     (void)state;
-    static const char *const models[] = {"tiny.gguf", "tiny.safetensors"}, *const kernels[] = {"best", "ref"};
+    static const char *const models[] = {"tiny.gguf", "tiny.safetensors"}, *const kernels[] = {
+                                                                               "best", "ref"};
     write_inputs(5);
     for (int i = 0; i < 2; i++) {
         struct lt_view v = predict(2, models[i], kernels[i]);
@@ -114,10 +121,16 @@ static void mistakes_have_their_exit_codes(void **state)
     (void)state;
     char path[300];
     write_inputs(9); /* more rows than text_len */
-    assert_int_equal(worker("eval dit --model tiny.gguf --inputs inputs.safetensors --output no.safetensors "
-                            "--set text_len=8"), 3);
-    assert_int_equal(worker("eval dit --model none.gguf --inputs inputs.safetensors --output no.safetensors"), 4);
-    assert_int_equal(worker("eval audio --model tiny.gguf --inputs inputs.safetensors --output no.safetensors"), 5);
+    assert_int_equal(
+        worker("eval dit --model tiny.gguf --inputs inputs.safetensors --output no.safetensors "
+               "--set text_len=8"),
+        3);
+    assert_int_equal(
+        worker("eval dit --model none.gguf --inputs inputs.safetensors --output no.safetensors"),
+        4);
+    assert_int_equal(
+        worker("eval audio --model tiny.gguf --inputs inputs.safetensors --output no.safetensors"),
+        5);
     assert_int_equal(worker("eval dit --model tiny.gguf"), 2);
     snprintf(path, sizeof path, "%s/no.safetensors", dir);
     assert_int_not_equal(access(path, F_OK), 0); /* nothing is left under the output's name */

@@ -1,4 +1,5 @@
-/* The deterministic fill of dit.md 8.1: weights and inputs that need no file, the same in every language. */
+/* The deterministic fill of dit.md 8.1: weights and inputs that need no file, the same in every
+ * language. */
 #pragma once
 
 #include "common/safetensors.h"
@@ -22,14 +23,16 @@ static inline void fill_values(const char *name, float *to, size_t count)
 static inline void fill_weights(const char *name, float *to, size_t count)
 {
     const size_t length = strlen(name);
-    const bool norm = (length > 7 && strcmp(name + length - 7, ".weight") == 0 && strstr(name, "norm")) ||
-                      strcmp(name, "img_emb.proj.0.weight") == 0 || strcmp(name, "img_emb.proj.4.weight") == 0;
+    const bool norm =
+        (length > 7 && strcmp(name + length - 7, ".weight") == 0 && strstr(name, "norm")) ||
+        strcmp(name, "img_emb.proj.0.weight") == 0 || strcmp(name, "img_emb.proj.4.weight") == 0;
     fill_values(name, to, count);
     for (size_t i = 0; i < count; i++)
         to[i] = norm ? 1 + 0.1f * to[i] : 0.1f * to[i];
 }
 
-/* A model file with every tensor of the catalogue that `wants` takes (NULL: all), as `fill` gives it. */
+/* A model file with every tensor of the catalogue that `wants` takes (NULL: all), as `fill` gives
+ * it. */
 typedef void fill_entry(const struct catalogue_entry *entry, float *to, size_t count);
 
 static inline void fill_like_golden(const struct catalogue_entry *entry, float *to, size_t count)
@@ -37,8 +40,9 @@ static inline void fill_like_golden(const struct catalogue_entry *entry, float *
     fill_weights(entry->name, to, count);
 }
 
-static inline lt_status fill_file(const char *path, const struct catalogue *catalogue, fill_entry *fill,
-                                  bool (*wants)(const char *name), struct lt_error *error)
+static inline lt_status fill_file(const char *path, const struct catalogue *catalogue,
+                                  fill_entry *fill, bool (*wants)(const char *name),
+                                  struct lt_error *error)
 {
     size_t kept = 0;
     struct lt_named_view *tensors = calloc(catalogue->count, sizeof *tensors);
@@ -51,7 +55,8 @@ static inline lt_status fill_file(const char *path, const struct catalogue *cata
         float *data = malloc(count * sizeof *data);
         lt_assert(data);
         fill(entry, data, count);
-        tensors[kept++] = (struct lt_named_view){entry->name, lt_view_make(data, LT_TYPE_F32, entry->rank, entry->dim)};
+        tensors[kept++] = (struct lt_named_view){
+            entry->name, lt_view_make(data, LT_TYPE_F32, entry->rank, entry->dim)};
     }
     const lt_status status = lt_safetensors_write(path, tensors, kept, NULL, 0, error);
     for (size_t i = 0; i < kept; i++)

@@ -1,5 +1,5 @@
-/* If the VAE differed from the original, every frame would be blurred, shifted or flicker at latent boundaries.
- * Goldens: tests/golden/vae, from diffusers' AutoencoderKLWan in f32. */
+/* If the VAE differed from the original, every frame would be blurred, shifted or flicker at latent
+ * boundaries. Goldens: tests/golden/vae, from diffusers' AutoencoderKLWan in f32. */
 #include "tests/test.h"
 
 #include "common/file.h"
@@ -19,7 +19,8 @@ static int begin(void **state)
     if (!mkdtemp(dir))
         return 1;
     snprintf(path, sizeof path, "%s/vae.safetensors", dir);
-    return lt_safetensors_open(LT_SOURCE_DIR "/tests/golden/vae/vae.safetensors", &goldens, &error) != LT_OK;
+    return lt_safetensors_open(LT_SOURCE_DIR "/tests/golden/vae/vae.safetensors", &goldens,
+                               &error) != LT_OK;
 }
 
 static int end(void **state)
@@ -29,7 +30,7 @@ static int end(void **state)
     return lt_dir_remove(dir, NULL) != LT_OK;
 }
 
-/* -- weights: the rule of tests/golden/vae/make.py ------------------------------------------------------------ */
+/* -- weights: the rule of tests/golden/vae/make.py --------------------------------------------- */
 
 static bool ends_with(const char *text, const char *tail)
 {
@@ -72,7 +73,8 @@ static void write_file(const struct shape *shape, enum vae_part part)
     struct catalogue catalogue;
     const struct catalogue_vae config = {.dim = shape->base, .channels = shape->z};
     assert_ok(catalogue_of_vae(&config, &catalogue, &error));
-    assert_ok(fill_file(path, &catalogue, fill_vae, part == VAE_DECODER ? is_decoder : is_encoder, &error));
+    assert_ok(fill_file(path, &catalogue, fill_vae, part == VAE_DECODER ? is_decoder : is_encoder,
+                        &error));
     catalogue_fini(&catalogue);
 }
 
@@ -84,7 +86,8 @@ struct model {
     struct vae *vae;
 };
 
-static void load(struct model *m, enum vae_part part, const char *kernels, enum lt_precision precision)
+static void load(struct model *m, enum vae_part part, const char *kernels,
+                 enum lt_precision precision)
 {
     struct lt_error error;
     assert_ok(tensor_file_open(path, &m->file, &error));
@@ -102,7 +105,7 @@ static void unload(struct model *m)
     tensor_file_close(&m->file);
 }
 
-/* -- comparing ------------------------------------------------------------------------------------------------ */
+/* -- comparing --------------------------------------------------------------------------------- */
 
 static struct lt_view golden(const struct shape *shape, const char *what)
 {
@@ -131,7 +134,8 @@ static void within(const struct difference *d, double bound, const char *what, i
     const double relative = sqrt(d->error / d->size);
     print_message("%s, %d latent frames: relative error %.2g\n", what, (int)frames, relative);
     if (!(relative <= bound))
-        fail_msg("%s, %d latent frames: relative error %.3g, at most %.3g", what, (int)frames, relative, bound);
+        fail_msg("%s, %d latent frames: relative error %.3g, at most %.3g", what, (int)frames,
+                 relative, bound);
 }
 
 struct sink {
@@ -151,15 +155,16 @@ static lt_status take_frame(void *context, int64_t index, const float *rgb, stru
 }
 
 /* The first `frames` of the five golden latent frames: the VAE is causal, so is its golden. */
-static float *inputs(const struct shape *shape, const char *what, int64_t channels, int64_t all, int64_t frames,
-                     int64_t plane)
+static float *inputs(const struct shape *shape, const char *what, int64_t channels, int64_t all,
+                     int64_t frames, int64_t plane)
 {
     char name[64];
     float *whole = malloc((size_t)(channels * all * plane) * sizeof *whole);
     snprintf(name, sizeof name, "%s.%s", shape->name, what);
     fill_values(name, whole, (size_t)(channels * all * plane));
     for (int64_t c = 0; c < channels; c++)
-        memmove(whole + c * frames * plane, whole + c * all * plane, (size_t)(frames * plane) * sizeof *whole);
+        memmove(whole + c * frames * plane, whole + c * all * plane,
+                (size_t)(frames * plane) * sizeof *whole);
     return whole;
 }
 
@@ -168,7 +173,8 @@ static void decode(struct model *m, const struct shape *shape, int64_t frames, d
     struct lt_error error;
     struct lt_view want = golden(shape, "decoded");
     float *x = inputs(shape, "latents", shape->z, 5, frames, shape->height * shape->width);
-    const struct lt_view latents = lt_view_4d(x, LT_TYPE_F32, shape->z, frames, shape->height, shape->width);
+    const struct lt_view latents =
+        lt_view_4d(x, LT_TYPE_F32, shape->z, frames, shape->height, shape->width);
     struct sink sink = {.want = want.data, .frame_values = 64 * shape->height * shape->width * 3};
     assert_ok(vae_decode(m->vae, &latents, take_frame, &sink, NULL, &error));
     assert_int_equal(sink.frames, 4 * frames - 3);
@@ -184,12 +190,15 @@ static void encode(struct model *m, const struct shape *shape, int64_t frames, d
     const int64_t plane = shape->height * shape->width;
     float *x = inputs(shape, "pixels", 3, 17, 4 * frames - 3, 64 * plane);
     float *out = malloc((size_t)(shape->z * frames * plane) * sizeof *out);
-    const struct lt_view pixels = lt_view_4d(x, LT_TYPE_F32, 3, 4 * frames - 3, 8 * shape->height, 8 * shape->width);
-    struct lt_view latents = lt_view_4d(out, LT_TYPE_F32, shape->z, frames, shape->height, shape->width);
+    const struct lt_view pixels =
+        lt_view_4d(x, LT_TYPE_F32, 3, 4 * frames - 3, 8 * shape->height, 8 * shape->width);
+    struct lt_view latents =
+        lt_view_4d(out, LT_TYPE_F32, shape->z, frames, shape->height, shape->width);
     struct difference difference = {0};
     assert_ok(vae_encode(m->vae, &pixels, &latents, NULL, &error));
     for (int64_t c = 0; c < shape->z; c++)
-        compare(&difference, out + c * frames * plane, (const float *)want.data + c * 5 * plane, frames * plane);
+        compare(&difference, out + c * frames * plane, (const float *)want.data + c * 5 * plane,
+                frames * plane);
     within(&difference, bound, "encode", frames);
     free(out);
     free(x);
@@ -203,11 +212,12 @@ static void all_lengths(const struct shape *shape, enum vae_part part, const cha
     struct model m;
     load(&m, part, kernels, precision);
     for (size_t i = 0; i < LT_COUNT(lengths) && lengths[i] <= longest; i++)
-        part == VAE_DECODER ? decode(&m, shape, lengths[i], bound) : encode(&m, shape, lengths[i], bound);
+        part == VAE_DECODER ? decode(&m, shape, lengths[i], bound)
+                            : encode(&m, shape, lengths[i], bound);
     unload(&m);
 }
 
-/* -- tests ---------------------------------------------------------------------------------------------------- */
+/* -- tests ------------------------------------------------------------------------------------- */
 
 static void small_vae(void **state)
 {
@@ -248,8 +258,10 @@ static void memory_does_not_grow_with_time(void **state)
     load(&m, VAE_DECODER, "best", LT_PRECISION_BF16);
     for (int i = 0; i < 2; i++) {
         int64_t frames = 0;
-        float *x = inputs(&small, "latents", small.z, lengths[i], lengths[i], small.height * small.width);
-        const struct lt_view latents = lt_view_4d(x, LT_TYPE_F32, small.z, lengths[i], small.height, small.width);
+        float *x =
+            inputs(&small, "latents", small.z, lengths[i], lengths[i], small.height * small.width);
+        const struct lt_view latents =
+            lt_view_4d(x, LT_TYPE_F32, small.z, lengths[i], small.height, small.width);
         assert_ok(vae_decode(m.vae, &latents, drop_frame, &frames, NULL, &error));
         assert_int_equal(frames, 4 * lengths[i] - 3);
         peak[i] = vae_peak_bytes(m.vae);

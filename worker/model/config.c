@@ -4,25 +4,49 @@
 #include <string.h>
 #include <strings.h>
 
-enum { LAYERS_MAX = 512, SIZE_MAX_SANE = 1 << 20 /* products of two or three stay far from overflow */ };
+enum {
+    LAYERS_MAX = 512,
+    SIZE_MAX_SANE = 1 << 20 /* products of two or three stay far from overflow */
+};
 
 static const struct {
     const char *name;
     struct dit_config config;
 } named[] = {
 #define COMMON .text_dim = 4096, .freq_dim = 256, .text_len = 512, .epsilon = 1e-6f
-#define WIDE .dim = 5120, .ffn_dim = 13824, .head_count = 40, .layer_count = 40, .out_channels = 16, COMMON
-    {"t2v-1.3b", {.variant = DIT_VARIANT_T2V, .dim = 1536, .ffn_dim = 8960, .head_count = 12, .layer_count = 30,
-                  .in_channels = 16, .out_channels = 16, COMMON}},
+#define WIDE                                                                                       \
+    .dim = 5120, .ffn_dim = 13824, .head_count = 40, .layer_count = 40, .out_channels = 16, COMMON
+    {"t2v-1.3b",
+     {.variant = DIT_VARIANT_T2V,
+      .dim = 1536,
+      .ffn_dim = 8960,
+      .head_count = 12,
+      .layer_count = 30,
+      .in_channels = 16,
+      .out_channels = 16,
+      COMMON}},
     {"t2v-14b", {.variant = DIT_VARIANT_T2V, .in_channels = 16, WIDE}},
     {"i2v-14b", {.variant = DIT_VARIANT_I2V_21, .in_channels = 36, .image_attention = true, WIDE}},
-    {"flf2v-14b", {.variant = DIT_VARIANT_FLF2V, .in_channels = 36, .image_attention = true,
-                   .image_positions = true, WIDE}},
+    {"flf2v-14b",
+     {.variant = DIT_VARIANT_FLF2V,
+      .in_channels = 36,
+      .image_attention = true,
+      .image_positions = true,
+      WIDE}},
     {"i2v-a14b", {.variant = DIT_VARIANT_I2V_22, .in_channels = 36, WIDE}},
-    {"ti2v-5b", {.variant = DIT_VARIANT_TI2V_5B, .dim = 3072, .ffn_dim = 14336, .head_count = 24,
-                 .layer_count = 30, .in_channels = 48, .out_channels = 48, COMMON}},
-    {"animate-14b", {.variant = DIT_VARIANT_ANIMATE, .in_channels = 36, .image_attention = true, WIDE}},
-    {"talk-addon", {.variant = DIT_VARIANT_TALK_ADDON, .in_channels = 36, .image_attention = true, WIDE}},
+    {"ti2v-5b",
+     {.variant = DIT_VARIANT_TI2V_5B,
+      .dim = 3072,
+      .ffn_dim = 14336,
+      .head_count = 24,
+      .layer_count = 30,
+      .in_channels = 48,
+      .out_channels = 48,
+      COMMON}},
+    {"animate-14b",
+     {.variant = DIT_VARIANT_ANIMATE, .in_channels = 36, .image_attention = true, WIDE}},
+    {"talk-addon",
+     {.variant = DIT_VARIANT_TALK_ADDON, .in_channels = 36, .image_attention = true, WIDE}},
 #undef WIDE
 #undef COMMON
 };
@@ -42,7 +66,8 @@ static const struct {
 
 const char *dit_variant_name(enum dit_variant variant)
 {
-    static const char *const names[] = {"t2v", "i2v-2.1", "flf2v", "i2v-2.2", "ti2v-5b", "animate", "talk-addon"};
+    static const char *const names[] = {"t2v",     "i2v-2.1", "flf2v",     "i2v-2.2",
+                                        "ti2v-5b", "animate", "talk-addon"};
     return (size_t)variant < LT_COUNT(names) ? names[variant] : "unknown";
 }
 
@@ -54,8 +79,10 @@ lt_status dit_config_named(const char *name, struct dit_config *config_out, stru
             return LT_OK;
         }
     return lt_fail(error, LT_USAGE,
-                   "no variant '%s'; known: t2v-1.3b, t2v-14b, i2v-14b, flf2v-14b, i2v-a14b, ti2v-5b, animate-14b, "
-                   "talk-addon", name);
+                   "no variant '%s'; known: t2v-1.3b, t2v-14b, i2v-14b, flf2v-14b, i2v-a14b, "
+                   "ti2v-5b, animate-14b, "
+                   "talk-addon",
+                   name);
 }
 
 static int64_t count_of(const struct tensor_info *tensor)
@@ -67,8 +94,8 @@ static int64_t count_of(const struct tensor_info *tensor)
 }
 
 /* How many units of `unit` values the tensor holds: a whole number above zero. */
-static lt_status units_of(const struct tensor_file *file, const char *name, int64_t unit, int64_t *units_out,
-                          struct lt_error *error)
+static lt_status units_of(const struct tensor_file *file, const char *name, int64_t unit,
+                          int64_t *units_out, struct lt_error *error)
 {
     const struct tensor_info *tensor = tensor_file_find(file, name);
     const int64_t count = count_of(tensor);
@@ -76,7 +103,8 @@ static lt_status units_of(const struct tensor_file *file, const char *name, int6
         return lt_fail(error, LT_BAD_INPUT, "%s: not a Wan transformer: tensor '%s' is missing",
                        tensor_file_path(file), name);
     if (count == 0 || count % unit != 0)
-        return lt_fail(error, LT_BAD_INPUT, "%s: tensor '%s': %lld values, expected a multiple of %lld",
+        return lt_fail(error, LT_BAD_INPUT,
+                       "%s: tensor '%s': %lld values, expected a multiple of %lld",
                        tensor_file_path(file), name, (long long)count, (long long)unit);
     *units_out = count / unit;
     return LT_OK;
@@ -86,19 +114,22 @@ static lt_status refuse_relatives(const struct tensor_file *file, struct lt_erro
 {
     for (size_t i = 0; i < LT_COUNT(relatives); i++)
         if (tensor_file_find(file, relatives[i].tensor))
-            return lt_fail(error, LT_UNSUPPORTED, "%s: a Wan %s model (it has '%s'), which is not supported",
+            return lt_fail(error, LT_UNSUPPORTED,
+                           "%s: a Wan %s model (it has '%s'), which is not supported",
                            tensor_file_path(file), relatives[i].name, relatives[i].tensor);
     for (size_t i = 0; i < tensor_file_count(file); i++) {
         const char *name = tensor_file_at(file, i)->name;
         const bool mtv = strstr(name, "motion_attn") != NULL;
         if (mtv || strncmp(name, "casual_audio_encoder.", 21) == 0)
-            return lt_fail(error, LT_UNSUPPORTED, "%s: a Wan %s model (it has '%s'), which is not supported",
+            return lt_fail(error, LT_UNSUPPORTED,
+                           "%s: a Wan %s model (it has '%s'), which is not supported",
                            tensor_file_path(file), mtv ? "MTV" : "S2V", name);
     }
     return LT_OK;
 }
 
-static lt_status count_layers(const struct tensor_file *file, int64_t *layers_out, struct lt_error *error)
+static lt_status count_layers(const struct tensor_file *file, int64_t *layers_out,
+                              struct lt_error *error)
 {
     int64_t layers = 0;
     for (size_t i = 0; i < tensor_file_count(file); i++) {
@@ -126,7 +157,8 @@ static bool is_animate(const struct tensor_file *file)
            tensor_file_find(file, "blocks.0.fuser_block.k_norm.weight");
 }
 
-static lt_status choose_variant(const struct tensor_file *file, struct dit_config *c, struct lt_error *error)
+static lt_status choose_variant(const struct tensor_file *file, struct dit_config *c,
+                                struct lt_error *error)
 {
     c->image_attention = tensor_file_find(file, "blocks.0.cross_attn.k_img.weight") != NULL;
     c->image_positions = tensor_file_find(file, "img_emb.emb_pos") != NULL;
@@ -135,8 +167,10 @@ static lt_status choose_variant(const struct tensor_file *file, struct dit_confi
     else if (c->image_attention && c->in_channels == 36)
         c->variant = c->image_positions ? DIT_VARIANT_FLF2V : DIT_VARIANT_I2V_21;
     else if (c->image_attention)
-        return lt_fail(error, LT_UNSUPPORTED, "%s: image cross-attention with %lld input channels: a control model, "
-                       "which is not supported", tensor_file_path(file), (long long)c->in_channels);
+        return lt_fail(error, LT_UNSUPPORTED,
+                       "%s: image cross-attention with %lld input channels: a control model, "
+                       "which is not supported",
+                       tensor_file_path(file), (long long)c->in_channels);
     else if (c->in_channels == 36)
         c->variant = DIT_VARIANT_I2V_22;
     else if (c->in_channels == 48 && c->out_channels == 48)
@@ -144,20 +178,25 @@ static lt_status choose_variant(const struct tensor_file *file, struct dit_confi
     else if (c->in_channels == c->out_channels)
         c->variant = DIT_VARIANT_T2V;
     else
-        return lt_fail(error, LT_UNSUPPORTED, "%s: %lld input channels for %lld output channels: a control model, which "
-                       "is not supported", tensor_file_path(file), (long long)c->in_channels,
+        return lt_fail(error, LT_UNSUPPORTED,
+                       "%s: %lld input channels for %lld output channels: a control model, which "
+                       "is not supported",
+                       tensor_file_path(file), (long long)c->in_channels,
                        (long long)c->out_channels);
     return LT_OK;
 }
 
-/* The sizes of the model it is merged onto are not in it: those of the one published base are assumed. */
-static lt_status detect_talk(const struct tensor_file *file, struct dit_config *config_out, struct lt_error *error)
+/* The sizes of the model it is merged onto are not in it: those of the one published base are
+ * assumed. */
+static lt_status detect_talk(const struct tensor_file *file, struct dit_config *config_out,
+                             struct lt_error *error)
 {
     struct dit_config c;
     LT_TRY(dit_config_named("talk-addon", &c, error));
     LT_TRY(units_of(file, "blocks.0.norm_x.weight", 1, &c.dim, error));
     if (c.dim % 128 != 0)
-        return lt_fail(error, LT_BAD_INPUT, "%s: width %lld is not a multiple of the head width 128",
+        return lt_fail(error, LT_BAD_INPUT,
+                       "%s: width %lld is not a multiple of the head width 128",
                        tensor_file_path(file), (long long)c.dim);
     c.head_count = c.dim / 128;
     LT_TRY(count_layers(file, &c.layer_count, error));
@@ -173,7 +212,8 @@ lt_status dit_config_detect(const struct tensor_file *file, struct dit_config *c
     if (tensor_file_find(file, "blocks.0.audio_cross_attn.q_linear.weight") &&
         !tensor_file_find(file, "blocks.0.self_attn.q.weight")) {
         if (tensor_file_find(file, "blocks.0.audio_cross_attn.q_norm.weight"))
-            return lt_fail(error, LT_UNSUPPORTED, "%s: a LongCat-Avatar model, which is not supported",
+            return lt_fail(error, LT_UNSUPPORTED,
+                           "%s: a LongCat-Avatar model, which is not supported",
                            tensor_file_path(file));
         return detect_talk(file, config_out, error);
     }
@@ -181,10 +221,12 @@ lt_status dit_config_detect(const struct tensor_file *file, struct dit_config *c
         LT_TRY(refuse_relatives(file, error));
     LT_TRY(units_of(file, "patch_embedding.bias", 1, &c.dim, error));
     if (c.dim == 4096)
-        return lt_fail(error, LT_UNSUPPORTED, "%s: a LongCat model (width 4096), which is not supported",
+        return lt_fail(error, LT_UNSUPPORTED,
+                       "%s: a LongCat model (width 4096), which is not supported",
                        tensor_file_path(file));
     if (c.dim < 128 || c.dim % 128 != 0)
-        return lt_fail(error, LT_BAD_INPUT, "%s: width %lld is not a multiple of the head width 128",
+        return lt_fail(error, LT_BAD_INPUT,
+                       "%s: width %lld is not a multiple of the head width 128",
                        tensor_file_path(file), (long long)c.dim);
     c.head_count = c.dim / 128;
     LT_TRY(units_of(file, "patch_embedding.weight", 4 * c.dim, &c.in_channels, error));
@@ -195,11 +237,15 @@ lt_status dit_config_detect(const struct tensor_file *file, struct dit_config *c
     LT_TRY(units_of(file, "blocks.0.self_attn.norm_q.weight", c.dim, &unused, error));
     LT_TRY(units_of(file, "head.modulation", 2 * c.dim, &unused, error));
     if (c.freq_dim % 2 != 0)
-        return lt_fail(error, LT_BAD_INPUT, "%s: tensor 'time_embedding.0.weight': %lld columns, expected an even "
-                       "number", tensor_file_path(file), (long long)c.freq_dim);
+        return lt_fail(error, LT_BAD_INPUT,
+                       "%s: tensor 'time_embedding.0.weight': %lld columns, expected an even "
+                       "number",
+                       tensor_file_path(file), (long long)c.freq_dim);
     if (c.dim > SIZE_MAX_SANE || c.ffn_dim > SIZE_MAX_SANE || c.text_dim > SIZE_MAX_SANE ||
-        c.freq_dim > SIZE_MAX_SANE || c.in_channels > SIZE_MAX_SANE || c.out_channels > SIZE_MAX_SANE)
-        return lt_fail(error, LT_BAD_INPUT, "%s: a width above %d", tensor_file_path(file), SIZE_MAX_SANE);
+        c.freq_dim > SIZE_MAX_SANE || c.in_channels > SIZE_MAX_SANE ||
+        c.out_channels > SIZE_MAX_SANE)
+        return lt_fail(error, LT_BAD_INPUT, "%s: a width above %d", tensor_file_path(file),
+                       SIZE_MAX_SANE);
     LT_TRY(count_layers(file, &c.layer_count, error));
     LT_TRY(choose_variant(file, &c, error));
     *config_out = c;

@@ -1,4 +1,5 @@
-/* What a transformer file is, told by its tensors only (dit.md 1.6), and the table of known variants (1.5). */
+/* What a transformer file is, told by its tensors only (dit.md 1.6), and the table of known
+ * variants (1.5). */
 #pragma once
 
 #include "worker/weights/tensor_file.h"
@@ -15,7 +16,8 @@ enum dit_variant {
 
 struct dit_config {
     enum dit_variant variant;
-    int64_t dim, ffn_dim, head_count, layer_count; /* head width = dim / head_count, 128 in every Wan */
+    int64_t dim, ffn_dim, head_count,
+        layer_count; /* head width = dim / head_count, 128 in every Wan */
     int64_t in_channels, out_channels;
     int64_t text_dim, freq_dim; /* from text_embedding.0.weight and time_embedding.0.weight */
     int64_t text_len;           /* 512; small test models override it (--set text_len=8) */
@@ -23,11 +25,12 @@ struct dit_config {
     float epsilon; /* 1e-6 */
 };
 
-/* LT_UNSUPPORTED names the variant of files we know but do not run; LT_BAD_INPUT names what is missing. */
+/* LT_UNSUPPORTED names the variant of files we know but do not run; LT_BAD_INPUT names what is
+ * missing. */
 lt_status dit_config_detect(const struct tensor_file *file, struct dit_config *config_out,
                             struct lt_error *error);
 const char *dit_variant_name(enum dit_variant variant); /* "t2v", "i2v-2.1", … */
 
-/* A named row of dit.md 1.5 for synth: "t2v-1.3b", "t2v-14b", "i2v-14b", "flf2v-14b", "i2v-a14b", "ti2v-5b",
- * "animate-14b", "talk-addon". */
+/* A named row of dit.md 1.5 for synth: "t2v-1.3b", "t2v-14b", "i2v-14b", "flf2v-14b", "i2v-a14b",
+ * "ti2v-5b", "animate-14b", "talk-addon". */
 lt_status dit_config_named(const char *name, struct dit_config *config_out, struct lt_error *error);

@@ -1,11 +1,12 @@
 /* dit.md 2.7, per block on X [L, d], all activations f32 (GEMM inputs are rounded inside the ops):
  *
- *   A = LN(X)·(1 + scale1) + shift1 ; q, k, v of A ; q, k = rope(rms(q, k)) ; X += gate1 · o(attention)
- *   A = LN(X; norm3) ; q = rms(q of A) ; X += o(attention(q, text) [+ attention(q, image)])
- *   A = LN(X)·(1 + scale2) + shift2 ; X += gate2 · ffn(A), chunked over tokens
+ *   A = LN(X)·(1 + scale1) + shift1 ; q, k, v of A ; q, k = rope(rms(q, k)) ; X += gate1 ·
+ * o(attention) A = LN(X; norm3) ; q = rms(q of A) ; X += o(attention(q, text) [+ attention(q,
+ * image)]) A = LN(X)·(1 + scale2) + shift2 ; X += gate2 · ffn(A), chunked over tokens
  *
- * Buffers, each [L, d] with written lifetimes: X whole forward; A normed input, then attention output; Q query, then
- * output projection; K, V keys and values of self-attention, K also image attention. H [chunk, ffn] hidden. */
+ * Buffers, each [L, d] with written lifetimes: X whole forward; A normed input, then attention
+ * output; Q query, then output projection; K, V keys and values of self-attention, K also image
+ * attention. H [chunk, ffn] hidden. */
 #include "worker/model/dit.h"
 
 #include "common/arena.h"
@@ -29,7 +30,7 @@ struct dit_context {
     struct dit *dit;
     struct lt_view text, image; /* [n or n+1, d], [257|514, d] f32 */
     float last_key_bias;        /* ln of how often the last text row counts */
-    struct lt_view *cached;     /* per block: text k, text v, image k, image v; data NULL: not kept */
+    struct lt_view *cached; /* per block: text k, text v, image k, image v; data NULL: not kept */
     size_t bytes, cache_bytes;
     uint64_t computed;
 };
@@ -50,10 +51,11 @@ struct block {
     struct linear ffn_in, ffn_out;
 };
 
-/* -- weights ------------------------------------------------------------------------------------------------ */
+/* -- weights ----------------------------------------------------------------------------------- */
 
 static lt_status tensor(const struct dit *dit, struct lt_view *view, int rank, const int64_t *dim,
-                        struct lt_error *error, const char *format, ...) __attribute__((format(printf, 6, 7)));
+                        struct lt_error *error, const char *format, ...)
+    __attribute__((format(printf, 6, 7)));
 static lt_status tensor(const struct dit *dit, struct lt_view *view, int rank, const int64_t *dim,
                         struct lt_error *error, const char *format, ...)
 {
@@ -87,7 +89,8 @@ static lt_status find_attention(const struct dit *dit, struct attention_weights 
     return tensor(dit, &weights->norm_k, 1, &d, error, "blocks.%zu.%s.norm_k.weight", n, kind);
 }
 
-static lt_status find_block(const struct dit *dit, size_t n, struct block *block, struct lt_error *error)
+static lt_status find_block(const struct dit *dit, size_t n, struct block *block,
+                            struct lt_error *error)
 {
     const struct dit_config *c = &dit->config;
     const int64_t d = c->dim;
@@ -96,7 +99,8 @@ static lt_status find_block(const struct dit *dit, size_t n, struct block *block
     LT_TRY(find_attention(dit, &block->cross, n, "cross_attn", error));
     LT_TRY(tensor(dit, &block->norm3_weight, 1, &d, error, "blocks.%zu.norm3.weight", n));
     LT_TRY(tensor(dit, &block->norm3_bias, 1, &d, error, "blocks.%zu.norm3.bias", n));
-    LT_TRY(tensor(dit, &block->modulation, 2, (int64_t[]){6, d}, error, "blocks.%zu.modulation", n));
+    LT_TRY(
+        tensor(dit, &block->modulation, 2, (int64_t[]){6, d}, error, "blocks.%zu.modulation", n));
     snprintf(name, sizeof name, "blocks.%zu.ffn.0", n);
     LT_TRY(find_linear(dit, &block->ffn_in, c->ffn_dim, d, error, name));
     snprintf(name, sizeof name, "blocks.%zu.ffn.2", n);
@@ -107,17 +111,21 @@ static lt_status find_block(const struct dit *dit, size_t n, struct block *block
     LT_TRY(find_linear(dit, &block->k_img, d, d, error, name));
     snprintf(name, sizeof name, "blocks.%zu.cross_attn.v_img", n);
     LT_TRY(find_linear(dit, &block->v_img, d, d, error, name));
-    return tensor(dit, &block->norm_k_img, 1, &d, error, "blocks.%zu.cross_attn.norm_k_img.weight", n);
+    return tensor(dit, &block->norm_k_img, 1, &d, error, "blocks.%zu.cross_attn.norm_k_img.weight",
+                  n);
 }
 
-lt_status dit_create(const struct dit_config *config, struct store *store, const struct lt_kernels *kernels,
-                     struct lt_exec *exec, struct dit **dit_out, struct lt_error *error)
+lt_status dit_create(const struct dit_config *config, struct store *store,
+                     const struct lt_kernels *kernels, struct lt_exec *exec, struct dit **dit_out,
+                     struct lt_error *error)
 {
     struct dit dit = {*config, store, kernels, exec, {0}};
     if (config->variant == DIT_VARIANT_ANIMATE || config->variant == DIT_VARIANT_TALK_ADDON)
-        return lt_fail(error, LT_UNSUPPORTED, "a %s transformer: its face, pose or audio parts are not built yet",
+        return lt_fail(error, LT_UNSUPPORTED,
+                       "a %s transformer: its face, pose or audio parts are not built yet",
                        dit_variant_name(config->variant));
-    for (size_t n = 0; n < (size_t)config->layer_count; n++) { /* every missing or wrong tensor, before any work */
+    for (size_t n = 0; n < (size_t)config->layer_count;
+         n++) { /* every missing or wrong tensor, before any work */
         struct block block;
         LT_TRY(store_acquire(store, n, error));
         const lt_status status = find_block(&dit, n, &block, error);
@@ -146,15 +154,15 @@ const struct dit_config *dit_config(const struct dit *dit)
     return &dit->config;
 }
 
-/* -- small steps -------------------------------------------------------------------------------------------- */
+/* -- small steps ------------------------------------------------------------------------------- */
 
 static lt_status take(struct dit *dit, struct lt_view *view, int64_t rows, int64_t columns,
                       struct lt_error *error)
 {
     float *data = lt_arena_take_array(&dit->arena, (size_t)(rows * columns), sizeof *data);
     if (!data)
-        return lt_fail(error, LT_NO_MEMORY, "no memory for [%lld, %lld] activations", (long long)rows,
-                       (long long)columns);
+        return lt_fail(error, LT_NO_MEMORY, "no memory for [%lld, %lld] activations",
+                       (long long)rows, (long long)columns);
     *view = lt_view_2d(data, LT_TYPE_F32, rows, columns);
     return LT_OK;
 }
@@ -163,8 +171,9 @@ static lt_status apply(struct dit *dit, const struct linear *linear, const struc
                        const struct lt_view *out, enum lt_activation activation, bool exact,
                        struct lt_error *error)
 {
-    return LT_OP(linear, dit->kernels, dit->exec, error, .out = *out, .in = *in, .weight = linear->weight,
-                 .bias = linear->bias, .activation = activation, .exact = exact);
+    return LT_OP(linear, dit->kernels, dit->exec, error, .out = *out, .in = *in,
+                 .weight = linear->weight, .bias = linear->bias, .activation = activation,
+                 .exact = exact);
 }
 
 static lt_status rms(struct dit *dit, const struct lt_view *x, const struct lt_view *weight,
@@ -184,9 +193,9 @@ static lt_status attend(struct dit *dit, const struct lt_view *out, const struct
                         const struct lt_view *k, const struct lt_view *v, float last_key_bias,
                         struct lt_error *error)
 {
-    return LT_OP(attention, dit->kernels, dit->exec, error, .out = heads(dit, out), .q = heads(dit, q),
-                 .k = heads(dit, k), .v = heads(dit, v), .scale = 1.0f / sqrtf(HEAD_WIDTH),
-                 .last_key_bias = last_key_bias);
+    return LT_OP(attention, dit->kernels, dit->exec, error, .out = heads(dit, out),
+                 .q = heads(dit, q), .k = heads(dit, k), .v = heads(dit, v),
+                 .scale = 1.0f / sqrtf(HEAD_WIDTH), .last_key_bias = last_key_bias);
 }
 
 /* Row `i` of a [rows, d] view as [1, d]. */
@@ -195,9 +204,10 @@ static struct lt_view one(const struct lt_view *view, int64_t i)
     return lt_view_rows(view, i, 1);
 }
 
-/* -- context ------------------------------------------------------------------------------------------------ */
+/* -- context ----------------------------------------------------------------------------------- */
 
-static lt_status keep(struct dit_context *context, struct lt_view *view, int64_t rows, struct lt_error *error)
+static lt_status keep(struct dit_context *context, struct lt_view *view, int64_t rows,
+                      struct lt_error *error)
 {
     const size_t bytes = (size_t)(rows * context->dit->config.dim) * sizeof(float);
     void *data = malloc(bytes);
@@ -208,8 +218,10 @@ static lt_status keep(struct dit_context *context, struct lt_view *view, int64_t
     return LT_OK;
 }
 
-/* dit.md 2.4: rows beyond n are the same constant, so one stands for all of them, weighted by its logit. */
-static lt_status embed_text(struct dit_context *context, const struct lt_view *text, struct lt_error *error)
+/* dit.md 2.4: rows beyond n are the same constant, so one stands for all of them, weighted by its
+ * logit. */
+static lt_status embed_text(struct dit_context *context, const struct lt_view *text,
+                            struct lt_error *error)
 {
     struct dit *dit = context->dit;
     const struct dit_config *c = &dit->config;
@@ -228,18 +240,20 @@ static lt_status embed_text(struct dit_context *context, const struct lt_view *t
     return apply(dit, &second, &hidden, &context->text, LT_ACTIVATION_NONE, false, error);
 }
 
-static lt_status image_norm(struct dit *dit, const char *name, const struct lt_view *x, struct lt_error *error)
+static lt_status image_norm(struct dit *dit, const char *name, const struct lt_view *x,
+                            struct lt_error *error)
 {
     struct lt_view weight, bias;
     const int64_t width = x->dim[1];
     LT_TRY(tensor(dit, &weight, 1, &width, error, "%s.weight", name));
     LT_TRY(tensor(dit, &bias, 1, &width, error, "%s.bias", name));
-    return LT_OP(layer_norm, dit->kernels, dit->exec, error, .out = *x, .in = *x, .weight = weight, .bias = bias,
-                 .epsilon = 1e-5f);
+    return LT_OP(layer_norm, dit->kernels, dit->exec, error, .out = *x, .in = *x, .weight = weight,
+                 .bias = bias, .epsilon = 1e-5f);
 }
 
 /* dit.md 2.5; eps 1e-5 and the exact GELU here only. */
-static lt_status embed_image(struct dit_context *context, const struct lt_view *clip, struct lt_error *error)
+static lt_status embed_image(struct dit_context *context, const struct lt_view *clip,
+                             struct lt_error *error)
 {
     struct dit *dit = context->dit;
     const struct dit_config *c = &dit->config;
@@ -255,7 +269,8 @@ static lt_status embed_image(struct dit_context *context, const struct lt_view *
         LT_TRY(tensor(dit, &positions, 2, (int64_t[]){rows, IMAGE_DIM}, error, "img_emb.emb_pos"));
         LT_TRY(take(dit, &wide, rows, IMAGE_DIM, error));
         LT_TRY(LT_OP(convert, dit->kernels, dit->exec, error, .out = wide, .in = positions));
-        LT_TRY(LT_OP(gated_add, dit->kernels, dit->exec, error, .out = z, .residual = z, .in = wide));
+        LT_TRY(
+            LT_OP(gated_add, dit->kernels, dit->exec, error, .out = z, .residual = z, .in = wide));
     }
     LT_TRY(image_norm(dit, "img_emb.proj.0", &z, error));
     LT_TRY(apply(dit, &first, &z, &hidden, LT_ACTIVATION_GELU_ERF, false, error));
@@ -267,19 +282,22 @@ static lt_status embed_image(struct dit_context *context, const struct lt_view *
 static lt_status check_context(const struct dit_config *c, const struct lt_view *text,
                                const struct lt_view *clip, struct lt_error *error)
 {
-    if (text->rank != 2 || text->dim[1] != c->text_dim || text->dim[0] < 1 || text->dim[0] > c->text_len)
+    if (text->rank != 2 || text->dim[1] != c->text_dim || text->dim[0] < 1 ||
+        text->dim[0] > c->text_len)
         return lt_fail(error, LT_BAD_INPUT, "text: expected [1…%lld, %lld], found [%lld, %lld]",
                        (long long)c->text_len, (long long)c->text_dim, (long long)text->dim[0],
                        (long long)(text->rank == 2 ? text->dim[1] : 0));
     const int64_t rows = c->image_positions ? 514 : 257;
     if (clip->data && (clip->rank != 2 || clip->dim[0] != rows || clip->dim[1] != IMAGE_DIM))
-        return lt_fail(error, LT_BAD_INPUT, "clip: expected [%lld, %d], found [%lld, %lld]", (long long)rows, IMAGE_DIM,
-                       (long long)clip->dim[0], (long long)(clip->rank == 2 ? clip->dim[1] : 0));
+        return lt_fail(error, LT_BAD_INPUT, "clip: expected [%lld, %d], found [%lld, %lld]",
+                       (long long)rows, IMAGE_DIM, (long long)clip->dim[0],
+                       (long long)(clip->rank == 2 ? clip->dim[1] : 0));
     return LT_OK;
 }
 
-lt_status dit_context_create(struct dit *dit, const struct lt_view *text, const struct lt_view *clip,
-                             size_t cache_bytes, struct dit_context **context_out, struct lt_error *error)
+lt_status dit_context_create(struct dit *dit, const struct lt_view *text,
+                             const struct lt_view *clip, size_t cache_bytes,
+                             struct dit_context **context_out, struct lt_error *error)
 {
     LT_TRY(check_context(&dit->config, text, clip, error));
     struct dit_context *context = calloc(1, sizeof *context);
@@ -329,12 +347,12 @@ uint64_t dit_context_computed(const struct dit_context *context)
     return context->computed;
 }
 
-/* Keys and values of `tokens` for one block: from the cache, or computed (and kept while they fit). `slot` 0: text,
- * 2: image. Views that are not kept live in the dit's arena. */
-static lt_status keys_values(struct dit_context *context, size_t n, int slot, const struct lt_view *tokens,
-                             const struct linear *k_weights, const struct linear *v_weights,
-                             const struct lt_view *norm, struct lt_view *k, struct lt_view *v,
-                             struct lt_error *error)
+/* Keys and values of `tokens` for one block: from the cache, or computed (and kept while they fit).
+ * `slot` 0: text, 2: image. Views that are not kept live in the dit's arena. */
+static lt_status keys_values(struct dit_context *context, size_t n, int slot,
+                             const struct lt_view *tokens, const struct linear *k_weights,
+                             const struct linear *v_weights, const struct lt_view *norm,
+                             struct lt_view *k, struct lt_view *v, struct lt_error *error)
 {
     struct dit *dit = context->dit;
     struct lt_view *cached = &context->cached[n * 4 + (size_t)slot];
@@ -369,7 +387,7 @@ static lt_status keys_values(struct dit_context *context, size_t n, int slot, co
     return LT_OK;
 }
 
-/* -- forward ------------------------------------------------------------------------------------------------ */
+/* -- forward ----------------------------------------------------------------------------------- */
 
 struct forward {
     struct dit *dit;
@@ -385,20 +403,27 @@ static lt_status check_inputs(struct forward *f, const struct lt_view *v, struct
     const struct dit_config *c = &f->dit->config;
     const struct lt_view *x = &f->inputs->x, *y = &f->inputs->y;
     const int64_t extra = c->in_channels - c->out_channels;
-    if (x->rank != 4 || x->dim[0] != c->out_channels || x->dim[1] < 1 || x->dim[2] < 2 || x->dim[3] < 2 ||
-        x->dim[2] % 2 || x->dim[3] % 2)
-        return lt_fail(error, LT_BAD_INPUT, "x: expected [%lld, F, h, w] with even h and w, found [%lld, %lld, %lld, "
-                       "%lld]", (long long)c->out_channels, (long long)x->dim[0], (long long)x->dim[1],
+    if (x->rank != 4 || x->dim[0] != c->out_channels || x->dim[1] < 1 || x->dim[2] < 2 ||
+        x->dim[3] < 2 || x->dim[2] % 2 || x->dim[3] % 2)
+        return lt_fail(error, LT_BAD_INPUT,
+                       "x: expected [%lld, F, h, w] with even h and w, found [%lld, %lld, %lld, "
+                       "%lld]",
+                       (long long)c->out_channels, (long long)x->dim[0], (long long)x->dim[1],
                        (long long)x->dim[2], (long long)x->dim[3]);
     if (extra > 0 && !y->data)
-        return lt_fail(error, LT_BAD_INPUT, "y: this model takes %lld channels of condition, none given",
+        return lt_fail(error, LT_BAD_INPUT,
+                       "y: this model takes %lld channels of condition, none given",
                        (long long)extra);
-    if (y->data && (y->rank != 4 || y->dim[0] != extra || memcmp(y->dim + 1, x->dim + 1, 3 * sizeof *x->dim) != 0))
-        return lt_fail(error, LT_BAD_INPUT, "y: expected [%lld, %lld, %lld, %lld], found [%lld, …]", (long long)extra,
-                       (long long)x->dim[1], (long long)x->dim[2], (long long)x->dim[3], (long long)y->dim[0]);
+    if (y->data && (y->rank != 4 || y->dim[0] != extra ||
+                    memcmp(y->dim + 1, x->dim + 1, 3 * sizeof *x->dim) != 0))
+        return lt_fail(error, LT_BAD_INPUT, "y: expected [%lld, %lld, %lld, %lld], found [%lld, …]",
+                       (long long)extra, (long long)x->dim[1], (long long)x->dim[2],
+                       (long long)x->dim[3], (long long)y->dim[0]);
     if (!(f->inputs->timestep >= 0 && f->inputs->timestep <= 1000))
-        return lt_fail(error, LT_BAD_INPUT, "timestep: expected 0 to 1000, found %g", f->inputs->timestep);
-    lt_assert(v->rank == 4 && lt_view_count(v) == lt_view_count(x) && f->inputs->context->dit == f->dit);
+        return lt_fail(error, LT_BAD_INPUT, "timestep: expected 0 to 1000, found %g",
+                       f->inputs->timestep);
+    lt_assert(v->rank == 4 && lt_view_count(v) == lt_view_count(x) &&
+              f->inputs->context->dit == f->dit);
     f->frames = x->dim[1];
     f->rows = x->dim[2] / 2;
     f->columns = x->dim[3] / 2;
@@ -406,7 +431,8 @@ static lt_status check_inputs(struct forward *f, const struct lt_view *v, struct
     return LT_OK;
 }
 
-/* cos and sin of position · 10000^(-2p/D), D = 2 · pairs of the axis; f64 angles, f32 table. dit.md 2.6. */
+/* cos and sin of position · 10000^(-2p/D), D = 2 · pairs of the axis; f64 angles, f32 table.
+ * dit.md 2.6. */
 static lt_status rope_axis(struct dit *dit, int64_t positions, int64_t pairs, struct lt_view *axis,
                            struct lt_error *error)
 {
@@ -473,7 +499,8 @@ static lt_status embed_time(struct forward *f, struct lt_error *error)
     return apply(dit, &projection, &activated, &e0, LT_ACTIVATION_NONE, true, error);
 }
 
-/* dit.md 2.1, 2.2: channels [x, y], patches to tokens; f32. The patch rows use buffer Q, d being at least as wide. */
+/* dit.md 2.1, 2.2: channels [x, y], patches to tokens; f32. The patch rows use buffer Q, d being at
+ * least as wide. */
 static lt_status embed_patches(struct forward *f, struct lt_error *error)
 {
     struct dit *dit = f->dit;
@@ -481,12 +508,14 @@ static lt_status embed_patches(struct forward *f, struct lt_error *error)
     const struct lt_view *x = &f->inputs->x, *y = &f->inputs->y;
     struct linear patch;
     struct lt_view input = *x, patches;
-    LT_TRY(tensor(dit, &patch.weight, 2, (int64_t[]){c->dim, 4 * c->in_channels}, error, "patch_embedding.weight"));
+    LT_TRY(tensor(dit, &patch.weight, 2, (int64_t[]){c->dim, 4 * c->in_channels}, error,
+                  "patch_embedding.weight"));
     LT_TRY(tensor(dit, &patch.bias, 1, &c->dim, error, "patch_embedding.bias"));
     const struct lt_mark mark = lt_arena_mark(&dit->arena);
     if (y->data) {
         const size_t x_bytes = (size_t)lt_view_count(x) * sizeof(float);
-        char *joined = lt_arena_take(&dit->arena, x_bytes + (size_t)lt_view_count(y) * sizeof(float));
+        char *joined =
+            lt_arena_take(&dit->arena, x_bytes + (size_t)lt_view_count(y) * sizeof(float));
         if (!joined)
             return lt_fail(error, LT_NO_MEMORY, "no memory for the joined input");
         memcpy(joined, x->data, x_bytes);
@@ -507,24 +536,26 @@ static lt_status modulated_norm(struct forward *f, int shift, int scale, struct 
                  .epsilon = f->dit->config.epsilon);
 }
 
-static lt_status add_gated(struct forward *f, const struct lt_view *in, int gate, struct lt_error *error)
+static lt_status add_gated(struct forward *f, const struct lt_view *in, int gate,
+                           struct lt_error *error)
 {
     struct lt_view factor = {0};
     if (gate >= 0)
         factor = one(&f->modulation, gate);
-    return LT_OP(gated_add, f->dit->kernels, f->dit->exec, error, .out = f->x, .residual = f->x, .in = *in,
-                 .gate = factor);
+    return LT_OP(gated_add, f->dit->kernels, f->dit->exec, error, .out = f->x, .residual = f->x,
+                 .in = *in, .gate = factor);
 }
 
-static lt_status rotated_norm(struct forward *f, const struct lt_view *x, const struct lt_view *weight,
-                              struct lt_error *error)
+static lt_status rotated_norm(struct forward *f, const struct lt_view *x,
+                              const struct lt_view *weight, struct lt_error *error)
 {
-    return LT_OP(rms_norm, f->dit->kernels, f->dit->exec, error, .out = *x, .in = *x, .weight = *weight,
-                 .epsilon = f->dit->config.epsilon, .head_width = HEAD_WIDTH, .time = f->rope_time,
-                 .row = f->rope_row, .column = f->rope_column);
+    return LT_OP(rms_norm, f->dit->kernels, f->dit->exec, error, .out = *x, .in = *x,
+                 .weight = *weight, .epsilon = f->dit->config.epsilon, .head_width = HEAD_WIDTH,
+                 .time = f->rope_time, .row = f->rope_row, .column = f->rope_column);
 }
 
-static lt_status self_attention(struct forward *f, const struct attention_weights *w, struct lt_error *error)
+static lt_status self_attention(struct forward *f, const struct attention_weights *w,
+                                struct lt_error *error)
 {
     struct dit *dit = f->dit;
     LT_TRY(modulated_norm(f, 0, 1, error));
@@ -538,7 +569,8 @@ static lt_status self_attention(struct forward *f, const struct attention_weight
     return add_gated(f, &f->q, 2, error);
 }
 
-static lt_status cross_attention(struct forward *f, size_t n, const struct block *block, struct lt_error *error)
+static lt_status cross_attention(struct forward *f, size_t n, const struct block *block,
+                                 struct lt_error *error)
 {
     struct dit *dit = f->dit;
     struct dit_context *context = f->inputs->context;
@@ -546,16 +578,19 @@ static lt_status cross_attention(struct forward *f, size_t n, const struct block
     struct lt_view k, v;
     const struct lt_mark mark = lt_arena_mark(&dit->arena);
     LT_TRY(LT_OP(layer_norm, dit->kernels, dit->exec, error, .out = f->a, .in = f->x,
-                 .weight = block->norm3_weight, .bias = block->norm3_bias, .epsilon = dit->config.epsilon));
+                 .weight = block->norm3_weight, .bias = block->norm3_bias,
+                 .epsilon = dit->config.epsilon));
     LT_TRY(apply(dit, &w->q, &f->a, &f->q, LT_ACTIVATION_NONE, false, error));
     LT_TRY(rms(dit, &f->q, &w->norm_q, error));
     LT_TRY(keys_values(context, n, 0, &context->text, &w->k, &w->v, &w->norm_k, &k, &v, error));
     LT_TRY(attend(dit, &f->a, &f->q, &k, &v, context->last_key_bias, error));
-    if (context->image.data) { /* its own softmax, summed before the output projection (dit.md 2.9) */
-        LT_TRY(keys_values(context, n, 2, &context->image, &block->k_img, &block->v_img, &block->norm_k_img, &k, &v,
-                           error));
+    if (context->image
+            .data) { /* its own softmax, summed before the output projection (dit.md 2.9) */
+        LT_TRY(keys_values(context, n, 2, &context->image, &block->k_img, &block->v_img,
+                           &block->norm_k_img, &k, &v, error));
         LT_TRY(attend(dit, &f->k, &f->q, &k, &v, 0, error));
-        LT_TRY(LT_OP(gated_add, dit->kernels, dit->exec, error, .out = f->a, .residual = f->a, .in = f->k));
+        LT_TRY(LT_OP(gated_add, dit->kernels, dit->exec, error, .out = f->a, .residual = f->a,
+                     .in = f->k));
     }
     LT_TRY(apply(dit, &w->o, &f->a, &f->q, LT_ACTIVATION_NONE, false, error));
     lt_arena_rewind(&dit->arena, mark);
@@ -567,7 +602,8 @@ static lt_status feed_forward(struct forward *f, const struct block *block, stru
     LT_TRY(modulated_norm(f, 3, 4, error));
     for (int64_t first = 0; first < f->tokens; first += FFN_CHUNK) {
         const int64_t count = f->tokens - first < FFN_CHUNK ? f->tokens - first : FFN_CHUNK;
-        const struct lt_view in = lt_view_rows(&f->a, first, count), out = lt_view_rows(&f->q, first, count);
+        const struct lt_view in = lt_view_rows(&f->a, first, count),
+                             out = lt_view_rows(&f->q, first, count);
         const struct lt_view hidden = lt_view_rows(&f->hidden, 0, count);
         LT_TRY(apply(f->dit, &block->ffn_in, &in, &hidden, LT_ACTIVATION_GELU_TANH, false, error));
         LT_TRY(apply(f->dit, &block->ffn_out, &hidden, &out, LT_ACTIVATION_NONE, false, error));
@@ -580,9 +616,10 @@ static lt_status run_block(struct forward *f, size_t n, struct lt_error *error)
     struct dit *dit = f->dit;
     struct block block;
     LT_TRY(find_block(dit, n, &block, error));
-    LT_TRY(LT_OP(convert, dit->kernels, dit->exec, error, .out = f->modulation, .in = block.modulation));
-    LT_TRY(LT_OP(gated_add, dit->kernels, dit->exec, error, .out = f->modulation, .residual = f->modulation,
-                 .in = f->e0));
+    LT_TRY(LT_OP(convert, dit->kernels, dit->exec, error, .out = f->modulation,
+                 .in = block.modulation));
+    LT_TRY(LT_OP(gated_add, dit->kernels, dit->exec, error, .out = f->modulation,
+                 .residual = f->modulation, .in = f->e0));
     LT_TRY(self_attention(f, &block.self, error));
     LT_TRY(cross_attention(f, n, &block, error));
     return feed_forward(f, &block, error);
@@ -601,7 +638,8 @@ static lt_status head(struct forward *f, struct lt_view *v, struct lt_error *err
     LT_TRY(LT_OP(convert, dit->kernels, dit->exec, error, .out = modulation, .in = stored));
     for (int64_t i = 0; i < 2; i++) {
         const struct lt_view row = one(&modulation, i);
-        LT_TRY(LT_OP(gated_add, dit->kernels, dit->exec, error, .out = row, .residual = row, .in = f->e));
+        LT_TRY(LT_OP(gated_add, dit->kernels, dit->exec, error, .out = row, .residual = row,
+                     .in = f->e));
     }
     LT_TRY(modulated_norm(f, 0, 1, error));
     LT_TRY(take(dit, &rows, f->tokens, 4 * c->out_channels, error));

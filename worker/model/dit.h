@@ -1,7 +1,8 @@
 /* The Wan diffusion transformer (dit.md 2): predicts the velocity noise - x0 of a latent slice.
  *
- * Runs what the file has: text-to-video of every size, image-to-video with `y` (in_channels 36), image cross-attention
- * when its tensors are present. One dit is used by one thread at a time. Weights stay in the store. */
+ * Runs what the file has: text-to-video of every size, image-to-video with `y` (in_channels 36),
+ * image cross-attention when its tensors are present. One dit is used by one thread at a time.
+ * Weights stay in the store. */
 #pragma once
 
 #include "kernels/exec.h"
@@ -14,28 +15,32 @@
 struct dit;
 
 /* Keeps references to all three; LT_UNSUPPORTED names parts of the file that are not built yet. */
-lt_status dit_create(const struct dit_config *config, struct store *store, const struct lt_kernels *kernels,
-                     struct lt_exec *exec, struct dit **dit_out, struct lt_error *error);
+lt_status dit_create(const struct dit_config *config, struct store *store,
+                     const struct lt_kernels *kernels, struct lt_exec *exec, struct dit **dit_out,
+                     struct lt_error *error);
 void dit_destroy(struct dit **dit);
 const struct dit_config *dit_config(const struct dit *dit);
 
-/* What is constant over the steps of a prompt: embedded text and image tokens, and every block's cross-attention keys
- * and values, kept as long as they fit `cache_bytes` and recomputed beyond (dit.md 2.13). */
+/* What is constant over the steps of a prompt: embedded text and image tokens, and every block's
+ * cross-attention keys and values, kept as long as they fit `cache_bytes` and recomputed beyond
+ * (dit.md 2.13). */
 struct dit_context;
 
 /* text: f32 [n, text_dim], n <= text_len; clip: f32 [257 or 514, 1280], data NULL: none. */
-lt_status dit_context_create(struct dit *dit, const struct lt_view *text, const struct lt_view *clip,
-                             size_t cache_bytes, struct dit_context **context_out, struct lt_error *error);
+lt_status dit_context_create(struct dit *dit, const struct lt_view *text,
+                             const struct lt_view *clip, size_t cache_bytes,
+                             struct dit_context **context_out, struct lt_error *error);
 void dit_context_destroy(struct dit_context **context);
 size_t dit_context_bytes(const struct dit_context *context);
-uint64_t dit_context_computed(const struct dit_context *context); /* key/value pairs computed so far */
+uint64_t
+dit_context_computed(const struct dit_context *context); /* key/value pairs computed so far */
 
 struct dit_inputs {
-    struct lt_view x;   /* [C, F, h, w] f32, h and w even */
-    struct lt_view y;   /* [in_channels - C, F, h, w] f32; data NULL: none */
-    double timestep;    /* 0 … 1000 */
+    struct lt_view x; /* [C, F, h, w] f32, h and w even */
+    struct lt_view y; /* [in_channels - C, F, h, w] f32; data NULL: none */
+    double timestep;  /* 0 … 1000 */
     struct dit_context *context;
-    atomic_uint *done;  /* counts finished blocks; NULL: nobody watches */
+    atomic_uint *done; /* counts finished blocks; NULL: nobody watches */
 };
 
 /* v: [C, F, h, w] f32, written on success only. The exec's cancel flag ends it between blocks. */

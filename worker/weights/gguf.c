@@ -1,7 +1,9 @@
-/* GGUF: magic, version, tensor count, pair count, pairs, tensor infos, padding, data. All little endian.
+/* GGUF: magic, version, tensor count, pair count, pairs, tensor infos, padding, data. All little
+ * endian.
  *
- * Files are hostile until proven otherwise: every count is held against the bytes that are left, every product is
- * checked, every offset lies inside the file, names are unique, ranges do not overlap. */
+ * Files are hostile until proven otherwise: every count is held against the bytes that are left,
+ * every product is checked, every offset lies inside the file, names are unique, ranges do not
+ * overlap. */
 #include "worker/weights/gguf.h"
 
 #include <stdio.h>
@@ -18,8 +20,22 @@ enum {
     TENSOR_COUNT_MAX = 65536,
 };
 
-enum gguf_type { GGUF_U8, GGUF_I8, GGUF_U16, GGUF_I16, GGUF_U32, GGUF_I32, GGUF_F32, GGUF_BOOL, GGUF_STRING,
-                 GGUF_ARRAY, GGUF_U64, GGUF_I64, GGUF_F64, GGUF_TYPE_COUNT };
+enum gguf_type {
+    GGUF_U8,
+    GGUF_I8,
+    GGUF_U16,
+    GGUF_I16,
+    GGUF_U32,
+    GGUF_I32,
+    GGUF_F32,
+    GGUF_BOOL,
+    GGUF_STRING,
+    GGUF_ARRAY,
+    GGUF_U64,
+    GGUF_I64,
+    GGUF_F64,
+    GGUF_TYPE_COUNT
+};
 
 static const uint8_t type_bytes[GGUF_TYPE_COUNT] = {1, 1, 2, 2, 4, 4, 4, 1, 0, 0, 8, 8, 8};
 
@@ -46,7 +62,8 @@ struct reader {
 
 static lt_status bad(struct reader *r, struct lt_error *error, const char *what)
 {
-    return lt_fail(error, LT_BAD_INPUT, "%s: %s (byte %llu)", r->path, what, (unsigned long long)r->at);
+    return lt_fail(error, LT_BAD_INPUT, "%s: %s (byte %llu)", r->path, what,
+                   (unsigned long long)r->at);
 }
 
 static lt_status no_memory(struct reader *r, struct lt_error *error)
@@ -57,7 +74,8 @@ static lt_status no_memory(struct reader *r, struct lt_error *error)
 static lt_status check_header(struct reader *r, struct lt_error *error)
 {
     if (r->at > HEADER_BYTES_MAX)
-        return lt_fail(error, LT_BAD_INPUT, "%s: a header of more than %d MiB", r->path, HEADER_BYTES_MAX >> 20);
+        return lt_fail(error, LT_BAD_INPUT, "%s: a header of more than %d MiB", r->path,
+                       HEADER_BYTES_MAX >> 20);
     return LT_OK;
 }
 
@@ -65,7 +83,8 @@ static lt_status take(struct reader *r, void *data, uint64_t bytes, struct lt_er
 {
     uint8_t *to = data;
     if (bytes > r->end - r->at)
-        return lt_fail(error, LT_CORRUPT, "%s: the header ends at byte %llu of %llu: the file is cut short or damaged",
+        return lt_fail(error, LT_CORRUPT,
+                       "%s: the header ends at byte %llu of %llu: the file is cut short or damaged",
                        r->path, (unsigned long long)r->at, (unsigned long long)r->end);
     while (bytes > 0) {
         if (r->at < r->buffered_at || r->at >= r->buffered_at + r->buffered) {
@@ -103,14 +122,16 @@ static lt_status take_u64(struct reader *r, uint64_t *value, struct lt_error *er
 }
 
 /* A string of at most `bytes_max` without NUL bytes, terminated, in the arena. */
-static lt_status take_string(struct reader *r, uint64_t bytes_max, const char *what, char **text_out,
-                             struct lt_error *error)
+static lt_status take_string(struct reader *r, uint64_t bytes_max, const char *what,
+                             char **text_out, struct lt_error *error)
 {
     uint64_t bytes;
     LT_TRY(take_u64(r, &bytes, error));
     if (bytes > bytes_max || bytes > r->end - r->at)
-        return lt_fail(error, LT_BAD_INPUT, "%s: %s of %llu bytes, at most %llu allowed (byte %llu)", r->path, what,
-                       (unsigned long long)bytes, (unsigned long long)bytes_max, (unsigned long long)r->at);
+        return lt_fail(error, LT_BAD_INPUT,
+                       "%s: %s of %llu bytes, at most %llu allowed (byte %llu)", r->path, what,
+                       (unsigned long long)bytes, (unsigned long long)bytes_max,
+                       (unsigned long long)r->at);
     char *text = lt_arena_take(r->arena, (size_t)bytes + 1);
     if (!text)
         return no_memory(r, error);
@@ -138,7 +159,7 @@ static lt_status take_text(struct reader *r, char **text_out, struct lt_error *e
     return LT_OK;
 }
 
-/* -- metadata ----------------------------------------------------------------------------------------------- */
+/* -- metadata ---------------------------------------------------------------------------------- */
 
 static lt_status skip_array(struct reader *r, int depth, uint64_t *count_out, uint32_t *type_out,
                             struct lt_error *error)
@@ -178,8 +199,8 @@ static lt_status take_shape(struct reader *r, const char *tensor, struct lt_erro
     LT_TRY(take_u32(r, &type, error));
     LT_TRY(take_u64(r, &count, error));
     if (type != GGUF_I32 || count < 1 || count > LT_RANK_MAX)
-        return lt_fail(error, LT_BAD_INPUT, "%s: orig_shape of '%s': expected 1 to %d 32-bit sizes", r->path, tensor,
-                       LT_RANK_MAX);
+        return lt_fail(error, LT_BAD_INPUT, "%s: orig_shape of '%s': expected 1 to %d 32-bit sizes",
+                       r->path, tensor, LT_RANK_MAX);
     struct shape *shape = lt_arena_take_zeroed(r->arena, sizeof *shape);
     if (!shape)
         return no_memory(r, error);
@@ -189,7 +210,8 @@ static lt_status take_shape(struct reader *r, const char *tensor, struct lt_erro
         int32_t dim;
         LT_TRY(take(r, &dim, 4, error));
         if (dim < 1)
-            return lt_fail(error, LT_BAD_INPUT, "%s: orig_shape of '%s': size %d", r->path, tensor, dim);
+            return lt_fail(error, LT_BAD_INPUT, "%s: orig_shape of '%s': size %d", r->path, tensor,
+                           dim);
         shape->dim[i] = dim;
     }
     shape->next = r->shapes;
@@ -204,8 +226,8 @@ static lt_status take_alignment(struct reader *r, uint32_t type, struct lt_error
         return bad(r, error, "general.alignment is not an unsigned 32-bit number");
     LT_TRY(take_u32(r, &alignment, error));
     if (alignment < 1 || alignment > 1 << 20 || (alignment & (alignment - 1)) != 0)
-        return lt_fail(error, LT_BAD_INPUT, "%s: general.alignment is %u, expected a power of two", r->path,
-                       alignment);
+        return lt_fail(error, LT_BAD_INPUT, "%s: general.alignment is %u, expected a power of two",
+                       r->path, alignment);
     r->alignment = alignment;
     r->has_alignment = true;
     return LT_OK;
@@ -228,28 +250,51 @@ static lt_status take_scalar(struct reader *r, uint32_t type, char text[48], str
     } v = {0};
     LT_TRY(take(r, &v, type_bytes[type], error));
     switch ((enum gguf_type)type) {
-    case GGUF_U8: case GGUF_BOOL: snprintf(text, 48, "%u", v.u8); break;
-    case GGUF_I8: snprintf(text, 48, "%d", v.i8); break;
-    case GGUF_U16: snprintf(text, 48, "%u", v.u16); break;
-    case GGUF_I16: snprintf(text, 48, "%d", v.i16); break;
-    case GGUF_U32: snprintf(text, 48, "%u", v.u32); break;
-    case GGUF_I32: snprintf(text, 48, "%d", v.i32); break;
-    case GGUF_F32: snprintf(text, 48, "%g", (double)v.f32); break;
-    case GGUF_I64: snprintf(text, 48, "%lld", (long long)v.i64); break;
-    case GGUF_F64: snprintf(text, 48, "%g", v.f64); break;
-    default: snprintf(text, 48, "%llu", (unsigned long long)v.u64); break;
+    case GGUF_U8:
+    case GGUF_BOOL:
+        snprintf(text, 48, "%u", v.u8);
+        break;
+    case GGUF_I8:
+        snprintf(text, 48, "%d", v.i8);
+        break;
+    case GGUF_U16:
+        snprintf(text, 48, "%u", v.u16);
+        break;
+    case GGUF_I16:
+        snprintf(text, 48, "%d", v.i16);
+        break;
+    case GGUF_U32:
+        snprintf(text, 48, "%u", v.u32);
+        break;
+    case GGUF_I32:
+        snprintf(text, 48, "%d", v.i32);
+        break;
+    case GGUF_F32:
+        snprintf(text, 48, "%g", (double)v.f32);
+        break;
+    case GGUF_I64:
+        snprintf(text, 48, "%lld", (long long)v.i64);
+        break;
+    case GGUF_F64:
+        snprintf(text, 48, "%g", v.f64);
+        break;
+    default:
+        snprintf(text, 48, "%llu", (unsigned long long)v.u64);
+        break;
     }
     return LT_OK;
 }
 
-static lt_status take_value(struct reader *r, const char *key, char **text_out, struct lt_error *error)
+static lt_status take_value(struct reader *r, const char *key, char **text_out,
+                            struct lt_error *error)
 {
     static const char shape_prefix[] = "comfy.gguf.orig_shape.";
     uint32_t type;
     char text[48] = "";
     LT_TRY(take_u32(r, &type, error));
     if (type >= GGUF_TYPE_COUNT)
-        return lt_fail(error, LT_BAD_INPUT, "%s: metadata '%s' has unknown type %u", r->path, key, type);
+        return lt_fail(error, LT_BAD_INPUT, "%s: metadata '%s' has unknown type %u", r->path, key,
+                       type);
     if (strcmp(key, "general.alignment") == 0) {
         LT_TRY(take_alignment(r, type, error));
         snprintf(text, sizeof text, "%llu", (unsigned long long)r->alignment);
@@ -269,10 +314,12 @@ static lt_status take_value(struct reader *r, const char *key, char **text_out, 
     return *text_out ? LT_OK : no_memory(r, error);
 }
 
-static lt_status take_pairs(struct reader *r, uint64_t count, struct gguf_index *index, struct lt_error *error)
+static lt_status take_pairs(struct reader *r, uint64_t count, struct gguf_index *index,
+                            struct lt_error *error)
 {
     if (count > PAIR_COUNT_MAX || count > (r->end - r->at) / 13) /* key length, one letter, type */
-        return lt_fail(error, LT_BAD_INPUT, "%s: %llu metadata pairs do not fit in the file, or are more than %d",
+        return lt_fail(error, LT_BAD_INPUT,
+                       "%s: %llu metadata pairs do not fit in the file, or are more than %d",
                        r->path, (unsigned long long)count, PAIR_COUNT_MAX);
     for (uint64_t i = 0; i < count; i++) {
         char *key, *value = NULL;
@@ -281,7 +328,8 @@ static lt_status take_pairs(struct reader *r, uint64_t count, struct gguf_index 
             return bad(r, error, "an empty metadata key");
         for (const struct gguf_pair *pair = index->metadata; pair; pair = pair->next)
             if (strcmp(pair->key, key) == 0)
-                return lt_fail(error, LT_BAD_INPUT, "%s: metadata '%s' is there twice", r->path, key);
+                return lt_fail(error, LT_BAD_INPUT, "%s: metadata '%s' is there twice", r->path,
+                               key);
         LT_TRY(take_value(r, key, &value, error));
         struct gguf_pair *pair = lt_arena_take(r->arena, sizeof *pair);
         if (!pair)
@@ -292,7 +340,7 @@ static lt_status take_pairs(struct reader *r, uint64_t count, struct gguf_index 
     return LT_OK;
 }
 
-/* -- tensors ------------------------------------------------------------------------------------------------ */
+/* -- tensors ----------------------------------------------------------------------------------- */
 
 /* Types that exist in other files of this format. */
 static const char *foreign_type(uint32_t type)
@@ -301,9 +349,9 @@ static const char *foreign_type(uint32_t type)
         uint32_t id;
         const char *name;
     } known[] = {
-        {9, "Q8_1"},    {15, "Q8_K"},  {16, "IQ2_XXS"}, {17, "IQ2_XS"}, {18, "IQ3_XXS"}, {19, "IQ1_S"},
-        {20, "IQ4_NL"}, {21, "IQ3_S"}, {22, "IQ2_S"},   {23, "IQ4_XS"}, {29, "IQ1_M"},   {34, "TQ1_0"},
-        {35, "TQ2_0"},  {39, "MXFP4"},
+        {9, "Q8_1"},   {15, "Q8_K"},   {16, "IQ2_XXS"}, {17, "IQ2_XS"}, {18, "IQ3_XXS"},
+        {19, "IQ1_S"}, {20, "IQ4_NL"}, {21, "IQ3_S"},   {22, "IQ2_S"},  {23, "IQ4_XS"},
+        {29, "IQ1_M"}, {34, "TQ1_0"},  {35, "TQ2_0"},   {39, "MXFP4"},
     };
     for (size_t i = 0; i < LT_COUNT(known); i++)
         if (known[i].id == type)
@@ -311,25 +359,31 @@ static const char *foreign_type(uint32_t type)
     return "unknown";
 }
 
-static lt_status tensor_bytes(struct reader *r, struct tensor_info *tensor, uint32_t type, struct lt_error *error)
+static lt_status tensor_bytes(struct reader *r, struct tensor_info *tensor, uint32_t type,
+                              struct lt_error *error)
 {
     const struct lt_type_info *info = type < 200 ? lt_type_info((enum lt_type)type) : NULL;
     uint64_t count = 1;
     if (!info)
-        return lt_fail(error, LT_UNSUPPORTED, "%s: tensor '%s' has ggml type %u (%s), which is not supported (F32, "
-                       "F16, BF16, Q4_0 to Q8_0 and Q2_K to Q6_K are)", r->path, tensor->name, type,
-                       foreign_type(type));
+        return lt_fail(error, LT_UNSUPPORTED,
+                       "%s: tensor '%s' has ggml type %u (%s), which is not supported (F32, "
+                       "F16, BF16, Q4_0 to Q8_0 and Q2_K to Q6_K are)",
+                       r->path, tensor->name, type, foreign_type(type));
     tensor->type = info->type;
     for (int i = 0; i < tensor->rank; i++)
         if (tensor->dim[i] < 1 || __builtin_mul_overflow(count, (uint64_t)tensor->dim[i], &count) ||
             count > (uint64_t)INT64_MAX / 8)
-            return lt_fail(error, LT_BAD_INPUT, "%s: tensor '%s': size %lld of dimension %d is not possible", r->path,
+            return lt_fail(error, LT_BAD_INPUT,
+                           "%s: tensor '%s': size %lld of dimension %d is not possible", r->path,
                            tensor->name, (long long)tensor->dim[i], i);
     if (tensor->rank && (uint64_t)tensor->dim[tensor->rank - 1] % info->block_values != 0)
-        return lt_fail(error, LT_BAD_INPUT, "%s: tensor '%s': rows of %lld values are not whole %s blocks of %u", r->path,
-                       tensor->name, (long long)tensor->dim[tensor->rank - 1], info->name, info->block_values);
+        return lt_fail(error, LT_BAD_INPUT,
+                       "%s: tensor '%s': rows of %lld values are not whole %s blocks of %u",
+                       r->path, tensor->name, (long long)tensor->dim[tensor->rank - 1], info->name,
+                       info->block_values);
     if (!lt_type_bytes(info->type, count, &tensor->bytes))
-        return lt_fail(error, LT_BAD_INPUT, "%s: tensor '%s': its size overflows", r->path, tensor->name);
+        return lt_fail(error, LT_BAD_INPUT, "%s: tensor '%s': its size overflows", r->path,
+                       tensor->name);
     return LT_OK;
 }
 
@@ -344,12 +398,14 @@ static lt_status take_tensor(struct reader *r, struct tensor_info *tensor, struc
         return bad(r, error, "a tensor without a name");
     LT_TRY(take_u32(r, &rank, error));
     if (rank > LT_RANK_MAX)
-        return lt_fail(error, LT_BAD_INPUT, "%s: tensor '%s' has %u dimensions, at most %d are possible", r->path, name,
+        return lt_fail(error, LT_BAD_INPUT,
+                       "%s: tensor '%s' has %u dimensions, at most %d are possible", r->path, name,
                        rank, LT_RANK_MAX);
     for (uint32_t i = 0; i < rank; i++) {
         LT_TRY(take_u64(r, &dim[i], error));
         if (dim[i] > INT64_MAX)
-            return lt_fail(error, LT_BAD_INPUT, "%s: tensor '%s': dimension %u is negative", r->path, name, i);
+            return lt_fail(error, LT_BAD_INPUT, "%s: tensor '%s': dimension %u is negative",
+                           r->path, name, i);
     }
     LT_TRY(take_u32(r, &type, error));
     LT_TRY(take_u64(r, &tensor->offset, error));
@@ -373,11 +429,14 @@ static lt_status apply_shapes(struct reader *r, struct gguf_index *index, struct
                 if (__builtin_mul_overflow(want, shape->dim[d], &want))
                     want = -1;
             if (have != want)
-                return lt_fail(error, LT_BAD_INPUT, "%s: orig_shape of '%s' has %lld values, the tensor %lld", r->path,
+                return lt_fail(error, LT_BAD_INPUT,
+                               "%s: orig_shape of '%s' has %lld values, the tensor %lld", r->path,
                                tensor->name, (long long)want, (long long)have);
             if (shape->dim[shape->rank - 1] % lt_type_info(tensor->type)->block_values != 0)
-                return lt_fail(error, LT_UNSUPPORTED, "%s: orig_shape of '%s': its rows of %lld values are not whole %s "
-                               "blocks", r->path, tensor->name, (long long)shape->dim[shape->rank - 1],
+                return lt_fail(error, LT_UNSUPPORTED,
+                               "%s: orig_shape of '%s': its rows of %lld values are not whole %s "
+                               "blocks",
+                               r->path, tensor->name, (long long)shape->dim[shape->rank - 1],
                                lt_type_info(tensor->type)->name);
             tensor->rank = shape->rank;
             memcpy(tensor->dim, shape->dim, sizeof tensor->dim);
@@ -392,15 +451,19 @@ static lt_status place_tensors(struct reader *r, struct gguf_index *index, struc
     for (size_t i = 0; i < index->count; i++) {
         struct tensor_info *tensor = &index->tensor[i];
         if (tensor->offset & mask)
-            return lt_fail(error, LT_BAD_INPUT, "%s: tensor '%s': offset %llu is not a multiple of the alignment %llu",
-                           r->path, tensor->name, (unsigned long long)tensor->offset, (unsigned long long)r->alignment);
+            return lt_fail(error, LT_BAD_INPUT,
+                           "%s: tensor '%s': offset %llu is not a multiple of the alignment %llu",
+                           r->path, tensor->name, (unsigned long long)tensor->offset,
+                           (unsigned long long)r->alignment);
         if (index->data_offset > r->end || tensor->offset > r->end - index->data_offset ||
             tensor->bytes > r->end - index->data_offset - tensor->offset)
-            return lt_fail(error, LT_CORRUPT, "%s: tensor '%s' needs bytes %llu to %llu, the file has %llu: it is cut short "
-                           "or damaged", r->path, tensor->name,
-                           (unsigned long long)(index->data_offset + tensor->offset),
-                           (unsigned long long)(index->data_offset + tensor->offset + tensor->bytes),
-                           (unsigned long long)r->end);
+            return lt_fail(
+                error, LT_CORRUPT,
+                "%s: tensor '%s' needs bytes %llu to %llu, the file has %llu: it is cut short "
+                "or damaged",
+                r->path, tensor->name, (unsigned long long)(index->data_offset + tensor->offset),
+                (unsigned long long)(index->data_offset + tensor->offset + tensor->bytes),
+                (unsigned long long)r->end);
         tensor->offset += index->data_offset;
     }
     return LT_OK;
@@ -417,12 +480,15 @@ static lt_status parse(struct reader *r, struct gguf_index *index, struct lt_err
     if (index->version >= 1 << 16)
         return bad(r, error, "a big-endian GGUF file; only little-endian files are read");
     if (index->version != 2 && index->version != 3)
-        return lt_fail(error, LT_UNSUPPORTED, "%s: GGUF version %u; versions 2 and 3 are read", r->path, index->version);
+        return lt_fail(error, LT_UNSUPPORTED, "%s: GGUF version %u; versions 2 and 3 are read",
+                       r->path, index->version);
     LT_TRY(take_u64(r, &tensors, error));
     LT_TRY(take_u64(r, &pairs, error));
     LT_TRY(take_pairs(r, pairs, index, error));
-    if (tensors > TENSOR_COUNT_MAX || tensors > (r->end - r->at) / 25) /* name length, letter, rank, type, offset */
-        return lt_fail(error, LT_BAD_INPUT, "%s: %llu tensors do not fit in the file, or are more than %d", r->path,
+    if (tensors > TENSOR_COUNT_MAX ||
+        tensors > (r->end - r->at) / 25) /* name length, letter, rank, type, offset */
+        return lt_fail(error, LT_BAD_INPUT,
+                       "%s: %llu tensors do not fit in the file, or are more than %d", r->path,
                        (unsigned long long)tensors, TENSOR_COUNT_MAX);
     index->count = (size_t)tensors;
     index->tensor = lt_arena_take_array(r->arena, index->count, sizeof *index->tensor);
@@ -441,7 +507,11 @@ lt_status gguf_parse(gguf_read *read, void *context, uint64_t file_bytes, const 
     struct reader *r = malloc(sizeof *r);
     if (!r)
         return lt_fail(error, LT_NO_MEMORY, "%s: no memory for its index", path);
-    *r = (struct reader){.read = read, .context = context, .path = path, .end = file_bytes, .arena = arena,
+    *r = (struct reader){.read = read,
+                         .context = context,
+                         .path = path,
+                         .end = file_bytes,
+                         .arena = arena,
                          .alignment = 32};
     const lt_status status = parse(r, &index, error);
     free(r);

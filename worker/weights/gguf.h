@@ -1,5 +1,5 @@
-/* The header of a GGUF v2/v3 file: metadata and tensor index. Everything is bounded by the file's size before it is
- * allocated. Used by tensor_file.c only. */
+/* The header of a GGUF v2/v3 file: metadata and tensor index. Everything is bounded by the file's
+ * size before it is allocated. Used by tensor_file.c only. */
 #pragma once
 
 #include "common/arena.h"
@@ -19,7 +19,8 @@ struct gguf_index {
 };
 
 /* Bytes of the file; fails when the range is not inside it. */
-typedef lt_status gguf_read(void *context, uint64_t offset, void *data, size_t bytes, struct lt_error *error);
+typedef lt_status gguf_read(void *context, uint64_t offset, void *data, size_t bytes,
+                            struct lt_error *error);
 
 /* Names and index live in `arena`. */
 lt_status gguf_parse(gguf_read *read, void *context, uint64_t file_bytes, const char *path,

@@ -1,5 +1,6 @@
-/* One slab a transformer block, one for the rest: [ tensor | pad to 64 | tensor | … ]. Loading reads every tensor once,
- * in file order, straight to its place: the extra memory is what pread itself needs. */
+/* One slab a transformer block, one for the rest: [ tensor | pad to 64 | tensor | … ]. Loading
+ * reads every tensor once, in file order, straight to its place: the extra memory is what pread
+ * itself needs. */
 #include "worker/weights/store.h"
 
 #include "common/arena.h"
@@ -59,8 +60,8 @@ static struct slab *slab_of(struct store *store, const char *name)
     return &store->slab[block < 0 ? (int64_t)store->block_count : block];
 }
 
-static lt_status reserve_slabs(struct store *store, const struct tensor_file *file, store_filter *wanted,
-                               void *context, struct lt_error *error)
+static lt_status reserve_slabs(struct store *store, const struct tensor_file *file,
+                               store_filter *wanted, void *context, struct lt_error *error)
 {
     for (size_t i = 0; i < tensor_file_count(file); i++) {
         const int64_t block = block_of(tensor_file_at(file, i)->name);
@@ -69,7 +70,8 @@ static lt_status reserve_slabs(struct store *store, const struct tensor_file *fi
     }
     store->slab = calloc(store->block_count + 1, sizeof *store->slab);
     if (!store->slab)
-        return lt_fail(error, LT_NO_MEMORY, "%s: no memory for %zu slabs", store->path, store->block_count + 1);
+        return lt_fail(error, LT_NO_MEMORY, "%s: no memory for %zu slabs", store->path,
+                       store->block_count + 1);
     for (size_t i = 0; i < tensor_file_count(file); i++) {
         const struct tensor_info *info = tensor_file_at(file, i);
         if (wanted && !wanted(context, info->name))
@@ -82,16 +84,20 @@ static lt_status reserve_slabs(struct store *store, const struct tensor_file *fi
         if (slab->bytes == 0)
             continue;
         /* not malloc: what is unmapped goes back to the system at once */
-        void *data = mmap(NULL, slab->bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        void *data =
+            mmap(NULL, slab->bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
         slab->data = data == MAP_FAILED ? NULL : data;
         if (slab->data)
-            madvise(slab->data, slab->bytes, MADV_HUGEPAGE); /* fewer faults and TLB misses; a wish, not a need */
+            madvise(slab->data, slab->bytes,
+                    MADV_HUGEPAGE); /* fewer faults and TLB misses; a wish, not a need */
         if (!slab->data)
-            return lt_fail(error, LT_NO_MEMORY, "%s: no memory for a slab of %zu bytes", store->path, slab->bytes);
+            return lt_fail(error, LT_NO_MEMORY, "%s: no memory for a slab of %zu bytes",
+                           store->path, slab->bytes);
         store->stats.slab_count++;
     }
     store->tensor = lt_arena_take_array(&store->arena, store->count + 1, sizeof *store->tensor);
-    return store->tensor ? LT_OK : lt_fail(error, LT_NO_MEMORY, "%s: no memory for its index", store->path);
+    return store->tensor ? LT_OK
+                         : lt_fail(error, LT_NO_MEMORY, "%s: no memory for its index", store->path);
 }
 
 static lt_status read_tensors(struct store *store, struct tensor_file *file, store_filter *wanted,
@@ -118,8 +124,8 @@ static lt_status read_tensors(struct store *store, struct tensor_file *file, sto
     return status;
 }
 
-lt_status store_load(struct tensor_file *file, store_filter *wanted, void *context, struct store **store_out,
-                     struct lt_error *error)
+lt_status store_load(struct tensor_file *file, store_filter *wanted, void *context,
+                     struct store **store_out, struct lt_error *error)
 {
     const int64_t start = lt_clock_now_us();
     const uint64_t read_before = tensor_file_bytes_read(file);
@@ -128,8 +134,9 @@ lt_status store_load(struct tensor_file *file, store_filter *wanted, void *conte
         return lt_fail(error, LT_NO_MEMORY, "%s: no memory", tensor_file_path(file));
     lt_arena_init(&store->arena, 0);
     store->path = strdup(tensor_file_path(file));
-    lt_status status = store->path ? reserve_slabs(store, file, wanted, context, error)
-                                   : lt_fail(error, LT_NO_MEMORY, "%s: no memory", tensor_file_path(file));
+    lt_status status = store->path
+                           ? reserve_slabs(store, file, wanted, context, error)
+                           : lt_fail(error, LT_NO_MEMORY, "%s: no memory", tensor_file_path(file));
     if (status == LT_OK)
         status = read_tensors(store, file, wanted, context, error);
     if (status != LT_OK) {
@@ -182,7 +189,8 @@ void store_release(struct store *store, size_t block)
 
 static const struct placed *find(const struct store *store, const char *name)
 {
-    return bsearch(&(struct placed){.name = name}, store->tensor, store->count, sizeof *store->tensor, by_name);
+    return bsearch(&(struct placed){.name = name}, store->tensor, store->count,
+                   sizeof *store->tensor, by_name);
 }
 
 bool store_has(const struct store *store, const char *name)
@@ -204,13 +212,14 @@ static void format_dims(char *text, size_t size, int rank, const int64_t *dim)
 {
     size_t used = (size_t)snprintf(text, size, "[");
     for (int i = 0; i < rank && used < size; i++)
-        used += (size_t)snprintf(text + used, size - used, "%s%lld", i ? ", " : "", (long long)dim[i]);
+        used +=
+            (size_t)snprintf(text + used, size - used, "%s%lld", i ? ", " : "", (long long)dim[i]);
     if (used < size)
         snprintf(text + used, size - used, "]");
 }
 
-lt_status store_tensor_shaped(const struct store *store, const char *name, int rank, const int64_t *dim,
-                              struct lt_view *view_out, struct lt_error *error)
+lt_status store_tensor_shaped(const struct store *store, const char *name, int rank,
+                              const int64_t *dim, struct lt_view *view_out, struct lt_error *error)
 {
     struct lt_view view;
     int64_t count = 1;
@@ -222,8 +231,8 @@ lt_status store_tensor_shaped(const struct store *store, const char *name, int r
         char expected[128], found[128];
         format_dims(expected, sizeof expected, rank, dim);
         format_dims(found, sizeof found, view.rank, view.dim);
-        return lt_fail(error, LT_BAD_INPUT, "%s: tensor '%s': expected %s, found %s of type %s", store->path,
-                       name, expected, found, type->name);
+        return lt_fail(error, LT_BAD_INPUT, "%s: tensor '%s': expected %s, found %s of type %s",
+                       store->path, name, expected, found, type->name);
     }
     *view_out = lt_view_make(view.data, view.type, rank, dim);
     return LT_OK;

@@ -29,14 +29,16 @@ struct tensor_file {
     struct lt_safetensors *safetensors; /* keeps names and metadata of that format */
 };
 
-/* -- index -------------------------------------------------------------------------------------------------- */
+/* -- index ------------------------------------------------------------------------------------- */
 
 static int by_offset(const void *a, const void *b)
 {
     const struct tensor_info *x = a, *y = b;
     if (x->offset != y->offset)
         return x->offset < y->offset ? -1 : 1;
-    return x->bytes < y->bytes ? -1 : x->bytes > y->bytes; /* an empty tensor stands before its neighbour */
+    return x->bytes < y->bytes
+               ? -1
+               : x->bytes > y->bytes; /* an empty tensor stands before its neighbour */
 }
 
 static int by_name(const void *a, const void *b, void *context)
@@ -49,7 +51,8 @@ static bool has_name(const struct tensor_file *file, const char *prefix, const c
 {
     const size_t length = strlen(prefix);
     for (size_t i = 0; i < file->count; i++)
-        if (strncmp(file->tensor[i].name, prefix, length) == 0 && strcmp(file->tensor[i].name + length, name) == 0)
+        if (strncmp(file->tensor[i].name, prefix, length) == 0 &&
+            strcmp(file->tensor[i].name + length, name) == 0)
             return true;
     return false;
 }
@@ -65,8 +68,10 @@ static bool all_have(const struct tensor_file *file, const char *prefix)
 /* dit.md 1.1: a prefix goes when the tensors that name a model appear only behind it. */
 static void strip_prefix(struct tensor_file *file)
 {
-    static const char *const prefixes[] = {"model.diffusion_model.", "diffusion_model.", "model.", "net."};
-    static const char *const marks[] = {"patch_embedding.weight", "decoder.conv1.weight", "audio_proj.proj1.weight"};
+    static const char *const prefixes[] = {"model.diffusion_model.", "diffusion_model.", "model.",
+                                           "net."};
+    static const char *const marks[] = {"patch_embedding.weight", "decoder.conv1.weight",
+                                        "audio_proj.proj1.weight"};
     for (size_t m = 0; m < LT_COUNT(marks); m++)
         if (has_name(file, "", marks[m]))
             return;
@@ -90,8 +95,8 @@ static lt_status build_index(struct tensor_file *file, struct lt_error *error)
     for (size_t i = 1; i < file->count; i++) {
         const struct tensor_info *before = &file->tensor[i - 1];
         if (before->offset + before->bytes > file->tensor[i].offset)
-            return lt_fail(error, LT_BAD_INPUT, "%s: the bytes of '%s' and '%s' overlap", file->path, before->name,
-                           file->tensor[i].name);
+            return lt_fail(error, LT_BAD_INPUT, "%s: the bytes of '%s' and '%s' overlap",
+                           file->path, before->name, file->tensor[i].name);
     }
     strip_prefix(file);
     file->by_name = lt_arena_take_array(&file->arena, file->count + 1, sizeof *file->by_name);
@@ -107,7 +112,8 @@ static lt_status build_index(struct tensor_file *file, struct lt_error *error)
     return LT_OK;
 }
 
-static lt_status read_range(void *context, uint64_t offset, void *data, size_t bytes, struct lt_error *error)
+static lt_status read_range(void *context, uint64_t offset, void *data, size_t bytes,
+                            struct lt_error *error)
 {
     const struct tensor_file *file = context;
     return lt_file_read_at(file->fd, file->path, offset, data, bytes, error);
@@ -116,13 +122,15 @@ static lt_status read_range(void *context, uint64_t offset, void *data, size_t b
 static lt_status index_gguf(struct tensor_file *file, struct lt_error *error)
 {
     struct gguf_index index;
-    LT_TRY(gguf_parse(read_range, file, (uint64_t)file->opened.st_size, file->path, &file->arena, &index, error));
+    LT_TRY(gguf_parse(read_range, file, (uint64_t)file->opened.st_size, file->path, &file->arena,
+                      &index, error));
     snprintf(file->format, sizeof file->format, "gguf v%u", index.version);
     file->tensor = index.tensor;
     file->count = index.count;
     file->metadata = index.metadata;
-    file->header_bytes = index.data_offset < (uint64_t)file->opened.st_size ? index.data_offset
-                                                                           : (uint64_t)file->opened.st_size;
+    file->header_bytes = index.data_offset < (uint64_t)file->opened.st_size
+                             ? index.data_offset
+                             : (uint64_t)file->opened.st_size;
     return build_index(file, error);
 }
 
@@ -137,7 +145,8 @@ static lt_status index_safetensors(struct tensor_file *file, struct lt_error *er
     file->header_bytes = (uint64_t)file->opened.st_size;
     for (size_t i = 0; i < file->count; i++) {
         const struct lt_safetensor *from = lt_safetensors_at(file->safetensors, i);
-        file->tensor[i] = (struct tensor_info){from->name, from->type, from->rank, {0}, from->offset, from->bytes};
+        file->tensor[i] = (struct tensor_info){from->name, from->type,   from->rank,
+                                               {0},        from->offset, from->bytes};
         memcpy(file->tensor[i].dim, from->dim, sizeof from->dim);
         if (from->offset < file->header_bytes)
             file->header_bytes = from->offset;
@@ -157,17 +166,22 @@ lt_status tensor_file_open(const char *path, struct tensor_file **file_out, stru
     file->path = strdup(path);
     const char *dot = strrchr(path, '.');
     if (file->fd < 0 || !file->path || fstat(file->fd, &file->opened) != 0)
-        status = lt_fail(error, errno == ENOENT ? LT_NOT_FOUND : LT_IO, "%s: cannot open: %s", path, strerror(errno));
+        status = lt_fail(error, errno == ENOENT ? LT_NOT_FOUND : LT_IO, "%s: cannot open: %s", path,
+                         strerror(errno));
     else if (!S_ISREG(file->opened.st_mode))
         status = lt_fail(error, LT_BAD_INPUT, "%s: not a regular file", path);
-    else if (dot && (strcmp(dot, ".pth") == 0 || strcmp(dot, ".pt") == 0 || strcmp(dot, ".ckpt") == 0))
-        status = lt_fail(error, LT_UNSUPPORTED, "%s: Python pickles are not read; convert it to safetensors first", path);
+    else if (dot &&
+             (strcmp(dot, ".pth") == 0 || strcmp(dot, ".pt") == 0 || strcmp(dot, ".ckpt") == 0))
+        status = lt_fail(error, LT_UNSUPPORTED,
+                         "%s: Python pickles are not read; convert it to safetensors first", path);
     else
         status = lt_file_read_at(file->fd, path, 0, magic, 4, error);
     if (status == LT_OK && memcmp(magic, "PK\3\4", 4) == 0)
-        status = lt_fail(error, LT_UNSUPPORTED, "%s: Python pickles are not read; convert it to safetensors first", path);
+        status = lt_fail(error, LT_UNSUPPORTED,
+                         "%s: Python pickles are not read; convert it to safetensors first", path);
     else if (status == LT_OK)
-        status = memcmp(magic, "GGUF", 4) == 0 ? index_gguf(file, error) : index_safetensors(file, error);
+        status = memcmp(magic, "GGUF", 4) == 0 ? index_gguf(file, error)
+                                               : index_safetensors(file, error);
     if (status != LT_OK) {
         tensor_file_close(&file);
         return status;
@@ -190,7 +204,7 @@ void tensor_file_close(struct tensor_file **file)
     *file = NULL;
 }
 
-/* -- questions ---------------------------------------------------------------------------------------------- */
+/* -- questions --------------------------------------------------------------------------------- */
 
 const char *tensor_file_path(const struct tensor_file *file)
 {
@@ -244,7 +258,7 @@ const char *tensor_file_metadata(const struct tensor_file *file, const char *key
     return NULL;
 }
 
-/* -- bytes -------------------------------------------------------------------------------------------------- */
+/* -- bytes ------------------------------------------------------------------------------------- */
 
 static bool same_file(const struct stat *a, const struct stat *b)
 {
@@ -256,14 +270,15 @@ static bool same_file(const struct stat *a, const struct stat *b)
 static lt_status check_unchanged(const struct tensor_file *file, struct lt_error *error)
 {
     struct stat held, named;
-    if (fstat(file->fd, &held) != 0 || stat(file->path, &named) != 0 || !same_file(&held, &file->opened) ||
-        !same_file(&named, &file->opened))
-        return lt_fail(error, LT_CORRUPT, "%s: the file changed since it was opened; load it again", file->path);
+    if (fstat(file->fd, &held) != 0 || stat(file->path, &named) != 0 ||
+        !same_file(&held, &file->opened) || !same_file(&named, &file->opened))
+        return lt_fail(error, LT_CORRUPT, "%s: the file changed since it was opened; load it again",
+                       file->path);
     return LT_OK;
 }
 
-/* The cache keeps what a call covers only in part, and its units may be some MiB large: a piece of what was read before
- * is named again. Length 0 means to the end of the file. */
+/* The cache keeps what a call covers only in part, and its units may be some MiB large: a piece of
+ * what was read before is named again. Length 0 means to the end of the file. */
 static void drop_cache(const struct tensor_file *file, uint64_t offset, uint64_t bytes)
 {
     const uint64_t start = offset > PIECE_BYTES ? offset - PIECE_BYTES : 0, last = offset + bytes;
@@ -278,7 +293,8 @@ lt_status tensor_file_read(struct tensor_file *file, const struct tensor_info *i
     LT_TRY(check_unchanged(file, error));
     for (uint64_t done = 0; done < info->bytes;) {
         const uint64_t left = info->bytes - done, part = left < PIECE_BYTES ? left : PIECE_BYTES;
-        if (lt_file_read_at(file->fd, file->path, info->offset + done, to + done, (size_t)part, error) != LT_OK)
+        if (lt_file_read_at(file->fd, file->path, info->offset + done, to + done, (size_t)part,
+                            error) != LT_OK)
             return lt_error_prefix(error, "tensor '%s'", info->name);
         drop_cache(file, info->offset + done, part);
         done += part;
@@ -302,7 +318,8 @@ lt_status tensor_file_fingerprint(struct tensor_file *file, struct lt_digest *fi
     lt_sha256_begin(&hash);
     lt_sha256_add(&hash, &size, sizeof size);
     for (uint64_t at = 0; at < file->header_bytes;) {
-        const uint64_t left = file->header_bytes - at, part = left < sizeof piece ? left : sizeof piece;
+        const uint64_t left = file->header_bytes - at,
+                       part = left < sizeof piece ? left : sizeof piece;
         LT_TRY(lt_file_read_at(file->fd, file->path, at, piece, (size_t)part, error));
         lt_sha256_add(&hash, piece, (size_t)part);
         at += part;

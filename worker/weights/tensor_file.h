@@ -1,9 +1,10 @@
-/* A model file as the engine sees it: GGUF v2/v3 or safetensors, told apart by their first bytes. Only the index
- * stays in memory (under 1 MB); tensor bytes are read on demand with pread, in file order where the caller can
- * choose, and dropped from the page cache behind the reader. The file is never mapped.
+/* A model file as the engine sees it: GGUF v2/v3 or safetensors, told apart by their first bytes.
+ * Only the index stays in memory (under 1 MB); tensor bytes are read on demand with pread, in file
+ * order where the caller can choose, and dropped from the page cache behind the reader. The file is
+ * never mapped.
  *
- * Names are canonical: the prefixes of dit.md 1.6 / 1.1 are stripped when `patch_embedding.weight` (or a VAE's
- * `decoder.conv1.weight`) appears only behind one. Dims are in PyTorch order. */
+ * Names are canonical: the prefixes of dit.md 1.6 / 1.1 are stripped when `patch_embedding.weight`
+ * (or a VAE's `decoder.conv1.weight`) appears only behind one. Dims are in PyTorch order. */
 #pragma once
 
 #include "common/digest.h"
@@ -28,18 +29,20 @@ const char *tensor_file_path(const struct tensor_file *file);
 const char *tensor_file_format(const struct tensor_file *file); /* "gguf v3", "safetensors" */
 uint64_t tensor_file_bytes(const struct tensor_file *file);
 size_t tensor_file_count(const struct tensor_file *file);
-const struct tensor_info *tensor_file_at(const struct tensor_file *file, size_t index); /* file order */
+const struct tensor_info *tensor_file_at(const struct tensor_file *file,
+                                         size_t index); /* file order */
 const struct tensor_info *tensor_file_find(const struct tensor_file *file, const char *name);
 /* String form of a metadata value; NULL if absent. */
 const char *tensor_file_metadata(const struct tensor_file *file, const char *key);
 
-/* Exactly info->bytes raw bytes into `data`. Counts into tensor_file_bytes_read. Fails with LT_CORRUPT if the
- * file changed (size, mtime, inode) since it was opened. */
+/* Exactly info->bytes raw bytes into `data`. Counts into tensor_file_bytes_read. Fails with
+ * LT_CORRUPT if the file changed (size, mtime, inode) since it was opened. */
 lt_status tensor_file_read(struct tensor_file *file, const struct tensor_info *info, void *data,
                            struct lt_error *error);
 uint64_t tensor_file_bytes_read(const struct tensor_file *file);
 
-/* Identity of the file without reading it all: SHA-256 over its size, its whole header and 64 evenly spaced 4 KiB
- * samples of its data. Two files made by different runs differ; docs/wire.md says what it is used for. */
+/* Identity of the file without reading it all: SHA-256 over its size, its whole header and 64
+ * evenly spaced 4 KiB samples of its data. Two files made by different runs differ; docs/wire.md
+ * says what it is used for. */
 lt_status tensor_file_fingerprint(struct tensor_file *file, struct lt_digest *fingerprint_out,
                                   struct lt_error *error);
