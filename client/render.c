@@ -272,6 +272,11 @@ static lt_status publish(struct render *r, struct lt_error *error)
     return LT_OK;
 }
 
+static bool all_workers_met(struct render *r)
+{
+    return coordinator_workers(r->coordinator, NULL, 0) >= (size_t)r->settings->workers;
+}
+
 /* Runs until the job is done, failed, or stopped by a signal. */
 static lt_status loop(struct render *r, struct lt_error *error)
 {
@@ -291,6 +296,9 @@ static lt_status loop(struct render *r, struct lt_error *error)
         if (status.state == JOB_STATE_FAILED)
             return lt_fail(error, status.status == LT_OK ? LT_INTERNAL : status.status,
                            "the job failed: %s", status.reason);
+        if (status.nobody_can && all_workers_met(r))
+            return lt_fail(error, LT_NOT_FOUND, "%s; the workers' logs say why: %s/worker-1.log",
+                           status.reason, r->state);
         if (stop_signals)
             return lt_fail(error, LT_CANCELLED,
                            "stopped; the same command goes on from here (state: %s)", r->state);

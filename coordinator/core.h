@@ -67,6 +67,7 @@ struct coordinator_job_status {
     int64_t created_us, started_us, finished_us; /* wall clock; 0: not yet */
     lt_status status;                            /* why it failed */
     char reason[512]; /* why it failed, or why it does not run now; "" when it runs */
+    bool nobody_can;  /* one of its models is beyond every connected worker: `reason` says which */
     char kernel_class[128];
 };
 

@@ -63,7 +63,12 @@ lt_status core_job_status(struct core *core, uint32_t id, int64_t now_us,
         const uint32_t done = status.progress.predict_done + status.progress.decode_done;
         status.fraction = (double)done / total;
         status.eta_seconds = estimate(job, &status.progress, now_us);
-        if (job->lease_count == 0 && !job_state_is_terminal(job->state) &&
+        const struct dispatch_job view = {job->run, job->priority, job->lease_count,
+                                          job->kernel_class};
+        status.nobody_can =
+            !job_state_is_terminal(job->state) && job->state != JOB_STATE_FINALIZING &&
+            dispatch_lacks(&core->fleet, &view, now_us, status.reason, sizeof status.reason);
+        if (!status.nobody_can && job->lease_count == 0 && !job_state_is_terminal(job->state) &&
             job->state != JOB_STATE_FINALIZING)
             explain(core, job, now_us, status.reason, sizeof status.reason);
     }

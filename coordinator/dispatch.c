@@ -171,6 +171,34 @@ bool dispatch_pick(const struct fleet *fleet, const struct dispatch_job *job, si
     return room > 0 && ready >= room && pick_kind(fleet, job, job_count, false, now_us, choice_out);
 }
 
+/* ", 2 without the model, 1 silent" after a sentence of `at` bytes. */
+static void append_refusals(const size_t count[REFUSAL_COUNT], char *text, size_t at, size_t size)
+{
+    for (size_t r = 1; r < REFUSAL_COUNT && at < size; r++)
+        if (count[r] > 0)
+            at += (size_t)snprintf(text + at, size - at, ", %zu %s", count[r], refusal_text[r]);
+}
+
+bool dispatch_lacks(const struct fleet *fleet, const struct dispatch_job *job, int64_t now_us,
+                    char *text_out, size_t size)
+{
+    for (uint32_t model = 0; model < RUN_MODELS && fleet->count > 0; model++) {
+        const char *name = run_model(job->run, model)->name;
+        size_t count[REFUSAL_COUNT] = {0};
+        if (!name)
+            continue;
+        for (size_t i = 0; i < fleet->count; i++)
+            count[judge(fleet->worker[i], job, model, now_us)]++;
+        if (count[OTHER_CLASS] + count[NO_MODEL] + count[OTHER_MODEL] + count[MODEL_REFUSED] <
+            fleet->count)
+            continue;
+        const int at = snprintf(text_out, size, "%s: of %zu workers", name, fleet->count);
+        append_refusals(count, text_out, (size_t)at, size);
+        return true;
+    }
+    return false;
+}
+
 void dispatch_explain(const struct fleet *fleet, const struct dispatch_job *job, int64_t now_us,
                       char *text_out, size_t size)
 {
@@ -197,7 +225,5 @@ void dispatch_explain(const struct fleet *fleet, const struct dispatch_job *job,
                           run_model(job->run, model)->name,
                           job->kernel_class[0] ? " on kernel class " : "", job->kernel_class,
                           fleet->count);
-    for (size_t r = 1; r < REFUSAL_COUNT && at < size; r++)
-        if (count[r] > 0)
-            at += (size_t)snprintf(text_out + at, size - at, ", %zu %s", count[r], refusal_text[r]);
+    append_refusals(count, text_out, at, size);
 }

@@ -29,6 +29,12 @@ struct dispatch_choice {
 bool dispatch_pick(const struct fleet *fleet, const struct dispatch_job *job, size_t job_count,
                    int64_t now_us, struct dispatch_choice *choice_out);
 
+/* True: a model of the job, which `text_out` names, is beyond every connected worker (no such file,
+ * another one of its name, one they cannot use, another kernel class), so that only other workers
+ * help. False with no worker. */
+bool dispatch_lacks(const struct fleet *fleet, const struct dispatch_job *job, int64_t now_us,
+                    char *text_out, size_t size);
+
 /* Why no ready task of the job is placed now, in one sentence for people. */
 void dispatch_explain(const struct fleet *fleet, const struct dispatch_job *job, int64_t now_us,
                       char *text_out, size_t size);
