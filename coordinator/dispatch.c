@@ -192,7 +192,7 @@ bool dispatch_lacks(const struct fleet *fleet, const struct dispatch_job *job, i
         if (count[OTHER_CLASS] + count[NO_MODEL] + count[OTHER_MODEL] + count[MODEL_REFUSED] <
             fleet->count)
             continue;
-        const int at = snprintf(text_out, size, "%s: of %zu workers", name, fleet->count);
+        const int at = snprintf(text_out, size, "needs %s; of %zu workers", name, fleet->count);
         append_refusals(count, text_out, (size_t)at, size);
         return true;
     }

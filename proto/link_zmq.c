@@ -354,10 +354,12 @@ static void set_options(struct zmq_link *l, enum lt_channel channel, const struc
     set(socket, ZMQ_TCP_KEEPALIVE, 1);
     if (l->router) {
         set(socket, ZMQ_ROUTER_MANDATORY, 1);
+        /* A worker that connects again has the id of its last connection, which may not be noticed
+         * as closed yet: without this the new one would be ignored, silently and for good. */
+        set(socket, ZMQ_ROUTER_HANDOVER, 1);
         set(socket, ZMQ_BACKLOG, 4096);
     } else {
-        set(socket, ZMQ_IMMEDIATE,
-            0); /* HELLO waits for the connection; what goes stale meanwhile has old epochs */
+        set(socket, ZMQ_IMMEDIATE, 0); /* HELLO waits for the connection */
         set(socket, ZMQ_RECONNECT_IVL, 200);
         set(socket, ZMQ_RECONNECT_IVL_MAX, 5000);
         zmq_setsockopt(socket, ZMQ_ROUTING_ID, peer->id, sizeof peer->id);

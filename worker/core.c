@@ -39,6 +39,7 @@ struct worker_core {
     void *context;
     enum link_state link;
     int64_t link_since_us, retry_us, heard_us, beat_us;
+    int64_t bulk_us; /* when the bulk connection last spoke, or was not waited for */
     uint32_t attempts, beat_sequence;
     uint64_t session, next_stream, next_order;
     uint32_t heartbeat_ms, lease_ms;
@@ -430,6 +431,7 @@ static void on_welcome(struct worker_core *core, const struct lt_welcome *welcom
     if (core->link != LINK_GREETING)
         return;
     core->link = LINK_UP;
+    core->bulk_us = now_us;
     core->attempts = 0;
     core->session = welcome->session;
     core->heartbeat_ms = welcome->heartbeat_ms;
@@ -566,6 +568,9 @@ void worker_core_receive(struct worker_core *core, const struct lt_packet *packe
         message->kind != LT_MESSAGE_REJECT && message->kind != LT_MESSAGE_BYE)
         return;
     core->heard_us = now_us;
+    if (message->kind == LT_MESSAGE_WANT || message->kind == LT_MESSAGE_CHUNK ||
+        message->kind == LT_MESSAGE_CREDIT || message->kind == LT_MESSAGE_ABORT)
+        core->bulk_us = now_us;
     switch (message->kind) {
     case LT_MESSAGE_WELCOME:
         on_welcome(core, &message->welcome, now_us);
@@ -655,6 +660,17 @@ static void resend(struct worker_core *core, int64_t now_us)
     }
 }
 
+static bool waits_for_bulk(const struct worker_core *core)
+{
+    for (int i = 0; i < TASKS_MAX; i++)
+        if (core->task[i].stage == STAGE_FINISHED)
+            return true;
+    for (int i = 0; i < BLOBS_MAX; i++)
+        if (core->blobs.blob[i].state == BLOB_FETCHING)
+            return true;
+    return false;
+}
+
 void worker_core_tick(struct worker_core *core, int64_t now_us)
 {
     if (core->exiting)
@@ -669,6 +685,11 @@ void worker_core_tick(struct worker_core *core, int64_t now_us)
         disconnect(core, now_us);
     if (core->link == LINK_UP && now_us - core->heard_us >= 1000ll * core->lease_ms)
         disconnect(core, now_us); /* self-fence: nothing is offered until a new WELCOME */
+    /* Control may be well while bulk is dead: beats would keep a lease that never gets its bytes. */
+    if (!waits_for_bulk(core))
+        core->bulk_us = now_us;
+    if (core->link == LINK_UP && now_us - core->bulk_us >= 1000ll * core->lease_ms)
+        disconnect(core, now_us);
     if (core->link == LINK_UP && now_us >= core->beat_us) {
         core->beat_us = now_us + 1000ll * core->heartbeat_ms;
         beat(core);

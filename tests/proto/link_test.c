@@ -173,6 +173,25 @@ static void curve_lets_in_who_is_listed(void **state)
     coordinator->ops->destroy(coordinator);
 }
 
+/* A worker's machine froze and it connects again under its id before the old connection is seen to be gone. */
+static void a_second_connection_takes_over(void **state)
+{
+    (void)state;
+    char endpoint[128];
+    snprintf(endpoint, sizeof endpoint, "ipc://%s/over", dir);
+    struct lt_zmq_params params = {.endpoint = endpoint, .peer = {{7, 7}}};
+    struct lt_link *coordinator, *first, *second;
+    assert_ok(lt_zmq_bind(&params, &coordinator, &error));
+    assert_ok(lt_zmq_connect(&params, &first, &error));
+    talk(coordinator, first, &params.peer);
+    assert_ok(lt_zmq_connect(&params, &second, &error)); /* the first is still open */
+    usleep(300000);
+    talk(coordinator, second, &params.peer); /* both channels, both ways */
+    first->ops->destroy(first);
+    second->ops->destroy(second);
+    coordinator->ops->destroy(coordinator);
+}
+
 /* CVE-2020-15166: connections that never speak must not keep others out. */
 static void silent_connections_disturb_nobody(void **state)
 {
@@ -208,6 +227,7 @@ int main(void)
         cmocka_unit_test(in_the_clear),
         cmocka_unit_test(other_addresses_need_keys),
         cmocka_unit_test(curve_lets_in_who_is_listed),
+        cmocka_unit_test(a_second_connection_takes_over),
         cmocka_unit_test(silent_connections_disturb_nobody),
     };
     return cmocka_run_group_tests(tests, make_dir, remove_dir);

@@ -45,7 +45,7 @@ code_of 14 pictures --workers 1 # the outputs are there
 says pictures "--overwrite"
 cp job.json good.json && sed -i 's/t2v.gguf/gone.gguf/' job.json
 code_of 4 gone --workers 2
-says gone "gone.gguf: of 2 workers, 2 without the model"
+says gone "needs gone.gguf; of 2 workers, 2 without the model"
 cp good.json job.json && head -c 1000000 t2v.gguf >cut.gguf && sed -i 's/t2v.gguf/cut.gguf/' job.json
 code_of 4 cut --workers 1
 grep -q "cut.gguf.*it is cut short or damaged" cut.mp4.longtake/worker-1.log || fail "the log does not say what is wrong"

@@ -382,6 +382,36 @@ static void test_silence_fences_the_worker(void **state)
     end(&b);
 }
 
+/* Control is well, bulk is dead: beats alone would keep a lease for ever. */
+static void test_silent_bulk_means_a_new_connection(void **state)
+{
+    (void)state;
+    struct bench b;
+    begin_up(&b);
+    run_task(&b, 1);
+    finish(&b, LT_OK);
+    next_sent(&b, LT_MESSAGE_OFFER);
+    const struct lt_message heard = {.kind = LT_MESSAGE_BEAT_ACK};
+    for (int i = 1; i < LEASE_MS / HEARTBEAT_MS; i++) {
+        wait(&b, SECOND);
+        hear(&b, &heard);
+        next_sent(&b, LT_MESSAGE_BEAT);
+        if (i % 2 == 0)
+            next_sent(&b, LT_MESSAGE_OFFER); /* after two heartbeats without an answer */
+    }
+    assert_nothing(&b);
+    wait(&b, SECOND);
+    connect(&b); /* not by silence: the coordinator was heard all the time */
+    assert_true(next_sent(&b, LT_MESSAGE_HELLO)->held[0].finished);
+    const struct lt_message message = welcome();
+    hear(&b, &message);
+    next_sent(&b, LT_MESSAGE_OFFER);
+    wait(&b, SECOND); /* and a whole lease time for the new connection */
+    next_sent(&b, LT_MESSAGE_BEAT);
+    assert_nothing(&b);
+    end(&b);
+}
+
 static void test_task_that_is_not_kept_is_stopped(void **state)
 {
     (void)state;
@@ -551,6 +581,7 @@ int main(void)
         cmocka_unit_test(test_unanswered_is_asked_again),
         cmocka_unit_test(test_blob_that_stays_damaged_fails_the_task),
         cmocka_unit_test(test_silence_fences_the_worker),
+        cmocka_unit_test(test_silent_bulk_means_a_new_connection),
         cmocka_unit_test(test_task_that_is_not_kept_is_stopped),
         cmocka_unit_test(test_kept_task_goes_on),
         cmocka_unit_test(test_unanswered_hello_backs_off),
