@@ -430,7 +430,7 @@ size_t coordinator_workers(struct coordinator *c, struct coordinator_worker_stat
     return core_workers(c->core, lt_clock_now_us(), status_out, max);
 }
 
-uint64_t coordinator_event_sequence(const struct coordinator *c)
+const struct core_totals *coordinator_totals(const struct coordinator *c)
 {
-    return core_event_sequence(c->core);
+    return core_totals(c->core);
 }

@@ -88,4 +88,4 @@ struct run *coordinator_job_run(struct coordinator *coordinator, uint32_t job);
 
 size_t coordinator_workers(struct coordinator *coordinator,
                            struct coordinator_worker_status *status_out, size_t max);
-uint64_t coordinator_event_sequence(const struct coordinator *coordinator);
+const struct core_totals *coordinator_totals(const struct coordinator *coordinator);

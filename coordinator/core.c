@@ -543,7 +543,7 @@ bool core_is_sending(const struct core *core)
     return core->sending;
 }
 
-uint64_t core_event_sequence(const struct core *core)
+const struct core_totals *core_totals(const struct core *core)
 {
-    return core->event_sequence;
+    return &core->totals;
 }

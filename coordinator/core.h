@@ -148,7 +148,13 @@ const char *core_job_json(const struct core *core, uint32_t job);
 struct run *core_job_run(const struct core *core, uint32_t job);
 size_t core_workers(const struct core *core, int64_t now_us,
                     struct coordinator_worker_status *status_out, size_t max);
-uint64_t core_event_sequence(const struct core *core);
+/* Since the start of the process. */
+struct core_totals {
+    uint64_t tasks[2];  /* results, by enum plan_task_kind */
+    int64_t task_us[2]; /* the time on them */
+    uint64_t failures, leases_lost;
+};
+const struct core_totals *core_totals(const struct core *core);
 
 /* "LEASED task 3 epoch 7" and so on, for every row a restart must give back: the simulator compares
  * two of them. */

@@ -145,8 +145,8 @@ void core_finish_if_done(struct core *core, struct core_job *job)
 
 /* A worker has one task at a time: one that waited behind another began when that one's result was
  * in. */
-static void count_time(struct core_job *job, const struct lease *lease, struct fleet_worker *worker,
-                       int64_t now_us)
+static void count_time(struct core *core, struct core_job *job, const struct lease *lease,
+                       struct fleet_worker *worker, int64_t now_us)
 {
     const int64_t since =
         lease->granted_us > worker->result_us ? lease->granted_us : worker->result_us;
@@ -156,6 +156,8 @@ static void count_time(struct core_job *job, const struct lease *lease, struct f
     worker->result_us = now_us;
     job->timed[kind].count++;
     job->timed[kind].spent_us += now_us - since;
+    core->totals.tasks[kind]++;
+    core->totals.task_us[kind] += now_us - since;
 }
 
 static void commit_result(struct core *core, uint32_t index, struct fleet_worker *worker,
@@ -183,7 +185,7 @@ static void commit_result(struct core *core, uint32_t index, struct fleet_worker
     }
     worker->tasks_done++;
     worker->failure_streak = 0;
-    count_time(job, &lease, worker, now_us);
+    count_time(core, job, &lease, worker, now_us);
     core_end_lease(core, index);
     say_committed(core, &lease.peer, number, lease.epoch, LT_VERDICT_HAVE);
     core_tell(core, COORDINATOR_JOB_PROGRESS, job, "");

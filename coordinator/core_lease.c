@@ -62,6 +62,7 @@ void core_end_lease(struct core *core, uint32_t index)
         return; /* committed: its row is written */
     run_return(job->run, lease.task);
     job->retry_count++;
+    core->totals.leases_lost++;
     core_put_task(core, job, lease.task);
 }
 
@@ -87,6 +88,7 @@ void core_fail_lease(struct core *core, uint32_t index, struct fleet_worker *wor
     if (rule.charged)
         task->failed_on = lease.peer;
     core_end_lease(core, index);
+    core->totals.failures++;
     core_tell(core, COORDINATOR_TASK_FAILED, job, reason);
     lt_log(LT_LOG_WARN, "task.failed", "job=%u epoch=%llu attempts=%u %s", job->id,
            (unsigned long long)lease.epoch, task->attempts, reason);

@@ -51,6 +51,7 @@ struct download { /* a blob on its way out; its bytes are read as they are sent 
 
 struct core {
     struct core_params params;
+    struct core_totals totals;
     struct core_job **job; /* by id */
     size_t job_count, job_capacity;
     struct lease_table leases;

@@ -685,7 +685,8 @@ void worker_core_tick(struct worker_core *core, int64_t now_us)
         disconnect(core, now_us);
     if (core->link == LINK_UP && now_us - core->heard_us >= 1000ll * core->lease_ms)
         disconnect(core, now_us); /* self-fence: nothing is offered until a new WELCOME */
-    /* Control may be well while bulk is dead: beats would keep a lease that never gets its bytes. */
+    /* Control may be well while bulk is dead: beats would keep a lease that never gets its bytes.
+     */
     if (!waits_for_bulk(core))
         core->bulk_us = now_us;
     if (core->link == LINK_UP && now_us - core->bulk_us >= 1000ll * core->lease_ms)

@@ -1,12 +1,14 @@
 /* A request as the server read it, and what a route answers. */
 #pragma once
 
+#include "coordinator/http/metrics.h"
 #include "coordinator/http/server.h"
 
 #include <jansson.h>
 
 struct http_request {
     const struct http_params *server;
+    struct http_metrics *metrics;
     const char *body;
     size_t body_bytes;
     uint32_t job;         /* of a path with /# */

@@ -254,72 +254,13 @@ static lt_status get_workers(const struct http_request *request, struct http_res
     return ask(request, response, error, list_workers);
 }
 
-/* Sums over jobs and connected workers. */
-struct totals {
-    uint64_t states[JOB_STATE_COUNT], leases_lost, tasks_done, tasks_failed;
-    size_t workers;
-};
-
-static void sum_up(struct coordinator *coordinator, struct totals *totals)
-{
-    uint32_t *id = calloc(JOBS_MAX, sizeof *id);
-    struct coordinator_worker_status *worker = calloc(WORKERS_MAX, sizeof *worker);
-    lt_assert(id && worker);
-    const size_t jobs = coordinator_jobs(coordinator, id, JOBS_MAX);
-    for (size_t i = 0; i < jobs && i < JOBS_MAX; i++) {
-        struct coordinator_job_status status;
-        if (coordinator_job_status(coordinator, id[i], &status, NULL) != LT_OK)
-            continue;
-        totals->states[status.state]++;
-        totals->leases_lost += status.retry_count;
-    }
-    totals->workers = coordinator_workers(coordinator, worker, WORKERS_MAX);
-    for (size_t i = 0; i < totals->workers && i < WORKERS_MAX; i++) {
-        totals->tasks_done += worker[i].tasks_done;
-        totals->tasks_failed += worker[i].tasks_failed;
-    }
-    free(worker);
-    free(id);
-}
-
 static void write_metrics(struct coordinator *coordinator, void *context)
 {
     struct question *q = context;
-    struct totals totals = {0};
     size_t bytes;
     FILE *to = open_memstream(&q->response->text, &bytes);
     lt_assert(to);
-    sum_up(coordinator, &totals);
-    fprintf(to, "# HELP longtake_jobs Jobs by state.\n# TYPE longtake_jobs gauge\n");
-    for (int state = 0; state < JOB_STATE_COUNT; state++)
-        fprintf(to, "longtake_jobs{state=\"%s\"} %llu\n", job_state_name((enum job_state)state),
-                (unsigned long long)totals.states[state]);
-    fprintf(to,
-            "# HELP longtake_workers Workers that are connected.\n# TYPE longtake_workers gauge\n"
-            "longtake_workers %zu\n",
-            totals.workers);
-    fprintf(to,
-            "# HELP longtake_worker_tasks Tasks of the connected workers.\n# TYPE "
-            "longtake_worker_tasks gauge\n"
-            "longtake_worker_tasks{outcome=\"done\"} "
-            "%llu\nlongtake_worker_tasks{outcome=\"failed\"} %llu\n",
-            (unsigned long long)totals.tasks_done, (unsigned long long)totals.tasks_failed);
-    fprintf(to,
-            "# HELP longtake_leases_lost Leases that ended without a result.\n# TYPE "
-            "longtake_leases_lost gauge\n"
-            "longtake_leases_lost %llu\n",
-            (unsigned long long)totals.leases_lost);
-    fprintf(to, "# HELP longtake_wire_bytes_total Bytes between the coordinator and its workers.\n"
-                "# TYPE longtake_wire_bytes_total counter\n");
-    for (int channel = 0; channel < 2; channel++) {
-        const struct lt_traffic *traffic = &q->request->server->link->traffic[channel];
-        const char *name = channel == LT_CHANNEL_BULK ? "bulk" : "control";
-        fprintf(to,
-                "longtake_wire_bytes_total{channel=\"%s\",direction=\"down\"} %llu\n"
-                "longtake_wire_bytes_total{channel=\"%s\",direction=\"up\"} %llu\n",
-                name, (unsigned long long)traffic->sent_bytes, name,
-                (unsigned long long)traffic->received_bytes);
-    }
+    http_metrics_write(q->request->metrics, coordinator, q->request->server->link, to);
     fclose(to);
     q->response->text_type = "text/plain; version=0.0.4";
 }

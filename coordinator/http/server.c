@@ -16,6 +16,7 @@ enum { CONNECTIONS_MAX = 256, SILENT_SECONDS_MAX = 60 };
 
 struct http_server {
     struct http_params params;
+    struct http_metrics *metrics;
     char *token;
     struct MHD_Daemon *daemon;
     int socket;
@@ -86,6 +87,7 @@ static enum MHD_Result answer(const struct http_server *server, struct MHD_Conne
 {
     const struct http_request request = {
         .server = &server->params,
+        .metrics = server->metrics,
         .body = exchange->body,
         .body_bytes = exchange->bytes,
         .job = exchange->job,
@@ -286,7 +288,9 @@ lt_status http_server_start(const struct http_params *params, struct http_server
     server->params = *params;
     server->socket = -1;
     server->token = params->token ? strdup(params->token) : NULL;
-    lt_status status = listen_on(server, error);
+    lt_status status = http_metrics_create(&server->metrics, error);
+    if (status == LT_OK)
+        status = listen_on(server, error);
     if (status == LT_OK) {
         server->daemon = MHD_start_daemon(
             MHD_USE_INTERNAL_POLLING_THREAD | MHD_USE_AUTO, 0, NULL, NULL, on_request, server,
@@ -313,6 +317,7 @@ void http_server_stop(struct http_server **server)
         MHD_stop_daemon(s->daemon); /* closes the socket */
     else if (s->socket >= 0)
         close(s->socket);
+    http_metrics_destroy(&s->metrics);
     free(s->token);
     free(s);
     *server = NULL;

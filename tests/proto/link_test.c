@@ -173,7 +173,8 @@ static void curve_lets_in_who_is_listed(void **state)
     coordinator->ops->destroy(coordinator);
 }
 
-/* A worker's machine froze and it connects again under its id before the old connection is seen to be gone. */
+/* A worker's machine froze and it connects again under its id before the old connection is seen to
+ * be gone. */
 static void a_second_connection_takes_over(void **state)
 {
     (void)state;

@@ -4,7 +4,7 @@
 . "$(dirname "$0")/lib.sh"
 
 longtake=$build/longtake
-port=$((20000 + RANDOM % 20000))
+port=$((12000 + RANDOM % 20000)) # below those the system gives to clients
 api=http://127.0.0.1:$port
 export LONGTAKE_URL=$api LONGTAKE_TOKEN_FILE=$work/token
 
@@ -85,7 +85,9 @@ bearer="Authorization: Bearer $(cat token)"
 jq -e '.error.text | contains("/text")' answer >jq.out || fail "the error names no place: $(cat answer)"
 head -c 1100000 /dev/zero | tr '\0' ' ' >long
 [[ $(status -H "$bearer" -H 'Content-Type: application/json' --data-binary @long "$api/v1/jobs") == 413 ]] || fail "a long job"
-curl -fs -H "$bearer" "$api/metrics" | grep -q '^longtake_jobs{state="completed"} 1$' || fail "metrics"
+curl -fs -H "$bearer" "$api/metrics" >metrics
+grep -q '^longtake_jobs{state="completed"} 1$' metrics || fail "metrics: $(cat metrics)"
+awk '/^longtake_tasks_total/ { sum += $2 } END { exit !(sum >= 1 && sum <= 14) }' metrics || fail "metrics: $(cat metrics)"
 
 kill -TERM "$coordinator"
 wait "$coordinator" || fail "the coordinator did not stop cleanly"

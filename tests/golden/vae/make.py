@@ -44,7 +44,7 @@ def weight(name, shape):
 
 
 def original_name(name):
-    """Key of the original checkpoint for a diffusers key (encoders.md 1.6)."""
+    """Key of the original checkpoint for a diffusers key (encoders.md 1.7)."""
     res = {"norm1": "residual.0", "conv1": "residual.2", "norm2": "residual.3", "conv2": "residual.6",
            "conv_shortcut": "shortcut"}
     parts = name.split(".")
