@@ -1,0 +1,68 @@
+/* The inside of `longtake-worker eval`: what a component gets and gives. eval.c is the command: it
+ * opens files, refuses what the component does not know, writes outputs and report. One file per
+ * family of components holds their `run`. */
+#pragma once
+
+#include "kernels/exec.h"
+#include "kernels/kernels.h"
+#include "common/safetensors.h"
+#include "worker/weights/store.h"
+
+enum { EVAL_MODELS_MAX = 4, EVAL_TENSORS_MAX = 32, EVAL_OUTPUTS_MAX = 4 };
+
+struct eval;
+struct eval_settings;
+
+struct eval_component {
+    const char *name;            /* "vae-decode" */
+    const char *summary;         /* "latents [z,T,h,w] -> pixels [3,F,H,W]", for --help */
+    const char *const *inputs;   /* tensors it takes, ended by NULL; any other is refused */
+    const char *const *keys;     /* keys of --set it takes, ended by NULL */
+    size_t model_min, model_max; /* how often --model may be given */
+    bool inputs_optional;        /* --set can stand for them */
+    lt_status (*run)(struct eval *eval, struct lt_error *error);
+};
+
+extern const struct eval_component eval_dit, eval_vae_decode, eval_vae_encode;
+
+struct eval {
+    const struct eval_component *component;
+    const struct eval_settings *settings;
+    struct lt_kernels kernels;
+    struct lt_exec *exec;
+    struct tensor_file *file[EVAL_MODELS_MAX]; /* in the order of --model */
+    struct store *store[EVAL_MODELS_MAX];      /* by eval_load */
+    struct lt_safetensors *inputs;             /* NULL: not given */
+    float *read[EVAL_TENSORS_MAX];             /* data of inputs, freed at the end */
+    size_t read_count;
+    struct lt_named_view output[EVAL_OUTPUTS_MAX]; /* data freed at the end */
+    size_t output_count;
+    double seconds, load_seconds;
+};
+
+/* An input as f32, valid until the command ends. Wrong rank: LT_BAD_INPUT naming file and tensor.
+ */
+lt_status eval_input(struct eval *eval, const char *name, int rank, struct lt_view *view_out,
+                     struct lt_error *error);
+/* The same; absent: data NULL. */
+lt_status eval_input_optional(struct eval *eval, const char *name, int rank,
+                              struct lt_view *view_out, struct lt_error *error);
+/* Room for an output; zero-filled f32 unless `type` says otherwise. It is written when run ends
+ * well. */
+lt_status eval_output(struct eval *eval, const char *name, enum lt_type type, int rank,
+                      const int64_t *dim, struct lt_view *view_out, struct lt_error *error);
+
+/* --set KEY=VALUE: NULL when not given. */
+const char *eval_setting(const struct eval *eval, const char *key);
+/* A number in [min, max]; `*value` keeps its default when the key is not given. */
+lt_status eval_setting_int(const struct eval *eval, const char *key, int64_t min, int64_t max,
+                           int64_t *value, struct lt_error *error);
+lt_status eval_setting_real(const struct eval *eval, const char *key, double min, double max,
+                            double *value, struct lt_error *error);
+
+/* Loads what `wanted` accepts of model `index` into eval->store[index] (owned by eval) and adds to
+ * the load time. */
+lt_status eval_load(struct eval *eval, size_t index, store_filter *wanted, void *context,
+                    struct lt_error *error);
+/* The path given by --inputs, for messages. */
+const char *eval_inputs_path(const struct eval *eval);

@@ -1,0 +1,96 @@
+/* eval vae-decode and vae-encode. */
+#include "worker/eval.h"
+
+#include "common/clock.h"
+#include "worker/model/vae.h"
+
+static lt_status place_frame(void *context, int64_t index, const float *rgb, struct lt_error *error)
+{
+    (void)error;
+    const struct lt_view *to = context;
+    const int64_t area = to->dim[2] * to->dim[3];
+    for (int64_t c = 0; c < 3; c++)
+        for (int64_t i = 0; i < area; i++)
+            ((float *)to->data)[(c * to->dim[1] + index) * area + i] = rgb[i * 3 + c];
+    return LT_OK;
+}
+
+static lt_status check_pixels(const struct eval *eval, const struct lt_view *pixels,
+                              struct lt_error *error)
+{
+    if (pixels->dim[1] >= 1 && pixels->dim[2] >= VAE_SCALE && pixels->dim[3] >= VAE_SCALE &&
+        pixels->dim[2] % VAE_SCALE == 0 && pixels->dim[3] % VAE_SCALE == 0)
+        return LT_OK;
+    return lt_fail(error, LT_BAD_INPUT,
+                   "%s: tensor 'pixels': at least one frame, sizes multiples of %d",
+                   eval_inputs_path(eval), VAE_SCALE);
+}
+
+static lt_status decode(struct eval *eval, struct vae *vae, const struct lt_view *latents,
+                        struct lt_error *error)
+{
+    struct lt_view pixels;
+    if (latents->dim[1] < 1)
+        return lt_fail(error, LT_BAD_INPUT, "%s: tensor 'latents': at least one frame",
+                       eval_inputs_path(eval));
+    const int64_t dim[] = {3, 4 * latents->dim[1] - 3, VAE_SCALE * latents->dim[2],
+                           VAE_SCALE * latents->dim[3]};
+    LT_TRY(eval_output(eval, "pixels", LT_TYPE_F32, 4, dim, &pixels, error));
+    return vae_decode(vae, latents, place_frame, &pixels, NULL, error);
+}
+
+static lt_status encode(struct eval *eval, struct vae *vae, const struct lt_view *pixels,
+                        struct lt_error *error)
+{
+    struct lt_view latents;
+    LT_TRY(check_pixels(eval, pixels, error));
+    const int64_t dim[] = {vae_latent_channels(vae), (pixels->dim[1] - 1) / 4 + 1,
+                           pixels->dim[2] / VAE_SCALE, pixels->dim[3] / VAE_SCALE};
+    LT_TRY(eval_output(eval, "latents", LT_TYPE_F32, 4, dim, &latents, error));
+    return vae_encode(vae, pixels, &latents, NULL, error);
+}
+
+static lt_status run(struct eval *eval, enum vae_part part, struct lt_error *error)
+{
+    struct vae *vae = NULL;
+    struct lt_view in;
+    LT_TRY(eval_input(eval, eval->component->inputs[0], 4, &in, error));
+    LT_TRY(eval_load(eval, 0, vae_wants, &part, error));
+    LT_TRY(vae_create(part, eval->store[0], &eval->kernels, eval->exec, &vae, error));
+    const int64_t start = lt_clock_now_us();
+    const lt_status status =
+        part == VAE_DECODER ? decode(eval, vae, &in, error) : encode(eval, vae, &in, error);
+    eval->seconds = (double)(lt_clock_now_us() - start) * 1e-6;
+    vae_destroy(&vae);
+    return status;
+}
+
+static lt_status run_decode(struct eval *eval, struct lt_error *error)
+{
+    return run(eval, VAE_DECODER, error);
+}
+
+static lt_status run_encode(struct eval *eval, struct lt_error *error)
+{
+    return run(eval, VAE_ENCODER, error);
+}
+
+const struct eval_component eval_vae_decode = {
+    .name = "vae-decode",
+    .summary = "latents [z,T,h,w] normalised -> pixels [3,F,H,W] in [-1,1]",
+    .inputs = (const char *const[]){"latents", NULL},
+    .keys = (const char *const[]){NULL},
+    .model_min = 1,
+    .model_max = 1,
+    .run = run_decode,
+};
+
+const struct eval_component eval_vae_encode = {
+    .name = "vae-encode",
+    .summary = "pixels [3,F,H,W] in [-1,1] -> latents [z,T,h,w] normalised",
+    .inputs = (const char *const[]){"pixels", NULL},
+    .keys = (const char *const[]){NULL},
+    .model_min = 1,
+    .model_max = 1,
+    .run = run_encode,
+};
