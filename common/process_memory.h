@@ -30,5 +30,6 @@ void lt_memory_probe_destroy(struct lt_memory_probe **probe);
 /* Fields the system does not tell are 0. */
 void lt_memory_probe_read(struct lt_memory_probe *probe, struct lt_process_memory *memory_out);
 
-/* What this process may use: the least of the machine's memory and its cgroups' limits, in bytes. */
+/* What this process may use: the least of the machine's memory and its cgroups' limits, in bytes.
+ */
 uint64_t lt_memory_limit(void);

@@ -8,6 +8,7 @@
 #include <stdlib.h>
 
 #include "kernels/host/host.h"
+#include "kernels/scratch.h"
 
 struct scratch {
     void *data;
@@ -173,11 +174,16 @@ void lt_exec_parallel(struct lt_exec *exec, int64_t count, lt_exec_part *part, v
     pthread_mutex_unlock(&exec->lock);
 }
 
+static size_t rounded(size_t bytes)
+{
+    return (bytes + 63) / 64 * 64;
+}
+
 void *lt_exec_scratch(struct lt_exec *exec, int thread, size_t bytes)
 {
     struct scratch *scratch = &exec->scratch[thread < 0 ? exec->thread_count : thread];
     if (scratch->bytes < bytes) {
-        const size_t size = (bytes + 63) / 64 * 64;
+        const size_t size = rounded(bytes);
         free(scratch->data);
         scratch->data = aligned_alloc(64, size);
         scratch->bytes = scratch->data ? size : 0;
@@ -206,4 +212,15 @@ bool lt_exec_cancelled(const struct lt_exec *exec)
 struct host_cache **lt_exec_host_cache(struct lt_exec *exec, int thread)
 {
     return &exec->cache[thread];
+}
+
+void lt_scratch_join(struct lt_scratch *most, const struct lt_scratch *other)
+{
+    most->shared = other->shared > most->shared ? other->shared : most->shared;
+    most->thread = other->thread > most->thread ? other->thread : most->thread;
+}
+
+size_t lt_scratch_bytes(const struct lt_scratch *scratch, int thread_count)
+{
+    return rounded(scratch->shared) + (size_t)thread_count * rounded(scratch->thread);
 }

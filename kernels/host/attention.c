@@ -5,6 +5,7 @@
  *   flops 4·L·S·K a head; bytes: K and V of a head are read once per query block from the cache
  * they fit in. */
 #include "kernels/host/gemm.h"
+#include "kernels/scratch.h"
 
 #include <math.h>
 #include <string.h>
@@ -105,6 +106,12 @@ static void transpose_values(const struct attention *a, const struct host_layout
     }
 }
 
+static size_t pack_bytes(const struct attention *a)
+{
+    const int64_t wide = a->keys_layout[0].k_padded; /* the same for the last tile */
+    return (size_t)(HOST_PACK_ROWS * (wide + 16)) * a->value;
+}
+
 static void pack_part(void *context, int64_t index, int thread)
 {
     struct attention *a = context;
@@ -112,8 +119,7 @@ static void pack_part(void *context, int64_t index, int thread)
     const int64_t head = index / a->tiles, tile = index % a->tiles, first = tile * KEY_TILE;
     const struct host_layout *keys = &a->keys_layout[is_last(a, tile)],
                              *values = &a->values_layout[is_last(a, tile)];
-    char *rows = lt_exec_scratch(a->exec, thread,
-                                 (size_t)(HOST_PACK_ROWS * (keys->k_padded + 16)) * a->value);
+    char *rows = lt_exec_scratch(a->exec, thread, pack_bytes(a));
     if (!rows) {
         lt_fail(&error, LT_NO_MEMORY, "op attention: no scratch memory");
         host_failure_note(&a->failure, &error);
@@ -163,14 +169,28 @@ static lt_status add_tile(struct attention *a, struct block *b, int64_t head, in
                         a->v + index * a->values_layout[0].bytes, b->sum_v, true, error);
 }
 
+/* Of q and p of a block; their f32 sums follow. */
+static size_t q_bytes_of(const struct attention *a)
+{
+    return ((size_t)(QUERY_BLOCK * a->width) * a->value + 63) / 64 * 64;
+}
+
+static size_t p_bytes_of(const struct attention *a)
+{
+    return (size_t)(QUERY_BLOCK * KEY_TILE) * a->value;
+}
+
+static size_t block_bytes(const struct attention *a)
+{
+    return q_bytes_of(a) + p_bytes_of(a) + (size_t)(QUERY_BLOCK * (KEY_TILE + a->width)) * 4;
+}
+
 static bool take_block(struct attention *a, struct block *b, int64_t head, int64_t first,
                        int thread)
 {
     const struct lt_view *q = &a->args->q;
-    const size_t q_bytes = ((size_t)(QUERY_BLOCK * a->width) * a->value + 63) / 64 * 64;
-    const size_t p_bytes = (size_t)(QUERY_BLOCK * KEY_TILE) * a->value;
-    b->q = lt_exec_scratch(a->exec, thread,
-                           q_bytes + p_bytes + (size_t)(QUERY_BLOCK * (KEY_TILE + a->width)) * 4);
+    const size_t q_bytes = q_bytes_of(a), p_bytes = p_bytes_of(a);
+    b->q = lt_exec_scratch(a->exec, thread, block_bytes(a));
     if (!b->q)
         return false;
     b->p = b->q + q_bytes;
@@ -214,35 +234,64 @@ static void query_part(void *context, int64_t index, int thread)
     }
 }
 
+/* Everything that follows from precision and sizes. */
+static lt_status choose_tiles(struct attention *a, enum lt_precision precision,
+                              struct lt_error *error)
+{
+    const bool bf16 = precision == LT_PRECISION_BF16;
+    if (a->width > WIDTH_MAX)
+        return lt_fail(error, LT_UNSUPPORTED, "op attention: head width %lld, at most %d",
+                       (long long)a->width, WIDTH_MAX);
+    a->bf16 = bf16 && host_has_bf16();
+    a->round = bf16 && !host_has_bf16();
+    a->value = a->bf16 ? 2 : 4;
+    a->tiles = (a->keys + KEY_TILE - 1) / KEY_TILE;
+    const int64_t last = (a->keys - (a->tiles - 1) * KEY_TILE + 63) / 64 * 64;
+    for (int i = 0; i < 2; i++) {
+        const int64_t tile = i ? last : KEY_TILE;
+        LT_TRY(host_layout_choose(&a->keys_layout[i], a->bf16, tile, a->width, error));
+        LT_TRY(host_layout_choose(&a->values_layout[i], a->bf16, a->width, tile, error));
+    }
+    return LT_OK;
+}
+
+static size_t keys_bytes(const struct attention *a)
+{
+    return (size_t)(a->heads * a->tiles) * a->keys_layout[0].bytes;
+}
+
+static struct lt_scratch scratch_of(const struct attention *a)
+{
+    const size_t pack = pack_bytes(a), block = block_bytes(a);
+    return (struct lt_scratch){.shared = keys_bytes(a) +
+                                         (size_t)(a->heads * a->tiles) * a->values_layout[0].bytes,
+                               .thread = pack > block ? pack : block};
+}
+
+lt_status lt_scratch_attention(enum lt_precision precision, int64_t keys, int64_t heads,
+                               int64_t width, struct lt_scratch *scratch_out,
+                               struct lt_error *error)
+{
+    struct attention a = {.keys = keys, .heads = heads, .width = width};
+    LT_TRY(choose_tiles(&a, precision, error));
+    *scratch_out = scratch_of(&a);
+    return LT_OK;
+}
+
 lt_status host_attention(struct lt_exec *exec, const struct lt_attention_args *args,
                          struct lt_error *error)
 {
-    const bool bf16 = lt_exec_precision(exec) == LT_PRECISION_BF16;
     struct attention a = {.exec = exec,
                           .args = args,
                           .simd = simd_best(),
-                          .bf16 = bf16 && host_has_bf16(),
-                          .round = bf16 && !host_has_bf16(),
                           .keys = args->k.dim[0],
                           .width = args->q.dim[2],
                           .heads = args->q.dim[1]};
-    if (a.width > WIDTH_MAX)
-        return lt_fail(error, LT_UNSUPPORTED, "op attention: head width %lld, at most %d",
-                       (long long)a.width, WIDTH_MAX);
-    a.tiles = (a.keys + KEY_TILE - 1) / KEY_TILE;
-    a.value = a.bf16 ? 2 : 4;
-    const int64_t last = (a.keys - (a.tiles - 1) * KEY_TILE + 63) / 64 * 64;
-    for (int i = 0; i < 2; i++) {
-        LT_TRY(host_layout_choose(&a.keys_layout[i], a.bf16, i ? last : KEY_TILE, a.width, error));
-        LT_TRY(
-            host_layout_choose(&a.values_layout[i], a.bf16, a.width, i ? last : KEY_TILE, error));
-    }
-    const size_t k_bytes = (size_t)(a.heads * a.tiles) * a.keys_layout[0].bytes;
-    a.k =
-        lt_exec_scratch(exec, -1, k_bytes + (size_t)(a.heads * a.tiles) * a.values_layout[0].bytes);
+    LT_TRY(choose_tiles(&a, lt_exec_precision(exec), error));
+    a.k = lt_exec_scratch(exec, -1, scratch_of(&a).shared);
     if (!a.k)
         return lt_fail(error, LT_NO_MEMORY, "op attention: no scratch memory");
-    a.v = a.k + k_bytes;
+    a.v = a.k + keys_bytes(&a);
     lt_exec_parallel(exec, a.heads * a.tiles, pack_part, &a);
     LT_TRY(host_failure_give(&a.failure, error));
     lt_exec_parallel(exec, a.heads * ((args->q.dim[0] + QUERY_BLOCK - 1) / QUERY_BLOCK), query_part,

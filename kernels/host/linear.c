@@ -8,6 +8,7 @@
  * would not pay. */
 #include "kernels/host/gemm.h"
 #include "kernels/quant.h"
+#include "kernels/scratch.h"
 
 #include <string.h>
 
@@ -161,42 +162,75 @@ static void dot_part(void *context, int64_t index, int thread)
     }
 }
 
+/* How an op is cut, and the scratch that takes. */
+struct cut {
+    bool few, bf16, round;
+    int64_t tile, chunk; /* weight rows a part, input rows at a time */
+    struct host_layout layout;
+    size_t bias_bytes;
+    struct lt_scratch scratch;
+};
+
+static lt_status choose_cut(enum lt_precision precision, int64_t rows, int64_t k, int64_t n,
+                            bool exact, struct cut *cut, struct lt_error *error)
+{
+    const bool rounded = precision == LT_PRECISION_BF16 && !exact;
+    *cut = (struct cut){.few = rows <= DOT_ROWS, .tile = n >= 4096 ? 128 : 64};
+    cut->bf16 = rounded && host_has_bf16() && !cut->few;
+    cut->round = rounded && !cut->bf16;
+    const int64_t value = cut->bf16 ? 2 : 4;
+    const int64_t fit = CHUNK_BYTES / (k * value) / HOST_BLOCK_ROWS * HOST_BLOCK_ROWS;
+    const int64_t most = fit > HOST_BLOCK_ROWS ? fit : HOST_BLOCK_ROWS;
+    cut->chunk = rows < most ? rows : most;
+    cut->bias_bytes = ((size_t)n * 4 + 63) / 64 * 64;
+    cut->scratch.shared = cut->bias_bytes + (size_t)(up_to(cut->chunk, HOST_PACK_ROWS) * k * value);
+    cut->scratch.thread = (size_t)k * sizeof(float);
+    if (cut->few)
+        return LT_OK;
+    LT_TRY(host_layout_choose(&cut->layout, cut->bf16, cut->tile, k, error));
+    cut->scratch.thread = cut->layout.bytes + (size_t)(HOST_BLOCK_ROWS * cut->tile) * sizeof(float);
+    return LT_OK;
+}
+
+lt_status lt_scratch_linear(enum lt_precision precision, int64_t rows, int64_t k, int64_t n,
+                            bool exact, struct lt_scratch *scratch_out, struct lt_error *error)
+{
+    struct cut cut;
+    LT_TRY(choose_cut(precision, rows, k, n, exact, &cut, error));
+    *scratch_out = cut.scratch;
+    return LT_OK;
+}
+
 lt_status host_linear(struct lt_exec *exec, const struct lt_linear_args *args,
                       struct lt_error *error)
 {
-    const bool rounded = lt_exec_precision(exec) == LT_PRECISION_BF16 && !args->exact;
     const int64_t rows = args->in.dim[0], k = args->weight.dim[1], n = args->weight.dim[0];
-    const bool few = rows <= DOT_ROWS, bf16 = rounded && host_has_bf16() && !few;
+    struct cut cut;
+    LT_TRY(choose_cut(lt_exec_precision(exec), rows, k, n, args->exact, &cut, error));
     struct linear l = {.exec = exec,
                        .args = args,
                        .simd = simd_best(),
-                       .bf16 = bf16,
-                       .round = rounded && !bf16,
-                       .value = bf16 ? 2 : 4,
-                       .tile = n >= 4096 ? 128 : 64};
+                       .bf16 = cut.bf16,
+                       .round = cut.round,
+                       .value = cut.bf16 ? 2 : 4,
+                       .layout = cut.layout,
+                       .tile = cut.tile};
     uint64_t row_bytes = 0;
     lt_type_bytes(args->weight.type, (uint64_t)k, &row_bytes);
     l.row_bytes = (int64_t)row_bytes;
-    if (!few)
-        LT_TRY(host_layout_choose(&l.layout, bf16, l.tile, k, error));
-    const int64_t fit = CHUNK_BYTES / (k * (int64_t)l.value) / HOST_BLOCK_ROWS * HOST_BLOCK_ROWS;
-    const int64_t most = fit > HOST_BLOCK_ROWS ? fit : HOST_BLOCK_ROWS,
-                  chunk = rows < most ? rows : most;
-    const size_t bias_bytes = ((size_t)n * 4 + 63) / 64 * 64;
-    char *shared = lt_exec_scratch(
-        exec, -1, bias_bytes + (size_t)(up_to(chunk, HOST_PACK_ROWS) * k) * l.value);
+    char *shared = lt_exec_scratch(exec, -1, cut.scratch.shared);
     if (!shared)
         return lt_fail(error, LT_NO_MEMORY, "op linear: no scratch memory");
     if (args->bias.data) {
         lt_dequantize_row(args->bias.type, args->bias.data, (float *)(void *)shared, n);
         l.bias = (const float *)(const void *)shared;
     }
-    l.a = shared + bias_bytes;
-    for (l.row = 0; l.row < rows; l.row += chunk) {
-        l.rows = rows - l.row < chunk ? rows - l.row : chunk;
+    l.a = shared + cut.bias_bytes;
+    for (l.row = 0; l.row < rows; l.row += cut.chunk) {
+        l.rows = rows - l.row < cut.chunk ? rows - l.row : cut.chunk;
         lt_exec_parallel(exec, (up_to(l.rows, HOST_PACK_ROWS) + CONVERT_ROWS - 1) / CONVERT_ROWS,
                          convert_part, &l);
-        lt_exec_parallel(exec, (n + l.tile - 1) / l.tile, few ? dot_part : multiply_part, &l);
+        lt_exec_parallel(exec, (n + l.tile - 1) / l.tile, cut.few ? dot_part : multiply_part, &l);
         LT_TRY(host_failure_give(&l.failure, error));
     }
     return LT_OK;
