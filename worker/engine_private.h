@@ -1,0 +1,100 @@
+/* What the files of the engine share. engine.c dispatches and holds the checks of every kind,
+ * engine_models.c finds files and keeps one model of each component resident, task_*.c compute one
+ * kind of task each. */
+#pragma once
+
+#include "common/lru.h"
+#include "kernels/kernels.h"
+#include "worker/engine.h"
+#include "worker/model/dit.h"
+#include "worker/model/vae.h"
+
+enum {
+    ENGINE_MODELS_MAX = 200,
+    ENGINE_PROMPTS_KEPT = 4,
+    ENGINE_CONTEXT_BYTES = 256 << 20, /* cross-attention keys and values kept per prompt */
+    ENGINE_VALUES_MAX = 1 << 30,      /* of a slice */
+};
+
+struct found { /* a model file of the folders */
+    char *path;
+    struct lt_model_file file;
+};
+
+/* One model of each component is resident at a time. */
+enum engine_slot {
+    ENGINE_TRANSFORMER,
+    ENGINE_VAE_DECODER,
+    ENGINE_VAE_ENCODER,
+    ENGINE_SLOT_COUNT,
+};
+
+struct resident {
+    struct lt_digest fingerprint;
+    enum lt_precision precision;
+    int64_t text_len;    /* transformer only: what the spec set */
+    struct store *store; /* NULL: nothing is loaded */
+    union {
+        struct dit *dit;
+        struct vae *vae;
+    };
+};
+
+struct engine {
+    struct found found[ENGINE_MODELS_MAX];
+    struct lt_model_file model[ENGINE_MODELS_MAX];
+    size_t model_count;
+    char kernel_class[128];
+    struct lt_kernels kernels;
+    int thread_count;
+    struct lt_exec *exec[2]; /* by precision, made when first needed */
+    struct resident slot[ENGINE_SLOT_COUNT];
+    struct lt_lru *prompts; /* prompt -> struct dit_context, of the resident transformer */
+};
+
+/* A task as every kind sees it. */
+struct engine_task {
+    struct engine *engine;
+    const struct lt_task_spec *spec;
+    const struct engine_blob *blob;
+    size_t blob_count;
+    struct engine_progress *progress;
+    struct lt_exec *exec; /* of the spec's precision */
+};
+
+/* -- engine_models.c --------------------------------------------------------------------------- */
+
+/* A folder, or one file. Files that cannot be read are left out with a warning. */
+lt_status engine_add_models(struct engine *engine, const char *path, struct lt_error *error);
+/* The model of the spec, resident in `slot`: kept when it is the last one, else loaded in its
+ * place. Valid until the next call for the slot. */
+lt_status engine_load(const struct engine_task *task, enum engine_slot slot,
+                      struct resident **resident_out, struct lt_error *error);
+void engine_drop(struct engine *engine, enum engine_slot slot);
+
+/* -- engine.c ---------------------------------------------------------------------------------- */
+
+/* NULL: the task has no such blob. */
+const struct engine_blob *engine_find_blob(const struct engine_task *task, enum lt_blob_role role);
+/* The blob of a role as an f32 view [shape of the spec]; sizes are bounded before they are
+ * multiplied. */
+lt_status engine_slice(const struct engine_task *task, enum lt_blob_role role,
+                       struct lt_view *view_out, struct lt_error *error);
+lt_status engine_check_result_bytes(const struct engine_task *task, uint64_t bytes,
+                                    struct lt_error *error);
+/* LT_BAD_INPUT naming the first element that is not finite; `what` is "prediction" and so on. */
+lt_status engine_check_finite(const float *values, int64_t count, const char *what,
+                              struct lt_error *error);
+/* From here on the task computes: `total` units of progress. */
+void engine_begin(const struct engine_task *task, unsigned total);
+
+/* -- the kinds: task_<kind>.c ------------------------------------------------------------------ */
+
+lt_status engine_predict(const struct engine_task *task, void **result_out, struct lt_error *error);
+lt_status engine_vae_decode(const struct engine_task *task, void **result_out,
+                            struct lt_error *error);
+lt_status engine_vae_encode(const struct engine_task *task, void **result_out,
+                            struct lt_error *error);
+/* For the lru of prompts. */
+void engine_free_prompt(void *context);
+size_t engine_prompt_key_bytes(void);

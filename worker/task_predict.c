@@ -1,0 +1,110 @@
+/* predict: a latent slice, its prompts and its conditioning -> the guided velocity. */
+#include "worker/engine_private.h"
+
+#include <math.h>
+#include <stdlib.h>
+
+struct prompt { /* names a context that is kept for the steps to come */
+    struct lt_digest text;
+    int64_t text_len;
+};
+
+void engine_free_prompt(void *value)
+{
+    struct dit_context *context = value;
+    dit_context_destroy(&context);
+}
+
+size_t engine_prompt_key_bytes(void)
+{
+    return sizeof(struct prompt);
+}
+
+struct make_prompt {
+    struct dit *dit;
+    const struct engine_blob *text;
+};
+
+static lt_status make_prompt(void *context, const void *key, void **value_out, uint64_t *bytes_out,
+                             struct lt_error *error)
+{
+    const struct make_prompt *make = context;
+    const struct engine_blob *text = make->text;
+    const struct dit_config *config = dit_config(make->dit);
+    const size_t row_bytes = (size_t)config->text_dim * sizeof(float);
+    struct dit_context *made;
+    (void)key;
+    if (text->bytes == 0 || text->bytes % row_bytes != 0)
+        return lt_fail(error, LT_BAD_INPUT, "task: a text of %zu bytes, expected rows of %zu",
+                       text->bytes, row_bytes);
+    const struct lt_view view = lt_view_2d((void *)text->data, LT_TYPE_F32,
+                                           (int64_t)(text->bytes / row_bytes), config->text_dim);
+    LT_TRY(dit_context_create(make->dit, &view, &(struct lt_view){0}, ENGINE_CONTEXT_BYTES, &made,
+                              error));
+    *value_out = made;
+    *bytes_out = ENGINE_CONTEXT_BYTES; /* what it may grow to */
+    return LT_OK;
+}
+
+/* The context of a prompt, to be released. */
+static lt_status take_prompt(const struct engine_task *task, struct dit *dit,
+                             const struct engine_blob *text, struct lt_lru_entry **prompt_out,
+                             struct lt_error *error)
+{
+    const struct prompt key = {lt_sha256(text->data, text->bytes), dit_config(dit)->text_len};
+    struct make_prompt make = {dit, text};
+    return lt_lru_take(task->engine->prompts, &key, make_prompt, &make, prompt_out, error);
+}
+
+static lt_status predict_one(const struct engine_task *task, struct dit *dit,
+                             const struct lt_view *x, enum lt_blob_role role, float *to,
+                             struct lt_error *error)
+{
+    const struct engine_blob *text = engine_find_blob(task, role);
+    struct lt_lru_entry *prompt;
+    struct lt_view v = lt_view_make(to, LT_TYPE_F32, 4, x->dim);
+    if (!text)
+        return lt_fail(error, LT_BAD_INPUT, "task: its text is missing");
+    LT_TRY(take_prompt(task, dit, text, &prompt, error));
+    const struct dit_inputs inputs = {.x = *x,
+                                      .timestep = task->spec->timestep,
+                                      .context = lt_lru_value(prompt),
+                                      .done = &task->progress->done};
+    const lt_status status = dit_forward(dit, &inputs, &v, error);
+    lt_lru_release(task->engine->prompts, prompt);
+    return status;
+}
+
+lt_status engine_predict(const struct engine_task *task, void **result_out, struct lt_error *error)
+{
+    const double guidance = task->spec->guidance;
+    const bool guided = fabs(guidance - 1) > 1e-9;
+    struct resident *resident;
+    struct lt_view x;
+    LT_TRY(engine_slice(task, LT_BLOB_LATENTS, &x, error));
+    const int64_t count = lt_view_count(&x);
+    LT_TRY(engine_check_result_bytes(task, (uint64_t)count * sizeof(float), error));
+    LT_TRY(engine_load(task, ENGINE_TRANSFORMER, &resident, error));
+    engine_begin(task, (unsigned)dit_config(resident->dit)->layer_count * (guided ? 2 : 1));
+    float *with = malloc((size_t)count * sizeof *with),
+          *without = guided ? malloc((size_t)count * sizeof *without) : NULL;
+    lt_status status = with && (without || !guided)
+                           ? LT_OK
+                           : lt_fail(error, LT_NO_MEMORY, "no memory for a prediction");
+    if (status == LT_OK)
+        status = predict_one(task, resident->dit, &x, LT_BLOB_TEXT, with, error);
+    if (status == LT_OK && guided)
+        status = predict_one(task, resident->dit, &x, LT_BLOB_TEXT_NEGATIVE, without, error);
+    if (status == LT_OK && guided)
+        for (int64_t i = 0; i < count; i++)
+            with[i] = without[i] + (float)guidance * (with[i] - without[i]);
+    if (status == LT_OK)
+        status = engine_check_finite(with, count, "prediction", error);
+    free(without);
+    if (status != LT_OK) {
+        free(with);
+        return status;
+    }
+    *result_out = with;
+    return LT_OK;
+}
