@@ -36,7 +36,7 @@ static lt_status run(struct eval *eval, struct lt_error *error)
     LT_TRY_OR(eval_output(eval, "v", LT_TYPE_F32, 4, inputs.x.dim, &v, error), out);
     const int64_t start = lt_clock_now_us();
     LT_TRY_OR(dit_context_create(dit, &text, &clip, 0, &inputs.context, error), out);
-    LT_TRY_OR(dit_forward(dit, &inputs, &v, error), out);
+    LT_TRY_OR(dit_forward(dit, &inputs, 1, &v, error), out);
     eval->seconds = (double)(lt_clock_now_us() - start) * 1e-6;
 out:
     dit_context_destroy(&inputs.context);

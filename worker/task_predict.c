@@ -4,6 +4,8 @@
 #include <math.h>
 #include <stdlib.h>
 
+enum { HALVES_MAX = 2 }; /* of a guidance */
+
 struct prompt { /* names a context that is kept for the steps to come */
     struct lt_digest text;
     int64_t text_len;
@@ -56,51 +58,59 @@ static lt_status take_prompt(const struct engine_task *task, struct dit *dit,
     return lt_lru_take(task->engine->prompts, &key, make_prompt, &make, prompt_out, error);
 }
 
-static lt_status predict_one(const struct engine_task *task, struct dit *dit,
-                             const struct lt_view *x, enum lt_blob_role role, float *to,
-                             struct lt_error *error)
+/* One prediction per text, side by side: in one batch a block's weights are fetched once for both.
+ * `to` holds them one after the other. */
+static lt_status predict_texts(const struct engine_task *task, struct dit *dit,
+                               const struct lt_view *x, const enum lt_blob_role *role, size_t count,
+                               float *to, struct lt_error *error)
 {
-    const struct engine_blob *text = engine_find_blob(task, role);
-    struct lt_lru_entry *prompt;
-    struct lt_view v = lt_view_make(to, LT_TYPE_F32, 4, x->dim);
-    if (!text)
-        return lt_fail(error, LT_BAD_INPUT, "task: its text is missing");
-    LT_TRY(take_prompt(task, dit, text, &prompt, error));
-    const struct dit_inputs inputs = {.x = *x,
-                                      .timestep = task->spec->timestep,
-                                      .context = lt_lru_value(prompt),
-                                      .done = &task->progress->done};
-    const lt_status status = dit_forward(dit, &inputs, &v, error);
-    lt_lru_release(task->engine->prompts, prompt);
+    struct lt_lru *prompts = task->engine->prompts;
+    struct lt_lru_entry *prompt[HALVES_MAX];
+    struct dit_inputs inputs[HALVES_MAX];
+    struct lt_view v[HALVES_MAX];
+    size_t taken = 0;
+    lt_status status = LT_OK;
+    for (; taken < count; taken++) {
+        const struct engine_blob *text = engine_find_blob(task, role[taken]);
+        status = text ? take_prompt(task, dit, text, &prompt[taken], error)
+                      : lt_fail(error, LT_BAD_INPUT, "task: its text is missing");
+        if (status != LT_OK)
+            break;
+        v[taken] = lt_view_make(to + (int64_t)taken * lt_view_count(x), LT_TYPE_F32, 4, x->dim);
+        inputs[taken] = (struct dit_inputs){.x = *x,
+                                            .timestep = task->spec->timestep,
+                                            .context = lt_lru_value(prompt[taken]),
+                                            .done = &task->progress->done};
+    }
+    if (status == LT_OK)
+        status = dit_forward(dit, inputs, count, v, error);
+    while (taken > 0)
+        lt_lru_release(prompts, prompt[--taken]);
     return status;
 }
 
 lt_status engine_predict(const struct engine_task *task, void **result_out, struct lt_error *error)
 {
+    static const enum lt_blob_role role[HALVES_MAX] = {LT_BLOB_TEXT, LT_BLOB_TEXT_NEGATIVE};
     const double guidance = task->spec->guidance;
-    const bool guided = fabs(guidance - 1) > 1e-9;
+    const size_t halves = fabs(guidance - 1) > 1e-9 ? 2 : 1;
     struct resident *resident;
     struct lt_view x;
     LT_TRY(engine_slice(task, LT_BLOB_LATENTS, &x, error));
     const int64_t count = lt_view_count(&x);
     LT_TRY(engine_check_result_bytes(task, (uint64_t)count * sizeof(float), error));
     LT_TRY(engine_load(task, ENGINE_TRANSFORMER, &resident, error));
-    engine_begin(task, (unsigned)dit_config(resident->dit)->layer_count * (guided ? 2 : 1));
-    float *with = malloc((size_t)count * sizeof *with),
-          *without = guided ? malloc((size_t)count * sizeof *without) : NULL;
-    lt_status status = with && (without || !guided)
-                           ? LT_OK
-                           : lt_fail(error, LT_NO_MEMORY, "no memory for a prediction");
-    if (status == LT_OK)
-        status = predict_one(task, resident->dit, &x, LT_BLOB_TEXT, with, error);
-    if (status == LT_OK && guided)
-        status = predict_one(task, resident->dit, &x, LT_BLOB_TEXT_NEGATIVE, without, error);
-    if (status == LT_OK && guided)
+    engine_begin(task, (unsigned)dit_config(resident->dit)->layer_count * (unsigned)halves);
+    float *with = malloc((size_t)count * halves * sizeof *with);
+    if (!with)
+        return lt_fail(error, LT_NO_MEMORY, "no memory for a prediction");
+    lt_status status = predict_texts(task, resident->dit, &x, role, halves, with, error);
+    const float *without = with + count;
+    if (status == LT_OK && halves == 2)
         for (int64_t i = 0; i < count; i++)
             with[i] = without[i] + (float)guidance * (with[i] - without[i]);
     if (status == LT_OK)
         status = engine_check_finite(with, count, "prediction", error);
-    free(without);
     if (status != LT_OK) {
         free(with);
         return status;

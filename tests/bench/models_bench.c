@@ -160,7 +160,7 @@ static void bench_dit(struct bench *b)
     double best = INFINITY, first = 0;
     for (int64_t i = 0; i <= b->settings->repeat; i++) { /* the first also embeds the text */
         const int64_t begin = lt_clock_now_us();
-        must(dit_forward(dit, &inputs, &v, &error), &error);
+        must(dit_forward(dit, &inputs, 1, &v, &error), &error);
         const double seconds = (double)(lt_clock_now_us() - begin) * 1e-6;
         first = i == 0 ? seconds : first;
         best = i == 0 ? best : fmin(best, seconds);

@@ -103,8 +103,8 @@ static void forward(struct run *run, bool image, size_t cache_bytes, float out[L
                                       .timestep = 937,
                                       .context = context};
     struct lt_view v = lt_view_4d(out, LT_TYPE_F32, 16, 2, 4, 6);
-    assert_ok(dit_forward(run->dit, &inputs, &v, &error));
-    assert_ok(dit_forward(run->dit, &inputs, &v, &error)); /* again, now with what was kept */
+    assert_ok(dit_forward(run->dit, &inputs, 1, &v, &error));
+    assert_ok(dit_forward(run->dit, &inputs, 1, &v, &error)); /* again, now with what was kept */
     if (computed)
         *computed = dit_context_computed(context);
     dit_context_destroy(&context);
@@ -228,7 +228,7 @@ static void as_diffusers_does(struct lt_safetensors *file, int index, const char
                                       .timestep = (double)s[10],
                                       .context = context};
     struct lt_view v = lt_view_4d(out, LT_TYPE_F32, 16, f, h, w);
-    assert_ok(dit_forward(run.dit, &inputs, &v, &error));
+    assert_ok(dit_forward(run.dit, &inputs, 1, &v, &error));
     double difference = 0, size = 0, worst = 0, largest = 0;
     for (int64_t i = 0; i < count; i++) {
         const double expected = (double)((const float *)want.data)[i],
@@ -300,6 +300,45 @@ static void kept_keys_change_nothing(void **state)
     end(&run);
 }
 
+/* Windows and guidance halves of a batch, of different sizes too, get the bits they get alone. */
+static void a_batch_is_its_inputs_alone(void **state)
+{
+    (void)state;
+    enum { COUNT = 3 };
+    static const int64_t shape[COUNT][4] = {{16, 2, 4, 6}, {16, 3, 2, 6}, {16, 2, 4, 6}};
+    static const double timestep[COUNT] = {937, 250, 1};
+    static const int64_t rows[COUNT] = {5, 8, 1};
+    struct run run;
+    struct lt_error error;
+    struct lt_view none = {0}, v[COUNT];
+    struct dit_inputs inputs[COUNT];
+    struct dit_context *context[COUNT];
+    float x[LATENT], text[8 * 48], alone[COUNT][LATENT], batch[COUNT][LATENT];
+    atomic_uint done = 0;
+    begin(&run, false, "best", LT_PRECISION_F32);
+    fill_values("input.x", x, LT_COUNT(x));
+    fill_values("input.context", text, LT_COUNT(text));
+    for (int i = 0; i < COUNT; i++) {
+        const struct lt_view text_view = lt_view_2d(text, LT_TYPE_F32, rows[i], 48);
+        assert_ok(dit_context_create(run.dit, &text_view, &none, 1 << 20, &context[i], &error));
+        inputs[i] = (struct dit_inputs){.x = lt_view_make(x, LT_TYPE_F32, 4, shape[i]),
+                                        .timestep = timestep[i],
+                                        .context = context[i],
+                                        .done = &done};
+        v[i] = lt_view_make(alone[i], LT_TYPE_F32, 4, shape[i]);
+        assert_ok(dit_forward(run.dit, &inputs[i], 1, &v[i], &error));
+        v[i].data = batch[i];
+    }
+    assert_int_equal(done, COUNT * 2);
+    assert_ok(dit_forward(run.dit, inputs, COUNT, v, &error));
+    assert_int_equal(done, 2 * COUNT * 2);
+    for (int i = 0; i < COUNT; i++) {
+        assert_memory_equal(alone[i], batch[i], (size_t)lt_view_count(&v[i]) * sizeof(float));
+        dit_context_destroy(&context[i]);
+    }
+    end(&run);
+}
+
 static void wrong_inputs_are_refused(void **state)
 {
     (void)state;
@@ -316,13 +355,13 @@ static void wrong_inputs_are_refused(void **state)
     struct lt_view v = lt_view_4d(x, LT_TYPE_F32, 16, 2, 4, 6);
     struct dit_inputs inputs = {
         .x = lt_view_4d(x, LT_TYPE_F32, 16, 2, 4, 6), .timestep = 1001, .context = context};
-    assert_fails(dit_forward(run.dit, &inputs, &v, &error), LT_BAD_INPUT, "timestep");
+    assert_fails(dit_forward(run.dit, &inputs, 1, &v, &error), LT_BAD_INPUT, "timestep");
     inputs.x = lt_view_4d(x, LT_TYPE_F32, 16, 2, 3, 8);
-    assert_fails(dit_forward(run.dit, &inputs, &v, &error), LT_BAD_INPUT, "even");
+    assert_fails(dit_forward(run.dit, &inputs, 1, &v, &error), LT_BAD_INPUT, "even");
     atomic_int cancel = 1;
     inputs = (struct dit_inputs){.x = v, .timestep = 1, .context = context};
     lt_exec_set_cancel(run.exec, &cancel);
-    assert_fails(dit_forward(run.dit, &inputs, &v, &error), LT_CANCELLED, "cancelled");
+    assert_fails(dit_forward(run.dit, &inputs, 1, &v, &error), LT_CANCELLED, "cancelled");
     dit_context_destroy(&context);
     end(&run);
 }
@@ -336,6 +375,7 @@ int main(void)
         cmocka_unit_test(random_shapes_as_diffusers_does),
         cmocka_unit_test(bf16_is_close),
         cmocka_unit_test(kept_keys_change_nothing),
+        cmocka_unit_test(a_batch_is_its_inputs_alone),
         cmocka_unit_test(wrong_inputs_are_refused),
     };
     return cmocka_run_group_tests(tests, make_dir, remove_dir);

@@ -43,9 +43,13 @@ struct dit_inputs {
     atomic_uint *done; /* counts finished blocks; NULL: nobody watches */
 };
 
-/* v: [C, F, h, w] f32, written on success only. The exec's cancel flag ends it between blocks. */
-lt_status dit_forward(struct dit *dit, const struct dit_inputs *inputs, struct lt_view *v,
-                      struct lt_error *error);
+/* v[i]: [C, F, h, w] f32 for inputs[i], written on success only. All `count` inputs (windows, the
+ * halves of a guidance) go through a block before the next block is acquired, so its weights are
+ * fetched once for all; each gives the bits it would give alone. The exec's cancel flag ends it
+ * between ops. */
+lt_status dit_forward(struct dit *dit, const struct dit_inputs *inputs, size_t count,
+                      struct lt_view *v, struct lt_error *error);
 
-/* Bytes of activations a forward over `tokens` tokens takes from its arena. */
-size_t dit_activation_bytes(const struct dit_config *config, int64_t tokens);
+/* Bytes of activations that a forward of `count` inputs of `tokens` tokens takes from its arena,
+ * small change not counted. */
+size_t dit_activation_bytes(const struct dit_config *config, int64_t tokens, size_t count);

@@ -1,0 +1,38 @@
+/* What every network here stands on: its weights, the ops, the place where they run, and memory for
+ * activations. And the one way in which a Linear of the store is found and applied. */
+#pragma once
+
+#include "common/arena.h"
+#include "kernels/exec.h"
+#include "kernels/kernels.h"
+#include "worker/weights/store.h"
+
+struct net {
+    struct store *store;
+    const struct lt_kernels *kernels;
+    struct lt_exec *exec;
+    struct lt_arena arena; /* activations; whoever takes from it marks and rewinds */
+};
+
+/* out = in · weightᵀ + bias. Its views live as long as the store keeps the block they are from. */
+struct linear {
+    struct lt_view weight, bias; /* [out, in], [out] */
+};
+
+/* A tensor by its printed name, of exactly these dims (store_tensor_shaped). */
+lt_status net_tensor(const struct net *net, struct lt_view *view_out, int rank, const int64_t *dim,
+                     struct lt_error *error, const char *format, ...)
+    __attribute__((format(printf, 6, 7)));
+/* "<name>.weight" [out, in] and "<name>.bias" [out]. */
+lt_status net_linear(const struct net *net, struct linear *linear_out, int64_t out, int64_t in,
+                     struct lt_error *error, const char *name);
+
+/* [rows, columns] f32 of the arena, contents undefined. */
+lt_status net_take(struct net *net, struct lt_view *view_out, int64_t rows, int64_t columns,
+                   struct lt_error *error);
+
+/* out[L, out] = activation(linear(in[L, in])): every product with weights of the store goes through
+ * here. `exact`: f32 inputs whatever the precision. */
+lt_status net_apply(struct net *net, const struct linear *linear, const struct lt_view *in,
+                    const struct lt_view *out, enum lt_activation activation, bool exact,
+                    struct lt_error *error);
