@@ -1,0 +1,262 @@
+/* How blocks are streamed follows from one search: the number of streamed blocks rises from none
+ * until the device's sum fits; of those, as many as fit stay in main memory, the others are read
+ * from disk for every use. */
+#include "worker/memory.h"
+
+#include "common/option.h"
+
+enum { PREFETCH_DEFAULT = 1 };
+
+static const struct line {
+    const char *key, *text;
+    bool device;
+} lines[] = {
+#define MEMORY_LINE_TEXT(name, text, device) {#name, text, device},
+    MEMORY_LINE_LIST(MEMORY_LINE_TEXT)
+#undef MEMORY_LINE_TEXT
+};
+
+const char *memory_line_text(enum memory_line line)
+{
+    return lines[line].text;
+}
+
+bool memory_line_is_device(enum memory_line line)
+{
+    return lines[line].device;
+}
+
+bool memory_block_is_swapped(enum swap_order order, size_t swap_count, size_t block_count,
+                             size_t index)
+{
+    if (order == SWAP_TAIL)
+        return index + swap_count >= block_count;
+    return (index + 1) * swap_count / block_count > index * swap_count / block_count;
+}
+
+/* -- the sum ----------------------------------------------------------------------------------- */
+
+static uint64_t largest_block(const struct memory_request *r)
+{
+    uint64_t most = 0;
+    for (size_t i = 0; i < r->block_count; i++)
+        most = r->block_bytes[i] > most ? r->block_bytes[i] : most;
+    return most;
+}
+
+static void add_up(const struct memory_request *r, struct memory_plan *plan)
+{
+    const uint64_t decoder = plan->line[MEMORY_DECODER];
+    plan->device_bytes = plan->ram_bytes = 0;
+    for (int i = 0; i < MEMORY_LINE_COUNT; i++) {
+        if (lines[i].device)
+            plan->device_bytes += plan->line[i];
+        else
+            plan->ram_bytes += plan->line[i];
+    }
+    if (plan->exchange) {
+        plan->device_bytes -= decoder;
+        plan->device_bytes = decoder > plan->device_bytes ? decoder : plan->device_bytes;
+    }
+    if (r->device_is_ram)
+        plan->ram_bytes += plan->device_bytes;
+}
+
+/* What may be chosen. */
+struct choice {
+    size_t swap_count, prefetch;
+    bool exchange;
+};
+
+/* Everything that follows from a choice, with all streamed blocks on disk. */
+static struct memory_plan sum_of(const struct memory_request *r, const struct choice *choice)
+{
+    const size_t swap_count = choice->swap_count;
+    struct memory_plan plan = {.block_count = r->block_count,
+                               .swap_count = swap_count,
+                               .order = r->order,
+                               .exchange = choice->exchange};
+    plan.slot_count = choice->prefetch + 1 < swap_count ? choice->prefetch + 1 : swap_count;
+    for (size_t i = 0; i < r->block_count; i++)
+        if (!memory_block_is_swapped(r->order, swap_count, r->block_count, i))
+            plan.line[MEMORY_BLOCKS_RESIDENT] += r->block_bytes[i];
+    plan.line[MEMORY_WEIGHTS_REST] = r->rest_bytes;
+    plan.line[MEMORY_SLOTS] = plan.slot_count * largest_block(r);
+    plan.line[MEMORY_ACTIVATIONS] = r->activation_bytes;
+    plan.line[MEMORY_SCRATCH] = r->scratch_bytes;
+    plan.line[MEMORY_CACHE] = r->cache_bytes;
+    plan.line[MEMORY_DECODER] = r->decoder_bytes;
+    plan.line[MEMORY_STAGING] = swap_count ? r->staging_bytes : 0;
+    plan.line[MEMORY_LATENTS] = r->latent_bytes;
+    plan.line[MEMORY_RUNTIME] = r->runtime_bytes;
+    add_up(r, &plan);
+    return plan;
+}
+
+/* Streamed blocks move from disk to main memory in their order, while they fit. */
+static void keep_in_ram(const struct memory_request *r, struct memory_plan *plan)
+{
+    for (size_t i = 0; i < r->block_count; i++) {
+        if (!memory_block_is_swapped(r->order, plan->swap_count, r->block_count, i))
+            continue;
+        const uint64_t staging = plan->ram_count + 1 == plan->swap_count ? r->staging_bytes : 0;
+        if (r->ram_limit && plan->ram_bytes + r->block_bytes[i] > r->ram_limit + staging)
+            return;
+        plan->line[MEMORY_BLOCKS_RAM] += r->block_bytes[i];
+        plan->line[MEMORY_STAGING] -= staging; /* nothing is read any more */
+        plan->ram_count++;
+        add_up(r, plan);
+    }
+}
+
+static bool device_fits(const struct memory_request *r, const struct memory_plan *plan)
+{
+    return !r->device_limit || plan->device_bytes <= r->device_limit;
+}
+
+static bool ram_fits(const struct memory_request *r, const struct memory_plan *plan)
+{
+    return !r->ram_limit || plan->ram_bytes <= r->ram_limit;
+}
+
+static bool fits(const struct memory_request *r, const struct memory_plan *plan)
+{
+    return device_fits(r, plan) && ram_fits(r, plan);
+}
+
+/* -- the choice -------------------------------------------------------------------------------- */
+
+static bool try_choice(const struct memory_request *r, const struct choice *choice,
+                       struct memory_plan *plan_out)
+{
+    *plan_out = sum_of(r, choice);
+    return fits(r, plan_out);
+}
+
+/* The fewest streamed blocks that fit, or just as many as the user wants. */
+static bool find_count(const struct memory_request *r, struct choice choice, bool obey,
+                       struct memory_plan *plan_out)
+{
+    if (obey) {
+        choice.swap_count = (size_t)r->blocks_to_swap;
+        return try_choice(r, &choice, plan_out);
+    }
+    for (choice.swap_count = 0; choice.swap_count <= r->block_count; choice.swap_count++)
+        if (try_choice(r, &choice, plan_out))
+            return true;
+    return false;
+}
+
+/* Overlap before residence, residence before turns: a slot less costs every step, turns cost two
+ * loads a job. On failure `plan_out` is the last that was tried. */
+static bool choose(const struct memory_request *r, bool obey, struct memory_plan *plan_out)
+{
+    const bool own_prefetch = r->prefetch < 0;
+    const size_t prefetch = own_prefetch ? PREFETCH_DEFAULT : (size_t)r->prefetch;
+    for (size_t less = 0; less <= (own_prefetch ? prefetch : 0); less++)
+        for (int exchange = 0; exchange <= (r->decoder_bytes > 0); exchange++)
+            if (find_count(r, (struct choice){.prefetch = prefetch - less, .exchange = exchange},
+                           obey, plan_out))
+                return true;
+    return false;
+}
+
+static void format_sum(const struct memory_plan *plan, bool device_only, char *text, size_t size)
+{
+    size_t used = 0;
+    char bytes[32];
+    text[0] = 0;
+    for (int i = 0; i < MEMORY_LINE_COUNT && used < size; i++)
+        if (plan->line[i] && (lines[i].device || !device_only) &&
+            !(plan->exchange && i == MEMORY_DECODER))
+            used += (size_t)snprintf(text + used, size - used, "%s%s %s", used ? " + " : "",
+                                     lt_size_format(plan->line[i], bytes), lines[i].text);
+}
+
+static lt_status refuse(const struct memory_request *r, const struct memory_plan *plan,
+                        struct lt_error *error)
+{
+    const bool device = !device_fits(r, plan);
+    char sum[512], need[32], limit[32], advice[160];
+    struct memory_plan better;
+    format_sum(plan, device, sum, sizeof sum);
+    if (choose(r, false, &better))
+        snprintf(advice, sizeof advice, "--blocks-to-swap %zu would fit", better.swap_count);
+    else
+        snprintf(advice, sizeof advice,
+                 "no number of --blocks-to-swap fits: use a smaller window, picture or "
+                 "quantisation");
+    return lt_fail(error, device ? LT_NO_DEVICE_MEMORY : LT_NO_MEMORY,
+                   "with %zu of %zu blocks streamed, %s %s are needed and --%s allows %s: %s; %s",
+                   plan->swap_count, plan->block_count,
+                   lt_size_format(device ? plan->device_bytes : plan->ram_bytes, need),
+                   device ? "of the device" : "of main memory", device ? "device-memory" : "ram",
+                   lt_size_format(device ? r->device_limit : r->ram_limit, limit), sum, advice);
+}
+
+lt_status memory_plan_make(const struct memory_request *request, struct memory_plan *plan_out,
+                           struct lt_error *error)
+{
+    struct memory_plan plan;
+    if (request->blocks_to_swap > (int64_t)request->block_count)
+        return lt_fail(error, LT_USAGE, "--blocks-to-swap %lld: the model has %zu blocks",
+                       (long long)request->blocks_to_swap, request->block_count);
+    if (!choose(request, request->blocks_to_swap >= 0, &plan))
+        return refuse(request, &plan, error);
+    keep_in_ram(request, &plan);
+    *plan_out = plan;
+    return LT_OK;
+}
+
+/* -- for people and scripts -------------------------------------------------------------------- */
+
+static void print_sum(const char *text, uint64_t bytes, uint64_t limit, FILE *to)
+{
+    char size[32], most[32];
+    fprintf(to, "  %-38s %10s", text, lt_size_format(bytes, size));
+    if (limit)
+        fprintf(to, "  of %s", lt_size_format(limit, most));
+    fputc('\n', to);
+}
+
+void memory_plan_print(const struct memory_plan *plan, const struct memory_request *request,
+                       FILE *to)
+{
+    char size[32];
+    fprintf(to, "blocks     %zu, %zu streamed (%s)", plan->block_count, plan->swap_count,
+            plan->order == SWAP_SPREAD ? "spread" : "tail");
+    if (plan->swap_count)
+        fprintf(to, ": %zu from main memory, %zu from disk, through %zu slots", plan->ram_count,
+                plan->swap_count - plan->ram_count, plan->slot_count);
+    fprintf(to, "\n");
+    if (plan->exchange)
+        fprintf(to, "VAE        does not fit beside the transformer: they take turns\n");
+    for (int device = 1; device >= 0; device--) {
+        fprintf(to, "%s\n", device ? "device" : "main memory");
+        for (int i = 0; i < MEMORY_LINE_COUNT; i++)
+            if (plan->line[i] && lines[i].device == device)
+                fprintf(to, "  %-38s %10s\n", lines[i].text, lt_size_format(plan->line[i], size));
+        if (device)
+            print_sum("together", plan->device_bytes, request->device_limit, to);
+    }
+    print_sum(request->device_is_ram ? "together, with the device" : "together", plan->ram_bytes,
+              request->ram_limit, to);
+}
+
+void memory_plan_write_json(const struct memory_plan *plan, FILE *to)
+{
+    fprintf(to,
+            "{\"blocks\": %zu, \"swap_blocks\": %zu, \"swap_ram_blocks\": %zu, \"slots\": %zu, "
+            "\"swap_order\": \"%s\", \"exchange\": %s, \"device_bytes\": %llu, \"ram_bytes\": "
+            "%llu, \"lines\": {",
+            plan->block_count, plan->swap_count, plan->ram_count, plan->slot_count,
+            plan->order == SWAP_SPREAD ? "spread" : "tail", plan->exchange ? "true" : "false",
+            (unsigned long long)plan->device_bytes, (unsigned long long)plan->ram_bytes);
+    for (int i = 0; i < MEMORY_LINE_COUNT; i++) {
+        fprintf(to, "%s\"", i ? ", " : "");
+        for (const char *c = lines[i].key; *c; c++)
+            fputc(*c >= 'A' && *c <= 'Z' ? *c + 32 : *c, to);
+        fprintf(to, "\": %llu", (unsigned long long)plan->line[i]);
+    }
+    fprintf(to, "}}\n");
+}

@@ -1,0 +1,83 @@
+/* Where the bytes of a worker go, decided before the first is read (pipeline.md 4.0, 4.4, 4.7).
+ *
+ * A worker has two places: the device (a GPU's memory, or a bounded part of main memory on the
+ * host) and main memory. The plan is one sum of named lines; it chooses how many transformer blocks
+ * are streamed, from where, and through how many slots, and refuses with the sum when no choice
+ * fits. Pure: it reads no file and asks no device. */
+#pragma once
+
+#include "common/status.h"
+
+#include <stdio.h>
+
+enum swap_order {
+    SWAP_TAIL,   /* the last blocks are streamed */
+    SWAP_SPREAD, /* evenly between the resident ones: each copy has longer to hide in */
+};
+
+/*   line, text, of the device */
+#define MEMORY_LINE_LIST(X)                                                                        \
+    X(WEIGHTS_REST, "weights outside the blocks", 1)                                               \
+    X(BLOCKS_RESIDENT, "resident blocks", 1)                                                       \
+    X(SLOTS, "slots for streamed blocks", 1)                                                       \
+    X(ACTIVATIONS, "activations of a forward", 1)                                                  \
+    X(SCRATCH, "scratch of the kernels", 1)                                                        \
+    X(CACHE, "conditioning kept over the steps", 1)                                                \
+    X(DECODER, "VAE: weights, frames, history", 1)                                                 \
+    X(BLOCKS_RAM, "streamed blocks kept in main memory", 0)                                        \
+    X(STAGING, "staging for what is read from disk", 0)                                            \
+    X(LATENTS, "latents, prompts and results", 0)                                                  \
+    X(RUNTIME, "program and libraries", 0)
+
+enum memory_line {
+#define MEMORY_LINE_ENUM(name, text, device) MEMORY_##name,
+    MEMORY_LINE_LIST(MEMORY_LINE_ENUM)
+#undef MEMORY_LINE_ENUM
+        MEMORY_LINE_COUNT
+};
+
+const char *memory_line_text(enum memory_line line);
+bool memory_line_is_device(enum memory_line line);
+
+struct memory_request {
+    /* the model, LoRA pairs with their blocks */
+    const uint64_t *block_bytes; /* [block_count] */
+    size_t block_count;
+    uint64_t rest_bytes;
+    /* the work */
+    uint64_t activation_bytes, scratch_bytes, cache_bytes, latent_bytes, runtime_bytes;
+    uint64_t staging_bytes; /* needed when a block comes from disk */
+    uint64_t decoder_bytes; /* all of a VAE at work on the device; 0: none is planned */
+    /* the machine; a limit of 0: none */
+    bool device_is_ram; /* host: bytes of the device count in `ram_limit` too */
+    uint64_t device_limit, ram_limit;
+    /* wishes; -1: the plan chooses */
+    int64_t blocks_to_swap, prefetch;
+    enum swap_order order;
+};
+
+struct memory_plan {
+    size_t block_count, swap_count; /* blocks streamed */
+    size_t ram_count;  /* of them, the first so many are kept in main memory; the others on disk */
+    size_t slot_count; /* 0 without swap; otherwise prefetch + 1, at most swap_count */
+    enum swap_order order;
+    bool exchange; /* transformer and VAE take turns: each goes before the other comes */
+    uint64_t line[MEMORY_LINE_COUNT];
+    uint64_t device_bytes, ram_bytes; /* peaks; on the host `ram_bytes` holds the device's too */
+};
+
+/* Whether block `index` of `block_count` is streamed when `swap_count` of them are. */
+bool memory_block_is_swapped(enum swap_order order, size_t swap_count, size_t block_count,
+                             size_t index);
+
+/* The plan with the fewest streamed blocks that fits, the VAE beside the transformer if that is
+ * possible with any number of them. LT_NO_DEVICE_MEMORY or LT_NO_MEMORY: the text
+ * holds the sum, the limit, and the setting that would fit, or that none does. */
+lt_status memory_plan_make(const struct memory_request *request, struct memory_plan *plan_out,
+                           struct lt_error *error);
+
+/* The sum as a table. */
+void memory_plan_print(const struct memory_plan *plan, const struct memory_request *request,
+                       FILE *to);
+/* {"swap_blocks": 8, …, "lines": {"resident_blocks": …}}, one line. */
+void memory_plan_write_json(const struct memory_plan *plan, FILE *to);
