@@ -366,9 +366,29 @@ static void wrong_inputs_are_refused(void **state)
     end(&run);
 }
 
+/* Twelve tokens, and what the prompt and the picture take. */
+static void a_forward_takes_the_scratch_it_told(void **state)
+{
+    (void)state;
+    for (int image = 0; image < 2; image++)
+        for (int precision = LT_PRECISION_F32; precision <= LT_PRECISION_BF16; precision++) {
+            struct run run;
+            struct lt_scratch told;
+            struct lt_error error;
+            float out[LATENT];
+            begin(&run, image, "best", (enum lt_precision)precision);
+            forward(&run, image, 0, out, NULL);
+            assert_ok(dit_scratch(&run.config, (enum lt_precision)precision, 12, &told, &error));
+            assert_true(lt_exec_scratch_bytes(run.exec) <= lt_scratch_bytes(&told, 2));
+            assert_true(lt_exec_scratch_bytes(run.exec) >= lt_scratch_bytes(&told, 1));
+            end(&run);
+        }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_forward_takes_the_scratch_it_told),
         cmocka_unit_test(fill_agrees_with_its_check_values),
         cmocka_unit_test(tiny_text_to_video_model),
         cmocka_unit_test(tiny_image_to_video_model),

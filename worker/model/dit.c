@@ -277,13 +277,6 @@ static lt_status take_buffers(struct forward *f, struct lt_error *error)
     return net_take(net, &f->modulation, 6 * groups, d, error);
 }
 
-size_t dit_activation_bytes(const struct dit_config *config, int64_t tokens, size_t count)
-{
-    const int64_t chunk = tokens < FFN_CHUNK ? tokens : FFN_CHUNK;
-    return (size_t)(((int64_t)count + 4) * tokens * config->dim + chunk * config->ffn_dim) *
-           sizeof(float);
-}
-
 static lt_status forward(struct forward *f, struct lt_view *v, struct lt_error *error)
 {
     for (size_t i = 0; i < f->count; i++)

@@ -7,6 +7,7 @@
 
 #include "kernels/exec.h"
 #include "kernels/kernels.h"
+#include "kernels/scratch.h"
 #include "worker/model/config.h"
 #include "worker/weights/store.h"
 
@@ -50,6 +51,8 @@ struct dit_inputs {
 lt_status dit_forward(struct dit *dit, const struct dit_inputs *inputs, size_t count,
                       struct lt_view *v, struct lt_error *error);
 
-/* Bytes of activations that a forward of `count` inputs of `tokens` tokens takes from its arena,
- * small change not counted. */
+/* What a forward of `count` inputs of `tokens` tokens takes, told before it runs: of its arena
+ * (small change not counted), and of an exec's scratch on the host. */
 size_t dit_activation_bytes(const struct dit_config *config, int64_t tokens, size_t count);
+lt_status dit_scratch(const struct dit_config *config, enum lt_precision precision, int64_t tokens,
+                      struct lt_scratch *scratch_out, struct lt_error *error);

@@ -9,7 +9,7 @@
 #include "worker/model/dit.h"
 #include "worker/model/net.h"
 
-enum { HEAD_WIDTH = 128, FFN_CHUNK = 2048, IMAGE_DIM = 1280 };
+enum { HEAD_WIDTH = 128, FFN_CHUNK = 2048, IMAGE_DIM = 1280, IMAGE_TOKENS = 257 };
 
 struct dit {
     struct dit_config config;
