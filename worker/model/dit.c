@@ -28,10 +28,7 @@ lt_status dit_create(const struct dit_config *config, struct store *store,
     for (size_t n = 0; n < (size_t)config->layer_count;
          n++) { /* every missing or wrong tensor, before any work */
         struct block block;
-        LT_TRY(store_acquire(store, n, error));
-        const lt_status status = dit_find_block(&dit, n, &block, error);
-        store_release(store, n);
-        LT_TRY(status);
+        LT_TRY(dit_find_block(&dit, n, &block, error));
     }
     *dit_out = malloc(sizeof dit);
     if (!*dit_out)

@@ -30,7 +30,7 @@ struct block {
     struct linear ffn_in, ffn_out;
 };
 
-/* Block n's tensors; the block must be acquired. */
+/* Block n's tensors; their data is there while the block is acquired, their shapes always. */
 lt_status dit_find_block(const struct dit *dit, size_t n, struct block *block_out,
                          struct lt_error *error);
 

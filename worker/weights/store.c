@@ -1,154 +1,134 @@
-/* One slab a transformer block, one for the rest: [ tensor | pad to 64 | tensor | … ]. Loading
- * reads every tensor once, in file order, straight to its place: the extra memory is what pread
- * itself needs. */
-#include "worker/weights/store.h"
+/* Life of a store and its tensors; who waits for whom stands in place.c and swap.c. */
+#include "worker/weights/store_private.h"
 
-#include "common/arena.h"
 #include "common/clock.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 
-enum { BLOCKS_MAX = 512, ALIGNMENT = 64 };
+/* -- life -------------------------------------------------------------------------------------- */
 
-struct placed {
-    const char *name;
-    struct lt_view view;
-};
-
-struct slab {
-    void *data;
-    size_t bytes;
-    int users;
-};
-
-struct store {
-    char *path; /* for messages */
-    struct lt_arena arena;
-    struct placed *tensor; /* sorted by name */
-    size_t count;
-    struct slab *slab; /* blocks, then the rest */
-    size_t block_count;
-    struct store_stats stats;
-};
-
-/* "blocks.<n>.…" -> n; anything else -> -1. */
-static int64_t block_of(const char *name)
+static lt_status take_slabs(struct store *store, struct lt_error *error)
 {
-    char *end;
-    if (strncmp(name, "blocks.", 7) != 0 || name[7] < '0' || name[7] > '9')
-        return -1;
-    const long number = strtol(name + 7, &end, 10);
-    return end > name + 7 && *end == '.' && number >= 0 && number < BLOCKS_MAX ? number : -1;
-}
-
-static size_t padded(uint64_t bytes)
-{
-    return (size_t)((bytes + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT);
-}
-
-static int by_name(const void *a, const void *b)
-{
-    return strcmp(((const struct placed *)a)->name, ((const struct placed *)b)->name);
-}
-
-static struct slab *slab_of(struct store *store, const char *name)
-{
-    const int64_t block = block_of(name);
-    return &store->slab[block < 0 ? (int64_t)store->block_count : block];
-}
-
-static lt_status reserve_slabs(struct store *store, const struct tensor_file *file,
-                               store_filter *wanted, void *context, struct lt_error *error)
-{
-    for (size_t i = 0; i < tensor_file_count(file); i++) {
-        const int64_t block = block_of(tensor_file_at(file, i)->name);
-        if (block >= (int64_t)store->block_count)
-            store->block_count = (size_t)block + 1;
-    }
-    store->slab = calloc(store->block_count + 1, sizeof *store->slab);
-    if (!store->slab)
-        return lt_fail(error, LT_NO_MEMORY, "%s: no memory for %zu slabs", store->path,
-                       store->block_count + 1);
-    for (size_t i = 0; i < tensor_file_count(file); i++) {
-        const struct tensor_info *info = tensor_file_at(file, i);
-        if (wanted && !wanted(context, info->name))
+    const struct layout *layout = &store->layout;
+    enum store_tier *tier = calloc(layout->block_count + 1, sizeof *tier);
+    store->slab = calloc(layout->block_count + 1, sizeof *store->slab);
+    store->is_placed = calloc(layout->count + 1, sizeof *store->is_placed);
+    lt_status status =
+        tier && store->slab && store->is_placed
+            ? LT_OK
+            : lt_fail(error, LT_NO_MEMORY, "%s: no memory for its slabs", store->path);
+    if (status == LT_OK)
+        layout_tiers(layout, &store->params, tier);
+    for (size_t s = 0; s <= layout->block_count && status == LT_OK; s++) {
+        struct slab *slab = &store->slab[s];
+        const bool local = tier[s] == STORE_TIER_DEVICE;
+        slab->tier = tier[s];
+        store->stats.slab_count += layout->slab_bytes[s] > 0;
+        store->reads_on = store->reads_on || tier[s] == STORE_TIER_DISK;
+        if (tier[s] == STORE_TIER_DISK || layout->slab_bytes[s] == 0)
             continue;
-        slab_of(store, info->name)->bytes += padded(info->bytes);
-        store->count++;
+        status = device_take(store->device, local ? DEVICE_MEMORY_LOCAL : DEVICE_MEMORY_PINNED,
+                             layout->slab_bytes[s], store->path, &slab->data, error);
+        if (status == LT_OK && local)
+            store->stats.device_bytes += layout->slab_bytes[s];
+        else if (status == LT_OK)
+            store->stats.pinned_bytes += layout->slab_bytes[s];
     }
-    for (size_t i = 0; i <= store->block_count; i++) {
-        struct slab *slab = &store->slab[i];
-        if (slab->bytes == 0)
-            continue;
-        /* not malloc: what is unmapped goes back to the system at once */
-        void *data =
-            mmap(NULL, slab->bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-        slab->data = data == MAP_FAILED ? NULL : data;
-        if (slab->data)
-            madvise(slab->data, slab->bytes,
-                    MADV_HUGEPAGE); /* fewer faults and TLB misses; a wish, not a need */
-        if (!slab->data)
-            return lt_fail(error, LT_NO_MEMORY, "%s: no memory for a slab of %zu bytes",
-                           store->path, slab->bytes);
-        store->stats.slab_count++;
+    free(tier);
+    for (size_t i = 0; i < layout->count && status == LT_OK; i++) {
+        struct slab *slab = &store->slab[layout->tensor[i].slab];
+        slab->left += slab->tier != STORE_TIER_DISK;
+        store->left += slab->tier != STORE_TIER_DISK;
     }
-    store->tensor = lt_arena_take_array(&store->arena, store->count + 1, sizeof *store->tensor);
-    return store->tensor ? LT_OK
-                         : lt_fail(error, LT_NO_MEMORY, "%s: no memory for its index", store->path);
+    return status;
 }
 
-static lt_status read_tensors(struct store *store, struct tensor_file *file, store_filter *wanted,
-                              void *context, struct lt_error *error)
+static lt_status take_memory(struct store *store, struct lt_error *error)
 {
-    size_t *used = calloc(store->block_count + 1, sizeof *used);
-    lt_status status = used ? LT_OK : lt_fail(error, LT_NO_MEMORY, "%s: no memory", store->path);
-    size_t n = 0;
-    for (size_t i = 0; i < tensor_file_count(file) && status == LT_OK; i++) {
-        const struct tensor_info *info = tensor_file_at(file, i);
-        if (wanted && !wanted(context, info->name))
-            continue;
-        struct slab *slab = slab_of(store, info->name);
-        size_t *at = &used[slab - store->slab];
-        struct placed *tensor = &store->tensor[n++];
-        tensor->name = lt_arena_text(&store->arena, info->name);
-        tensor->view = lt_view_make((char *)slab->data + *at, info->type, info->rank, info->dim);
-        *at += padded(info->bytes);
-        store->stats.weight_bytes += info->bytes;
-        status = tensor->name ? tensor_file_read(file, info, tensor->view.data, error)
-                              : lt_fail(error, LT_NO_MEMORY, "%s: no memory", store->path);
+    struct store_memory memory;
+    const bool staged = device_is_staged(store->device);
+    layout_memory(&store->layout, &store->params, staged, &memory);
+    LT_TRY(take_slabs(store, error));
+    LT_TRY(swap_create(store, &memory, error));
+    store->staging_bytes = memory.staging_bytes;
+    if (staged)
+        LT_TRY(device_take(store->device, DEVICE_MEMORY_PINNED, store->staging_bytes, "staging",
+                           &store->staging, error));
+    store->stats.pinned_bytes += store->staging_bytes;
+    lt_assert(store->stats.device_bytes == memory.device_bytes &&
+              store->stats.pinned_bytes == memory.pinned_bytes);
+    return LT_OK;
+}
+
+static lt_status create(struct tensor_file *file, store_filter *wanted, void *context,
+                        const struct store_params *params, struct store **store_out,
+                        struct lt_error *error)
+{
+    struct store *store = calloc(1, sizeof *store);
+    if (!store)
+        return lt_fail(error, LT_NO_MEMORY, "%s: no memory", tensor_file_path(file));
+    pthread_mutex_init(&store->lock, NULL);
+    pthread_cond_init(&store->placed, NULL);
+    store->opened_us = lt_clock_now_us();
+    store->demand = SLAB_NONE;
+    store->file = tensor_file_hold(file);
+    if (params)
+        store->params = *params;
+    lt_status status = LT_OK;
+    if (!store->params.device)
+        status = device_create_host(&(struct device_params){0}, &store->own_device, error);
+    store->device = store->own_device ? store->own_device : store->params.device;
+    if (status == LT_OK && !(store->path = strdup(tensor_file_path(file))))
+        status = lt_fail(error, LT_NO_MEMORY, "%s: no memory", tensor_file_path(file));
+    if (status == LT_OK)
+        status = layout_build(file, wanted, context, store->params.extras, &store->layout, error);
+    if (status == LT_OK)
+        status = take_memory(store, error);
+    if (status == LT_OK) {
+        store->stats.tensor_count = store->layout.count;
+        store->stats.weight_bytes = store->layout.weight_bytes;
+        status = place_start(store, error);
     }
-    free(used);
+    if (status != LT_OK) {
+        store_destroy(&store);
+        return status;
+    }
+    *store_out = store;
+    return LT_OK;
+}
+
+lt_status store_open(struct tensor_file *file, store_filter *wanted, void *context,
+                     const struct store_params *params, struct store **store_out,
+                     struct lt_error *error)
+{
+    struct store *store;
+    LT_TRY(create(file, wanted, context, params, &store, error));
+    const lt_status status = place_wait(store, (int64_t)store->layout.block_count, error);
+    if (status != LT_OK)
+        store_destroy(&store);
+    else
+        *store_out = store;
     return status;
 }
 
 lt_status store_load(struct tensor_file *file, store_filter *wanted, void *context,
                      struct store **store_out, struct lt_error *error)
 {
-    const int64_t start = lt_clock_now_us();
-    const uint64_t read_before = tensor_file_bytes_read(file);
-    struct store *store = calloc(1, sizeof *store);
-    if (!store)
-        return lt_fail(error, LT_NO_MEMORY, "%s: no memory", tensor_file_path(file));
-    lt_arena_init(&store->arena, 0);
-    store->path = strdup(tensor_file_path(file));
-    lt_status status = store->path
-                           ? reserve_slabs(store, file, wanted, context, error)
-                           : lt_fail(error, LT_NO_MEMORY, "%s: no memory", tensor_file_path(file));
-    if (status == LT_OK)
-        status = read_tensors(store, file, wanted, context, error);
-    if (status != LT_OK) {
+    struct store *store;
+    LT_TRY(create(file, wanted, context, NULL, &store, error));
+    const lt_status status = place_wait(store, SLAB_NONE, error);
+    if (status != LT_OK)
         store_destroy(&store);
-        return status;
-    }
-    qsort(store->tensor, store->count, sizeof *store->tensor, by_name);
-    store->stats.tensor_count = store->count;
-    store->stats.read_bytes = tensor_file_bytes_read(file) - read_before;
-    store->stats.load_seconds = (double)(lt_clock_now_us() - start) * 1e-6;
-    *store_out = store;
-    return LT_OK;
+    else
+        *store_out = store;
+    return status;
+}
+
+lt_status store_finish_loading(struct store *store, struct lt_error *error)
+{
+    return place_wait(store, SLAB_NONE, error);
 }
 
 void store_destroy(struct store **store)
@@ -156,55 +136,107 @@ void store_destroy(struct store **store)
     struct store *s = *store;
     if (!s)
         return;
-    for (size_t i = 0; s->slab && i <= s->block_count; i++) {
+    if (s->device)
+        place_stop(s);
+    swap_destroy(s);
+    for (size_t i = 0; s->slab && i <= s->layout.block_count; i++) {
         lt_assert(s->slab[i].users == 0);
-        if (s->slab[i].data)
-            munmap(s->slab[i].data, s->slab[i].bytes);
+        device_give(s->device,
+                    s->slab[i].tier == STORE_TIER_DEVICE ? DEVICE_MEMORY_LOCAL
+                                                         : DEVICE_MEMORY_PINNED,
+                    s->slab[i].data, s->layout.slab_bytes[i]);
     }
+    if (s->device)
+        device_give(s->device, DEVICE_MEMORY_PINNED, s->staging, s->staging_bytes);
+    device_destroy(&s->own_device);
+    tensor_file_close(&s->file);
+    layout_fini(&s->layout);
+    pthread_cond_destroy(&s->placed);
+    pthread_mutex_destroy(&s->lock);
+    free(s->is_placed);
     free(s->slab);
     free(s->path);
-    lt_arena_fini(&s->arena);
     free(s);
     *store = NULL;
 }
 
+/* -- blocks ------------------------------------------------------------------------------------ */
+
 size_t store_block_count(const struct store *store)
 {
-    return store->block_count;
+    return store->layout.block_count;
 }
 
 lt_status store_acquire(struct store *store, size_t block, struct lt_error *error)
 {
-    (void)error; /* every slab is resident today */
-    lt_assert(block < store->block_count);
-    store->slab[block].users++;
+    lt_assert(block < store->layout.block_count);
+    struct slab *slab = &store->slab[block];
+    LT_TRY(swap_use(store, block, error));
+    if (slab->tier == STORE_TIER_DEVICE)
+        LT_TRY(place_wait(store, (int64_t)block, error));
+    slab->users++;
     return LT_OK;
 }
 
 void store_release(struct store *store, size_t block)
 {
-    lt_assert(block < store->block_count && store->slab[block].users > 0);
-    store->slab[block].users--;
+    lt_assert(block < store->layout.block_count && store->slab[block].users > 0);
+    if (--store->slab[block].users == 0)
+        swap_leave(store, block);
 }
 
-static const struct placed *find(const struct store *store, const char *name)
+static bool holds_extras(const struct store *store, size_t s)
 {
-    return bsearch(&(struct placed){.name = name}, store->tensor, store->count,
-                   sizeof *store->tensor, by_name);
+    for (size_t i = 0; i < store->layout.count; i++)
+        if (store->layout.tensor[i].made && store->layout.tensor[i].slab == s)
+            return true;
+    return false;
 }
+
+static lt_status refill(void *context, struct lt_error *error)
+{
+    struct store *store = context;
+    for (size_t i = 0; i < store->layout.count; i++) {
+        const struct layout_tensor *tensor = &store->layout.tensor[store->layout.order[i]];
+        const struct slab *slab = &store->slab[tensor->slab];
+        if (tensor->made && slab->tier != STORE_TIER_DISK)
+            LT_TRY(place_tensor(store, tensor, slab->data, slab->tier == STORE_TIER_DEVICE, error));
+    }
+    return LT_OK;
+}
+
+lt_status store_refill(struct store *store, struct lt_error *error)
+{
+    struct device_event *done;
+    LT_TRY(store_finish_loading(store, error));
+    swap_forget(store, holds_extras);
+    LT_TRY(device_event_create(store->device, &done, error));
+    struct device_job job = {.run = refill, .context = store, .done = done};
+    device_submit(store->device, &job);
+    const lt_status status = device_wait(store->device, done, error);
+    device_event_destroy(&done);
+    return status;
+}
+
+/* -- tensors ----------------------------------------------------------------------------------- */
 
 bool store_has(const struct store *store, const char *name)
 {
-    return find(store, name) != NULL;
+    return layout_find(&store->layout, name) != NULL;
 }
 
 lt_status store_tensor(const struct store *store, const char *name, struct lt_view *view_out,
                        struct lt_error *error)
 {
-    const struct placed *tensor = find(store, name);
+    const struct layout_tensor *tensor = layout_find(&store->layout, name);
     if (!tensor)
         return lt_fail(error, LT_NOT_FOUND, "%s: tensor '%s' is missing", store->path, name);
+    const struct slab *slab = &store->slab[tensor->slab];
+    char *data = slab->tier == STORE_TIER_DEVICE ? slab->data
+                 : slab->users > 0               ? swap_data(store, tensor->slab)
+                                                 : NULL;
     *view_out = tensor->view;
+    view_out->data = data ? data + tensor->offset : NULL;
     return LT_OK;
 }
 
@@ -240,5 +272,8 @@ lt_status store_tensor_shaped(const struct store *store, const char *name, int r
 
 void store_stats(const struct store *store, struct store_stats *stats_out)
 {
+    pthread_mutex_t *lock = (pthread_mutex_t *)&store->lock; /* counting is not a change */
+    pthread_mutex_lock(lock);
     *stats_out = store->stats;
+    pthread_mutex_unlock(lock);
 }

@@ -7,6 +7,8 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -16,11 +18,14 @@
 enum { PIECE_BYTES = 8 << 20, SAMPLES = 64, SAMPLE_BYTES = 4096, INDEX_BYTES_MAX = 32 << 20 };
 
 struct tensor_file {
-    int fd;
+    atomic_int fd; /* -1: suspended */
+    atomic_int owners;
+    pthread_mutex_t lock; /* of opening again */
     char *path;
     char format[16];
     struct stat opened; /* to notice that the file was replaced */
-    uint64_t header_bytes, bytes_read;
+    uint64_t header_bytes;
+    _Atomic uint64_t bytes_read;
     struct lt_arena arena;
     struct tensor_info *tensor; /* file order */
     uint32_t *by_name;
@@ -162,6 +167,8 @@ lt_status tensor_file_open(const char *path, struct tensor_file **file_out, stru
     if (!file)
         return lt_fail(error, LT_NO_MEMORY, "%s: no memory", path);
     lt_arena_init(&file->arena, INDEX_BYTES_MAX);
+    pthread_mutex_init(&file->lock, NULL);
+    file->owners = 1;
     file->fd = open(path, O_RDONLY | O_CLOEXEC);
     file->path = strdup(path);
     const char *dot = strrchr(path, '.');
@@ -193,15 +200,39 @@ lt_status tensor_file_open(const char *path, struct tensor_file **file_out, stru
 void tensor_file_close(struct tensor_file **file)
 {
     struct tensor_file *f = *file;
-    if (!f)
+    *file = NULL;
+    if (!f || atomic_fetch_sub(&f->owners, 1) > 1)
         return;
-    if (f->fd >= 0)
-        close(f->fd);
+    tensor_file_suspend(f);
     lt_safetensors_close(&f->safetensors);
     lt_arena_fini(&f->arena);
+    pthread_mutex_destroy(&f->lock);
     free(f->path);
     free(f);
-    *file = NULL;
+}
+
+struct tensor_file *tensor_file_hold(struct tensor_file *file)
+{
+    atomic_fetch_add(&file->owners, 1);
+    return file;
+}
+
+void tensor_file_suspend(struct tensor_file *file)
+{
+    const int fd = atomic_exchange(&file->fd, -1);
+    if (fd >= 0)
+        close(fd);
+}
+
+static lt_status resume(struct tensor_file *file, struct lt_error *error)
+{
+    lt_status status = LT_OK;
+    pthread_mutex_lock(&file->lock);
+    if (file->fd < 0 && (file->fd = open(file->path, O_RDONLY | O_CLOEXEC)) < 0)
+        status = lt_fail(error, errno == ENOENT ? LT_NOT_FOUND : LT_IO, "%s: cannot open again: %s",
+                         file->path, strerror(errno));
+    pthread_mutex_unlock(&file->lock);
+    return status;
 }
 
 /* -- questions --------------------------------------------------------------------------------- */
@@ -267,9 +298,11 @@ static bool same_file(const struct stat *a, const struct stat *b)
 }
 
 /* Both what is held open and what now has its name: a file that was replaced is another model. */
-static lt_status check_unchanged(const struct tensor_file *file, struct lt_error *error)
+static lt_status check_unchanged(struct tensor_file *file, struct lt_error *error)
 {
     struct stat held, named;
+    if (file->fd < 0)
+        LT_TRY(resume(file, error));
     if (fstat(file->fd, &held) != 0 || stat(file->path, &named) != 0 ||
         !same_file(&held, &file->opened) || !same_file(&named, &file->opened))
         return lt_fail(error, LT_CORRUPT, "%s: the file changed since it was opened; load it again",
@@ -286,21 +319,28 @@ static void drop_cache(const struct tensor_file *file, uint64_t offset, uint64_t
     posix_fadvise(file->fd, (off_t)start, (off_t)length, POSIX_FADV_DONTNEED);
 }
 
+lt_status tensor_file_read_part(struct tensor_file *file, const struct tensor_info *info,
+                                uint64_t offset, void *data, size_t bytes, struct lt_error *error)
+{
+    char *to = data;
+    lt_assert(offset <= info->bytes && bytes <= info->bytes - offset);
+    LT_TRY(check_unchanged(file, error));
+    for (uint64_t done = 0; done < bytes;) {
+        const uint64_t left = bytes - done, part = left < PIECE_BYTES ? left : PIECE_BYTES;
+        const uint64_t at = info->offset + offset + done;
+        if (lt_file_read_at(file->fd, file->path, at, to + done, (size_t)part, error) != LT_OK)
+            return lt_error_prefix(error, "tensor '%s'", info->name);
+        drop_cache(file, at, part);
+        done += part;
+    }
+    file->bytes_read += bytes;
+    return check_unchanged(file, error); /* nor while it was read */
+}
+
 lt_status tensor_file_read(struct tensor_file *file, const struct tensor_info *info, void *data,
                            struct lt_error *error)
 {
-    char *to = data;
-    LT_TRY(check_unchanged(file, error));
-    for (uint64_t done = 0; done < info->bytes;) {
-        const uint64_t left = info->bytes - done, part = left < PIECE_BYTES ? left : PIECE_BYTES;
-        if (lt_file_read_at(file->fd, file->path, info->offset + done, to + done, (size_t)part,
-                            error) != LT_OK)
-            return lt_error_prefix(error, "tensor '%s'", info->name);
-        drop_cache(file, info->offset + done, part);
-        done += part;
-    }
-    file->bytes_read += info->bytes;
-    return check_unchanged(file, error); /* nor while it was read */
+    return tensor_file_read_part(file, info, 0, data, (size_t)info->bytes, error);
 }
 
 uint64_t tensor_file_bytes_read(const struct tensor_file *file)

@@ -23,7 +23,13 @@ struct tensor_info {
 };
 
 lt_status tensor_file_open(const char *path, struct tensor_file **file_out, struct lt_error *error);
+/* One more owner: the file is closed when each has closed it. */
+struct tensor_file *tensor_file_hold(struct tensor_file *file);
 void tensor_file_close(struct tensor_file **file);
+/* Lets go of the descriptor and keeps the index. The next read opens the path again, parses
+ * nothing, and fails with LT_CORRUPT unless size, mtime and inode are as they were. Nobody may be
+ * reading. */
+void tensor_file_suspend(struct tensor_file *file);
 
 const char *tensor_file_path(const struct tensor_file *file);
 const char *tensor_file_format(const struct tensor_file *file); /* "gguf v3", "safetensors" */
@@ -36,9 +42,12 @@ const struct tensor_info *tensor_file_find(const struct tensor_file *file, const
 const char *tensor_file_metadata(const struct tensor_file *file, const char *key);
 
 /* Exactly info->bytes raw bytes into `data`. Counts into tensor_file_bytes_read. Fails with
- * LT_CORRUPT if the file changed (size, mtime, inode) since it was opened. */
+ * LT_CORRUPT if the file changed (size, mtime, inode) since it was opened. Any thread. */
 lt_status tensor_file_read(struct tensor_file *file, const struct tensor_info *info, void *data,
                            struct lt_error *error);
+/* Bytes [offset, offset + bytes) of the tensor. */
+lt_status tensor_file_read_part(struct tensor_file *file, const struct tensor_info *info,
+                                uint64_t offset, void *data, size_t bytes, struct lt_error *error);
 uint64_t tensor_file_bytes_read(const struct tensor_file *file);
 
 /* Identity of the file without reading it all: SHA-256 over its size, its whole header and 64
