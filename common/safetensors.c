@@ -35,9 +35,10 @@ static const struct {
     const char *name;
     enum lt_type type;
 } dtypes[] = {
-    {"F64", LT_TYPE_F64}, {"F32", LT_TYPE_F32},   {"F16", LT_TYPE_F16}, {"BF16", LT_TYPE_BF16},
-    {"I64", LT_TYPE_I64}, {"I32", LT_TYPE_I32},   {"I16", LT_TYPE_I16}, {"I8", LT_TYPE_I8},
-    {"U8", LT_TYPE_U8},   {"BOOL", LT_TYPE_BOOL},
+    {"F64", LT_TYPE_F64},   {"F32", LT_TYPE_F32},         {"F16", LT_TYPE_F16},
+    {"BF16", LT_TYPE_BF16}, {"I64", LT_TYPE_I64},         {"I32", LT_TYPE_I32},
+    {"I16", LT_TYPE_I16},   {"I8", LT_TYPE_I8},           {"U8", LT_TYPE_U8},
+    {"BOOL", LT_TYPE_BOOL}, {"F8_E4M3", LT_TYPE_F8_E4M3}, {"F8_E5M2", LT_TYPE_F8_E5M2},
 };
 
 /* -- header ------------------------------------------------------------------------------------ */
@@ -429,6 +430,9 @@ lt_status lt_safetensors_read_f32(struct lt_safetensors *file, const char *name,
         return lt_fail(error, LT_NOT_FOUND, "%s: no tensor '%s'; it has: %s", file->path, name,
                        file->count ? known : "none");
     }
+    if (tensor->type == LT_TYPE_F8_E4M3 || tensor->type == LT_TYPE_F8_E5M2)
+        return lt_fail(error, LT_UNSUPPORTED,
+                       "%s: tensor '%s': 8-bit floats are read as weights only", file->path, name);
     struct lt_view view = lt_view_make(NULL, LT_TYPE_F32, tensor->rank, tensor->dim);
     const size_t count = (size_t)lt_view_count(&view);
     void *raw = malloc(tensor->bytes ? tensor->bytes : 1);

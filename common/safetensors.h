@@ -10,7 +10,7 @@ struct lt_safetensors; /* an open file and its index */
 
 struct lt_safetensor {
     const char *name;  /* lives as long as the file is open */
-    enum lt_type type; /* F64 F32 F16 BF16 I64 I32 I16 I8 U8 BOOL */
+    enum lt_type type; /* F64 F32 F16 BF16 F8_E4M3 F8_E5M2 I64 I32 I16 I8 U8 BOOL */
     int rank;
     int64_t dim[LT_RANK_MAX];
     uint64_t offset, bytes; /* in the file */

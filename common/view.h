@@ -30,7 +30,9 @@ enum { LT_RANK_MAX = 5 };
     X(F64, 28, 1, 8)                                                                               \
     X(BF16, 30, 1, 2)                                                                              \
     X(U8, 200, 1, 1) /* ids from 200 are ours: not in GGUF */                                      \
-    X(BOOL, 201, 1, 1)
+    X(BOOL, 201, 1, 1)                                                                             \
+    X(F8_E4M3, 202, 1, 1) /* 1-4-3 bits, largest 448, no infinity */                               \
+    X(F8_E5M2, 203, 1, 1) /* the upper half of an F16 */
 
 enum lt_type {
 #define LT_TYPE_ENUM(name, id, values, bytes) LT_TYPE_##name = id,

@@ -30,14 +30,15 @@ struct lt_convert_args {
     struct lt_view out, in;
 };
 
-/* out[L,N] = activation(in[L,K] · weight[N,K]ᵀ + bias[N]).
+/* out[L,N] = activation(in[L,K] · (weight[N,K] · weight_scale)ᵀ + bias[N]).
  * exec precision f32: weights are dequantised to f32. bf16: weights and inputs are rounded to bf16
  * once, sums in f32. `in` and `out` may have a row stride; `out` may not overlap `in`. */
 struct lt_linear_args {
-    struct lt_view out;    /* [L, N] f32 */
-    struct lt_view in;     /* [L, K] f32 */
-    struct lt_view weight; /* [N, K] any type */
-    struct lt_view bias;   /* [N] any float type; data NULL: none */
+    struct lt_view out;          /* [L, N] f32 */
+    struct lt_view in;           /* [L, K] f32 */
+    struct lt_view weight;       /* [N, K] any type */
+    struct lt_view bias;         /* [N] any float type; data NULL: none */
+    struct lt_view weight_scale; /* [1] f32: every weight is multiplied by it; data NULL: 1 */
     enum lt_activation activation;
     bool
         exact; /* f32 inputs whatever the exec's precision: time embedding, patch embedding, head */
@@ -74,13 +75,19 @@ struct lt_gated_add_args {
     int64_t group_rows;
 };
 
+/* out[l,:] = a[l,:] * b[l,:]; out may be a or b. The gate of a gated feed-forward. */
+struct lt_multiply_args {
+    struct lt_view out, a, b; /* [L, D] f32 */
+};
+
 /* out = activation(in), any shape, in place allowed; bf16 allowed. */
 struct lt_activate_args {
     struct lt_view out, in;
     enum lt_activation activation;
 };
 
-/* out[l,n,:] = Σ_s softmax_s(scale · q[l,n]·k[s,n] + (s == S-1 ? last_key_bias : 0)) v[s,n,:].
+/* out[l,n,:] = Σ_s softmax_s(scale · q[l,n]·k[s,n] + (s == S-1 ? last_key_bias : 0) +
+ * relative_bias[n, s-l + L-1]) v[s,n,:].
  * Logits are never materialised (online softmax, f32). last_key_bias = ln(m) makes the last key
  * count m times: the padded rows of the text (dit.md 2.4). Strided views allowed; out may not
  * overlap the inputs. exec precision bf16: q, k, v and the probabilities are rounded to bf16, sums
@@ -90,6 +97,8 @@ struct lt_attention_args {
     struct lt_view k, v;   /* [S, H, K] f32 */
     float scale;
     float last_key_bias;
+    struct lt_view relative_bias; /* [H, L+S-1] f32, of the distances 1-L … S-1 of a key from its
+                                     query (encoders.md 6.2); data NULL: none */
 };
 
 /* out[l, (c·2 + dy)·2 + dx] = in[c, f, 2i+dy, 2j+dx], l = (f·h/2 + i)·w/2 + j. dit.md 2.2. */
@@ -138,6 +147,7 @@ struct lt_channel_norm_args {
     X(layer_norm)                                                                                  \
     X(rms_norm)                                                                                    \
     X(gated_add)                                                                                   \
+    X(multiply)                                                                                    \
     X(activate)                                                                                    \
     X(attention)                                                                                   \
     X(patchify)                                                                                    \

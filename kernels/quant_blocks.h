@@ -191,6 +191,28 @@ static void halves(const uint16_t *from, float *to, int64_t count)
         to[i] = lt_f16_to_f32(from[i]);
 }
 
+/* Sign, exponent with bias 7, three bits; exponent 0 counts in 2^-9; all ones is the only NaN. */
+static float f8_e4m3(uint8_t byte)
+{
+    const uint32_t sign = (uint32_t)(byte & 0x80) << 24, exponent = byte >> 3 & 15,
+                   mantissa = byte & 7;
+    uint32_t bits = sign | (exponent + 120) << 23 | mantissa << 20;
+    float value;
+    if (exponent == 0)
+        return (sign ? -0x1p-9f : 0x1p-9f) * (float)mantissa;
+    if ((byte & 0x7f) == 0x7f)
+        bits = sign | 0x7fc00000;
+    memcpy(&value, &bits, sizeof value);
+    return value;
+}
+
+static void bytes_of_f8(enum lt_type type, const uint8_t *from, float *to, int64_t count)
+{
+    for (int64_t i = 0; i < count; i++)
+        to[i] =
+            type == LT_TYPE_F8_E4M3 ? f8_e4m3(from[i]) : lt_f16_to_f32((uint16_t)(from[i] << 8));
+}
+
 static void dequantize_row(enum lt_type type, const void *from, float *to, int64_t count)
 {
     const struct lt_type_info *info = lt_type_info(type);
@@ -205,6 +227,8 @@ static void dequantize_row(enum lt_type type, const void *from, float *to, int64
             const uint32_t wide = (uint32_t)bits[i] << 16;
             memcpy(&to[i], &wide, 4);
         }
+    } else if (type == LT_TYPE_F8_E4M3 || type == LT_TYPE_F8_E5M2) {
+        bytes_of_f8(type, from, to, count);
     } else {
         lt_assert((size_t)type < LT_COUNT(blocks) && blocks[type]);
         const uint8_t *block = from;

@@ -308,6 +308,29 @@ static void (*const quantizers[])(const float *x, uint8_t *to) = {
     [LT_TYPE_Q6_K] = to_q6_k,
 };
 
+/* To the nearest, ties to the even; what is too large becomes the largest, as files are made. */
+static uint8_t to_f8_e4m3(float value)
+{
+    const uint8_t sign = signbit(value) ? 0x80 : 0;
+    const float size = fabsf(value);
+    int exponent;
+    if (!(size <= 448))
+        return sign | (isnan(value) ? 0x7f : 0x7e);
+    frexpf(size, &exponent); /* size in [2^(exponent-1), 2^exponent) */
+    if (exponent < -5)
+        exponent = -5; /* below 2^-6 the step stays 2^-9 */
+    const int steps = (int)nearbyintf(ldexpf(size, 4 - exponent)); /* 8 … 16; fewer when small */
+    return (uint8_t)(sign | (steps + (size < 0x1p-6f ? 0 : (exponent + 5) * 8)));
+}
+
+static uint8_t to_f8_e5m2(float value)
+{
+    const uint16_t half = lt_f32_to_f16(value);
+    if ((half & 0x7fff) > 0x7c00)
+        return (uint8_t)(half >> 8 | 0x7f);
+    return (uint8_t)((half + 0x7f + (half >> 8 & 1)) >> 8);
+}
+
 lt_status lt_quantize_row(enum lt_type type, const float *from, void *to, int64_t count,
                           struct lt_error *error)
 {
@@ -321,6 +344,10 @@ lt_status lt_quantize_row(enum lt_type type, const float *from, void *to, int64_
         for (int64_t i = 0; i < count; i++)
             ((uint16_t *)to)[i] =
                 type == LT_TYPE_F16 ? lt_f32_to_f16(from[i]) : lt_f32_to_bf16(from[i]);
+    } else if (type == LT_TYPE_F8_E4M3 || type == LT_TYPE_F8_E5M2) {
+        for (int64_t i = 0; i < count; i++)
+            ((uint8_t *)to)[i] =
+                type == LT_TYPE_F8_E4M3 ? to_f8_e4m3(from[i]) : to_f8_e5m2(from[i]);
     } else if ((size_t)type < LT_COUNT(quantizers) && quantizers[type]) {
         uint8_t *block = to;
         for (int64_t i = 0; i < count; i += info->block_values, block += info->block_bytes)

@@ -117,7 +117,8 @@ static lt_status linear(const struct lt_linear_args *a, struct lt_error *error)
     REQUIRE(a->weight.data && a->weight.rank == 2 && lt_view_is_contiguous(&a->weight));
     REQUIRE(a->in.dim[1] == a->weight.dim[1] && a->out.dim[1] == a->weight.dim[0]);
     REQUIRE(a->in.dim[0] == a->out.dim[0]);
-    REQUIRE(covers(&a->bias, a->weight.dim[0]));
+    REQUIRE(covers(&a->bias, a->weight.dim[0]) && covers(&a->weight_scale, 1));
+    REQUIRE(!a->weight_scale.data || a->weight_scale.type == LT_TYPE_F32);
     return LT_OK;
 }
 
@@ -152,6 +153,13 @@ static lt_status gated_add(const struct lt_gated_add_args *a, struct lt_error *e
     return LT_OK;
 }
 
+static lt_status multiply(const struct lt_multiply_args *a, struct lt_error *error)
+{
+    REQUIRE(is_f32(&a->out, 2) && is_f32(&a->a, 2) && is_f32(&a->b, 2));
+    REQUIRE(same_dims(&a->out, &a->a) && same_dims(&a->out, &a->b));
+    return LT_OK;
+}
+
 static lt_status activate(const struct lt_activate_args *a, struct lt_error *error)
 {
     REQUIRE(is_float(&a->in) && a->in.type == a->out.type && a->out.data);
@@ -165,6 +173,9 @@ static lt_status attention(const struct lt_attention_args *a, struct lt_error *e
     REQUIRE(is_f32(&a->out, 3) && is_f32(&a->q, 3) && is_f32(&a->k, 3) && is_f32(&a->v, 3));
     REQUIRE(same_dims(&a->out, &a->q) && same_dims(&a->k, &a->v));
     REQUIRE(a->q.dim[1] == a->k.dim[1] && a->q.dim[2] == a->k.dim[2] && a->k.dim[0] > 0);
+    REQUIRE(!a->relative_bias.data ||
+            (is_f32(&a->relative_bias, 2) && a->relative_bias.dim[0] == a->q.dim[1] &&
+             a->relative_bias.dim[1] == a->q.dim[0] + a->k.dim[0] - 1));
     return LT_OK;
 }
 

@@ -137,8 +137,14 @@ struct block {            /* one query block of one head, in thread scratch */
     char *q, *p;          /* product type: [128, K], [128, 256] */
     float *logit, *sum_v; /* [128, 256], [128, K] */
     float top[QUERY_BLOCK], sum[QUERY_BLOCK];
-    int64_t rows, padded; /* padded: products take rows by sixteen */
+    int64_t first, rows, padded; /* padded: products take rows by sixteen */
 };
+
+static void add_scaled(float *to, const float *from, float scale, int64_t count)
+{
+    for (int64_t i = 0; i < count; i++)
+        to[i] += from[i] * scale;
+}
 
 static lt_status add_tile(struct attention *a, struct block *b, int64_t head, int64_t tile,
                           int thread, struct lt_error *error)
@@ -150,9 +156,14 @@ static lt_status add_tile(struct attention *a, struct block *b, int64_t head, in
     const size_t index = (size_t)(head * a->tiles + tile);
     LT_TRY(host_product(a->exec, thread, keys, b->padded, b->q,
                         a->k + index * a->keys_layout[0].bytes, b->logit, false, error));
+    const struct lt_view *relative = &a->args->relative_bias;
     const bool has_last = is_last(a, tile) && a->args->last_key_bias != 0;
     for (int64_t i = 0; i < b->rows; i++) {
         float *logit = b->logit + i * keys->n;
+        if (relative->data) /* neighbouring keys have neighbouring distances */
+            add_scaled(logit,
+                       key_row(relative, head, 0) + first - (b->first + i) + a->args->q.dim[0] - 1,
+                       1 / a->args->scale, count);
         if (has_last)
             logit[count - 1] += a->args->last_key_bias / a->args->scale;
         const float tile_top = a->simd->max_row(logit, count) * a->args->scale;
@@ -196,6 +207,7 @@ static bool take_block(struct attention *a, struct block *b, int64_t head, int64
     b->p = b->q + q_bytes;
     b->logit = (float *)(void *)(b->p + p_bytes);
     b->sum_v = b->logit + QUERY_BLOCK * KEY_TILE;
+    b->first = first;
     b->rows = first + QUERY_BLOCK < q->dim[0] ? QUERY_BLOCK : q->dim[0] - first;
     b->padded = (b->rows + HOST_PACK_ROWS - 1) / HOST_PACK_ROWS * HOST_PACK_ROWS;
     memset(b->sum_v, 0, (size_t)(QUERY_BLOCK * a->width) * sizeof *b->sum_v);

@@ -25,6 +25,7 @@ struct linear {
     char *a;                   /* [rows, K] */
     int64_t row, rows, tile, row_bytes;
     const float *bias;
+    float scale; /* of all weights: 8-bit files */
     struct host_failure failure;
 };
 
@@ -101,10 +102,12 @@ static void pack_rows(const struct linear *l, int64_t n, int64_t n_in_tile, char
 }
 
 static void store_block(const struct linear *l, int64_t n, int64_t count, int64_t first,
-                        int64_t rows, const float *c)
+                        int64_t rows, float *c)
 {
     for (int64_t i = 0; i < rows; i++, c += l->tile) {
         float *out = (float *)l->args->out.data + (l->row + first + i) * l->args->out.stride[0] + n;
+        if (l->scale != 1)
+            l->simd->scale_row(c, l->scale, count);
         if (l->bias)
             l->simd->gated_add(out, c, l->bias + n, NULL, count);
         else
@@ -154,7 +157,7 @@ static void dot_part(void *context, int64_t index, int thread)
         weight_piece(l, i, 0, k, weight);
         for (int64_t r = 0; r < l->rows; r++) {
             float *out = (float *)l->args->out.data + r * l->args->out.stride[0] + i;
-            *out = l->simd->dot((const float *)(const void *)l->a + r * k, weight, k) +
+            *out = l->simd->dot((const float *)(const void *)l->a + r * k, weight, k) * l->scale +
                    (l->bias ? l->bias[i] : 0);
             if (l->args->activation != LT_ACTIVATION_NONE)
                 l->simd->activate(l->args->activation, out, 1);
@@ -213,6 +216,8 @@ lt_status host_linear(struct lt_exec *exec, const struct lt_linear_args *args,
                        .bf16 = cut.bf16,
                        .round = cut.round,
                        .value = cut.bf16 ? 2 : 4,
+                       .scale =
+                           args->weight_scale.data ? *(const float *)args->weight_scale.data : 1,
                        .layout = cut.layout,
                        .tile = cut.tile};
     uint64_t row_bytes = 0;

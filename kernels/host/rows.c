@@ -168,6 +168,24 @@ lt_status host_gated_add(struct lt_exec *exec, const struct lt_gated_add_args *a
     return LT_OK;
 }
 
+static void multiply_part(void *context, int64_t index, int thread)
+{
+    (void)thread;
+    const struct rows *r = context;
+    const struct lt_multiply_args *a = r->args;
+    for (int64_t l = index * ROWS_PER_PART; l < last_row(index, a->out.dim[0]); l++)
+        r->simd->multiply(row(&a->out, l), row(&a->a, l), row(&a->b, l), a->out.dim[1]);
+}
+
+lt_status host_multiply(struct lt_exec *exec, const struct lt_multiply_args *args,
+                        struct lt_error *error)
+{
+    (void)error;
+    struct rows rows = {.args = args, .simd = simd_best()};
+    lt_exec_parallel(exec, row_parts(args->out.dim[0]), multiply_part, &rows);
+    return LT_OK;
+}
+
 /* Values of an f32 or bf16 view as f32: in place for f32, in `buffer` for bf16. */
 static float *widen(const struct simd *simd, const struct lt_view *view, int64_t first,
                     int64_t count, float *buffer)

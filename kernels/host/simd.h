@@ -22,6 +22,7 @@ struct simd {
     void (*rotate)(float *x, const float *angle, int64_t pairs);
     void (*gated_add)(float *out, const float *residual, const float *in, const float *gate,
                       int64_t count);
+    void (*multiply)(float *out, const float *a, const float *b, int64_t count);
     /* x = exp(x·scale - top); gives the sum of what was written */
     float (*exp_row)(float *x, float scale, float top, int64_t count);
     float (*max_row)(const float *x, int64_t count);

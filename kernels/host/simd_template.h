@@ -160,6 +160,12 @@ static void gated_add(float *out, const float *residual, const float *in, const 
             out[i] = residual[i] + in[i];
 }
 
+static void multiply(float *out, const float *a, const float *b, int64_t count)
+{
+    for (int64_t i = 0; i < count; i++)
+        out[i] = a[i] * b[i];
+}
+
 static float exp_row(float *x, float scale, float top, int64_t count)
 {
     float lane[SIMD_LANES] = {0};
@@ -264,5 +270,5 @@ static void zip(const uint16_t *a, const uint16_t *b, uint16_t *to, int64_t coun
 #define SIMD_TABLE(name_)                                                                          \
     {                                                                                              \
         name_, dequantize_row, to_bf16, from_bf16, activate, sum, sum_squares, normalize, rotate,  \
-            gated_add, exp_row, max_row, scale_row, dot, transpose, zip                            \
+            gated_add, multiply, exp_row, max_row, scale_row, dot, transpose, zip                  \
     }

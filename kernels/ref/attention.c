@@ -18,6 +18,8 @@ lt_status ref_attention(struct lt_exec *exec, const struct lt_attention_args *ar
                 for (int64_t i = 0; i < width; i++)
                     dot += (double)ref_round(exec, q[i]) * ref_round(exec, k[i]);
                 p[s] = dot * args->scale + (s == keys - 1 ? args->last_key_bias : 0);
+                if (args->relative_bias.data)
+                    p[s] += ref_row(&args->relative_bias, h)[s - l + args->q.dim[0] - 1];
                 top = p[s] > top ? p[s] : top;
             }
             for (int64_t s = 0; s < keys; s++)

@@ -45,16 +45,18 @@ lt_status ref_linear(struct lt_exec *exec, const struct lt_linear_args *args,
         free(bias);
         return lt_fail(error, LT_NO_MEMORY, "op linear: no memory");
     }
+    const double scale = args->weight_scale.data ? *(const float *)args->weight_scale.data : 1;
     for (int64_t j = 0; j < n; j++) {
         const struct lt_view one = lt_view_rows(&args->weight, j, 1);
         lt_dequantize_row(one.type, one.data, weight, k);
         for (int64_t i = 0; i < k && !args->exact; i++)
             weight[i] = ref_round(exec, weight[i]);
         for (int64_t l = 0; l < rows; l++) {
-            double sum = bias ? bias[j] : 0;
+            double sum = 0;
             const float *in = ref_row(&args->in, l);
             for (int64_t i = 0; i < k; i++)
                 sum += (double)(args->exact ? in[i] : ref_round(exec, in[i])) * weight[i];
+            sum = sum * scale + (bias ? bias[j] : 0);
             ref_row(&args->out, l)[j] = (float)ref_activation(args->activation, sum);
         }
     }

@@ -97,6 +97,17 @@ lt_status ref_gated_add(struct lt_exec *exec, const struct lt_gated_add_args *ar
     return LT_OK;
 }
 
+lt_status ref_multiply(struct lt_exec *exec, const struct lt_multiply_args *args,
+                       struct lt_error *error)
+{
+    (void)exec;
+    (void)error;
+    for (int64_t l = 0; l < args->out.dim[0]; l++)
+        for (int64_t i = 0; i < args->out.dim[1]; i++)
+            ref_row(&args->out, l)[i] = ref_row(&args->a, l)[i] * ref_row(&args->b, l)[i];
+    return LT_OK;
+}
+
 lt_status ref_channel_norm(struct lt_exec *exec, const struct lt_channel_norm_args *args,
                            struct lt_error *error)
 {

@@ -56,6 +56,8 @@ lt_status ref_rms_norm(struct lt_exec *exec, const struct lt_rms_norm_args *args
                        struct lt_error *error);
 lt_status ref_gated_add(struct lt_exec *exec, const struct lt_gated_add_args *args,
                         struct lt_error *error);
+lt_status ref_multiply(struct lt_exec *exec, const struct lt_multiply_args *args,
+                       struct lt_error *error);
 lt_status ref_activate(struct lt_exec *exec, const struct lt_activate_args *args,
                        struct lt_error *error);
 lt_status ref_attention(struct lt_exec *exec, const struct lt_attention_args *args,

@@ -12,10 +12,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const enum lt_type weight_types[] = {LT_TYPE_F32,  LT_TYPE_F16,  LT_TYPE_BF16, LT_TYPE_Q8_0,
-                                            LT_TYPE_Q4_0, LT_TYPE_Q4_1, LT_TYPE_Q5_0, LT_TYPE_Q5_1,
-                                            LT_TYPE_Q2_K, LT_TYPE_Q3_K, LT_TYPE_Q4_K, LT_TYPE_Q5_K,
-                                            LT_TYPE_Q6_K};
+static const enum lt_type weight_types[] = {
+    LT_TYPE_F32,  LT_TYPE_F16,  LT_TYPE_BF16, LT_TYPE_Q8_0,    LT_TYPE_Q4_0,
+    LT_TYPE_Q4_1, LT_TYPE_Q5_0, LT_TYPE_Q5_1, LT_TYPE_Q2_K,    LT_TYPE_Q3_K,
+    LT_TYPE_Q4_K, LT_TYPE_Q5_K, LT_TYPE_Q6_K, LT_TYPE_F8_E4M3, LT_TYPE_F8_E5M2};
 
 /* Runs op three times (timed) into want (reference), got and again (other threads); compares. */
 #define RUN(op, args_, out_, want_, got_, again_, count_, bound_)                                  \
@@ -57,6 +57,7 @@ void check_linear(struct check *check)
         .bias = lt_view_1d(check_int(check, 0, 3) ? bias : NULL, LT_TYPE_F32, n),
         .activation = (enum lt_activation)check_int(check, 0, 4),
         .exact = check_int(check, 0, 3) == 0,
+        .weight_scale = lt_view_1d(check_int(check, 0, 3) ? NULL : &(float){1.75f}, LT_TYPE_F32, 1),
     };
     args.in.stride[0] = k + pad;
     snprintf(check->what, sizeof check->what, "%s %lldx%lldx%lld activation %d",
@@ -166,6 +167,26 @@ void check_gated_add(struct check *check)
     check_same(check, got, again, (size_t)(rows * width) * sizeof *again, "in place differs");
 }
 
+void check_multiply(struct check *check)
+{
+    const int64_t rows = check_int(check, 1, 60), width = check_int(check, 1, 300);
+    float *a = check_buffer(check, rows * width), *b = check_buffer(check, rows * width);
+    float *want = check_buffer(check, rows * width), *got = check_buffer(check, rows * width),
+          *again = check_buffer(check, rows * width);
+    check_fill(check, a, rows * width, 1);
+    check_fill(check, b, rows * width, 1);
+    struct lt_multiply_args args = {.out = lt_view_2d(NULL, LT_TYPE_F32, rows, width),
+                                    .a = lt_view_2d(a, LT_TYPE_F32, rows, width),
+                                    .b = lt_view_2d(b, LT_TYPE_F32, rows, width)};
+    snprintf(check->what, sizeof check->what, "%lldx%lld", (long long)rows, (long long)width);
+    RUN(multiply, args, out, want, got, again, rows * width,
+        ((struct check_bound){0, 0, 0, "one product"}));
+    struct lt_error error;
+    args.out.data = a; /* in place is promised */
+    check_status(check, lt_multiply(check->best, check->exec, &args, &error), &error);
+    check_same(check, got, a, (size_t)(rows * width) * sizeof *a, "in place differs");
+}
+
 void check_activate(struct check *check)
 {
     const int64_t count = check_int(check, 1, 5000);
@@ -199,8 +220,15 @@ void check_attention(struct check *check)
                                      .v = lt_view_3d(v, LT_TYPE_F32, s, heads, width),
                                      .scale = 1.0f / sqrtf((float)width),
                                      .last_key_bias = check_int(check, 0, 1) ? logf(500) : 0};
-    snprintf(check->what, sizeof check->what, "%lldx%lld heads %lld width %lld bias %g",
-             (long long)l, (long long)s, (long long)heads, (long long)width, args.last_key_bias);
+    if (check_int(check, 0, 1)) {
+        const int64_t distances = l + s - 1;
+        args.relative_bias =
+            lt_view_2d(check_buffer(check, heads * distances), LT_TYPE_F32, heads, distances);
+        check_fill(check, args.relative_bias.data, heads * distances, 2);
+    }
+    snprintf(check->what, sizeof check->what, "%lldx%lld heads %lld width %lld bias %g relative %d",
+             (long long)l, (long long)s, (long long)heads, (long long)width, args.last_key_bias,
+             args.relative_bias.data != NULL);
     const struct check_bound exact = {1e-10, 2e-5, 2e-5, "f32 dot products and online softmax"};
     const struct check_bound rounded = {2e-5, 2e-2, 1e-2,
                                         "probabilities rounded to bf16 (2^-9 each)"};

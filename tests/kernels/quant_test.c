@@ -93,12 +93,53 @@ static void constant_and_zero_blocks(void **state)
         }
 }
 
+/* Against torch 2.13.0 (float8_e4m3fn, float8_e5m2): a wrong exponent bias would double every
+ * weight of an 8-bit file. */
+static void bytes_convert_as_torch_does(void **state)
+{
+    (void)state;
+    static const float in[] = {0.0009765625f, 0.00146484375f, 0.002f, 17, 18, 19,
+                               0.3f,          -0.0151f,       440,    449};
+    static const uint8_t e4m3[] = {0, 1, 1, 88, 89, 90, 42, 136, 126, 126};
+    static const uint8_t e5m2[] = {20, 22, 24, 76, 76, 77, 53, 164, 95, 95};
+    static const struct {
+        enum lt_type type;
+        uint8_t byte;
+        float value;
+    } known[] = {
+        {LT_TYPE_F8_E4M3, 1, 0x1p-9f},  {LT_TYPE_F8_E4M3, 19, 0.04296875f},
+        {LT_TYPE_F8_E4M3, 126, 448},    {LT_TYPE_F8_E4M3, 123, 352},
+        {LT_TYPE_F8_E5M2, 1, 0x1p-16f}, {LT_TYPE_F8_E5M2, 19, 0.0008544921875f},
+        {LT_TYPE_F8_E5M2, 123, 57344},  {LT_TYPE_F8_E4M3, 136, -0.015625f},
+    };
+    uint8_t out[LT_COUNT(in)];
+    struct lt_error error;
+    float value;
+    assert_ok(lt_quantize_row(LT_TYPE_F8_E4M3, in, out, LT_COUNT(in), &error));
+    assert_memory_equal(out, e4m3, sizeof out);
+    assert_ok(lt_quantize_row(LT_TYPE_F8_E5M2, in, out, LT_COUNT(in), &error));
+    assert_memory_equal(out, e5m2, sizeof out);
+    for (size_t i = 0; i < LT_COUNT(known); i++) {
+        lt_dequantize_row(known[i].type, &known[i].byte, &value, 1);
+        assert_true(value == known[i].value);
+    }
+    for (int type = LT_TYPE_F8_E4M3; type <= LT_TYPE_F8_E5M2; type++)
+        for (int byte = 0; byte < 256; byte++) {
+            lt_dequantize_row((enum lt_type)type, &(uint8_t){(uint8_t)byte}, &value, 1);
+            if (!isfinite(value))
+                continue;
+            assert_ok(lt_quantize_row((enum lt_type)type, &value, out, 1, &error));
+            assert_int_equal(out[0], byte);
+        }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(blocks_dequantise_as_the_gguf_package_does),
         cmocka_unit_test(quantisers_are_close),
         cmocka_unit_test(constant_and_zero_blocks),
+        cmocka_unit_test(bytes_convert_as_torch_does),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
