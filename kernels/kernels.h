@@ -99,6 +99,7 @@ struct lt_attention_args {
     float last_key_bias;
     struct lt_view relative_bias; /* [H, L+S-1] f32, of the distances 1-L … S-1 of a key from its
                                      query (encoders.md 6.2); data NULL: none */
+    bool exact; /* f32 inputs whatever the exec's precision: logits without a scale */
 };
 
 /* out[l, (c·2 + dy)·2 + dx] = in[c, f, 2i+dy, 2j+dx], l = (f·h/2 + i)·w/2 + j. dit.md 2.2. */

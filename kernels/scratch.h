@@ -12,7 +12,7 @@ struct lt_scratch {
 /* linear: in [rows, k], weight [n, k]; `exact` as in its arguments. */
 lt_status lt_scratch_linear(enum lt_precision precision, int64_t rows, int64_t k, int64_t n,
                             bool exact, struct lt_scratch *scratch_out, struct lt_error *error);
-/* attention: `keys` keys, `heads` heads of `width`. */
+/* attention: `keys` keys, `heads` heads of `width`; f32 for an exact one. */
 lt_status lt_scratch_attention(enum lt_precision precision, int64_t keys, int64_t heads,
                                int64_t width, struct lt_scratch *scratch_out,
                                struct lt_error *error);

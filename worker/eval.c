@@ -43,6 +43,7 @@ static const struct eval_component *const components[] = {
     &eval_dit,
     &eval_vae_decode,
     &eval_vae_encode,
+    &eval_text,
 };
 
 /* -- inputs and outputs ------------------------------------------------------------------------ */

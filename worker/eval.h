@@ -23,7 +23,7 @@ struct eval_component {
     lt_status (*run)(struct eval *eval, struct lt_error *error);
 };
 
-extern const struct eval_component eval_dit, eval_vae_decode, eval_vae_encode;
+extern const struct eval_component eval_dit, eval_vae_decode, eval_vae_encode, eval_text;
 
 struct eval {
     const struct eval_component *component;

@@ -299,7 +299,7 @@ lt_status host_attention(struct lt_exec *exec, const struct lt_attention_args *a
                           .keys = args->k.dim[0],
                           .width = args->q.dim[2],
                           .heads = args->q.dim[1]};
-    LT_TRY(choose_tiles(&a, lt_exec_precision(exec), error));
+    LT_TRY(choose_tiles(&a, args->exact ? LT_PRECISION_F32 : lt_exec_precision(exec), error));
     a.k = lt_exec_scratch(exec, -1, scratch_of(&a).shared);
     if (!a.k)
         return lt_fail(error, LT_NO_MEMORY, "op attention: no scratch memory");

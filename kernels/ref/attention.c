@@ -16,7 +16,8 @@ lt_status ref_attention(struct lt_exec *exec, const struct lt_attention_args *ar
                 const float *k = ref_row(&args->k, s) + h * args->k.stride[1];
                 double dot = 0;
                 for (int64_t i = 0; i < width; i++)
-                    dot += (double)ref_round(exec, q[i]) * ref_round(exec, k[i]);
+                    dot += args->exact ? (double)q[i] * k[i]
+                                       : (double)ref_round(exec, q[i]) * ref_round(exec, k[i]);
                 p[s] = dot * args->scale + (s == keys - 1 ? args->last_key_bias : 0);
                 if (args->relative_bias.data)
                     p[s] += ref_row(&args->relative_bias, h)[s - l + args->q.dim[0] - 1];
@@ -27,9 +28,10 @@ lt_status ref_attention(struct lt_exec *exec, const struct lt_attention_args *ar
             float *out = ref_row(&args->out, l) + h * args->out.stride[1];
             for (int64_t i = 0; i < width; i++) {
                 double value = 0;
-                for (int64_t s = 0; s < keys; s++)
-                    value +=
-                        p[s] * ref_round(exec, (ref_row(&args->v, s) + h * args->v.stride[1])[i]);
+                for (int64_t s = 0; s < keys; s++) {
+                    const float v = (ref_row(&args->v, s) + h * args->v.stride[1])[i];
+                    value += p[s] * (args->exact ? v : ref_round(exec, v));
+                }
                 out[i] = (float)(value / sum);
             }
         }

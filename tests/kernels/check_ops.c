@@ -219,20 +219,22 @@ void check_attention(struct check *check)
                                      .k = lt_view_3d(k, LT_TYPE_F32, s, heads, width),
                                      .v = lt_view_3d(v, LT_TYPE_F32, s, heads, width),
                                      .scale = 1.0f / sqrtf((float)width),
-                                     .last_key_bias = check_int(check, 0, 1) ? logf(500) : 0};
+                                     .last_key_bias = check_int(check, 0, 1) ? logf(500) : 0,
+                                     .exact = check_int(check, 0, 3) == 0};
     if (check_int(check, 0, 1)) {
         const int64_t distances = l + s - 1;
         args.relative_bias =
             lt_view_2d(check_buffer(check, heads * distances), LT_TYPE_F32, heads, distances);
         check_fill(check, args.relative_bias.data, heads * distances, 2);
     }
-    snprintf(check->what, sizeof check->what, "%lldx%lld heads %lld width %lld bias %g relative %d",
-             (long long)l, (long long)s, (long long)heads, (long long)width, args.last_key_bias,
-             args.relative_bias.data != NULL);
+    snprintf(check->what, sizeof check->what,
+             "%lldx%lld heads %lld width %lld bias %g relative %d exact %d", (long long)l,
+             (long long)s, (long long)heads, (long long)width, args.last_key_bias,
+             args.relative_bias.data != NULL, args.exact);
     const struct check_bound exact = {1e-10, 2e-5, 2e-5, "f32 dot products and online softmax"};
     const struct check_bound rounded = {2e-5, 2e-2, 1e-2,
                                         "probabilities rounded to bf16 (2^-9 each)"};
-    RUN(attention, args, out, want, got, again, lq, check->bf16 ? rounded : exact);
+    RUN(attention, args, out, want, got, again, lq, check->bf16 && !args.exact ? rounded : exact);
 }
 
 void check_patchify(struct check *check)

@@ -1,5 +1,7 @@
 #include "worker/model/catalogue.h"
 
+#include "worker/model/text.h"
+
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -395,6 +397,34 @@ lt_status catalogue_of_vae(const struct catalogue_vae *vae, struct catalogue *ca
     add_conv(&b, "", "conv1", 2 * vae->channels, 2 * vae->channels, 1, 1);
     add_conv(&b, "", "conv2", vae->channels, vae->channels, 1, 1);
     vae->grouped ? add_grouped_decoder(&b, vae) : add_decoder(&b, vae);
+    return finish(&b, catalogue_out, error);
+}
+
+/* -- UMT5 (encoders.md 6.1) -------------------------------------------------------------------- */
+
+lt_status catalogue_of_umt5(const struct text_config *config, struct catalogue *catalogue_out,
+                            struct lt_error *error)
+{
+    const int64_t d = config->dim, inner = config->head_count * config->head_width;
+    const int64_t ffn = config->ffn_dim;
+    struct builder b;
+    begin(&b);
+    ADD(&b, "", "token_embedding.weight", config->vocabulary_rows, d);
+    for (int64_t n = 0; n < config->layer_count; n++) {
+        char prefix[32];
+        snprintf(prefix, sizeof prefix, "blocks.%lld.", (long long)n);
+        ADD(&b, prefix, "norm1.weight", d);
+        ADD(&b, prefix, "attn.q.weight", inner, d);
+        ADD(&b, prefix, "attn.k.weight", inner, d);
+        ADD(&b, prefix, "attn.v.weight", inner, d);
+        ADD(&b, prefix, "attn.o.weight", d, inner);
+        ADD(&b, prefix, "pos_embedding.embedding.weight", config->bucket_count, config->head_count);
+        ADD(&b, prefix, "norm2.weight", d);
+        ADD(&b, prefix, "ffn.gate.0.weight", ffn, d);
+        ADD(&b, prefix, "ffn.fc1.weight", ffn, d);
+        ADD(&b, prefix, "ffn.fc2.weight", d, ffn);
+    }
+    ADD(&b, "", "norm.weight", d);
     return finish(&b, catalogue_out, error);
 }
 

@@ -34,6 +34,10 @@ lt_status catalogue_of_dit(const struct dit_config *config, struct catalogue *ca
                            struct lt_error *error);
 lt_status catalogue_of_vae(const struct catalogue_vae *vae, struct catalogue *catalogue_out,
                            struct lt_error *error);
+/* A UMT5 encoder (encoders.md 6.1), by the original's names. */
+struct text_config;
+lt_status catalogue_of_umt5(const struct text_config *config, struct catalogue *catalogue_out,
+                            struct lt_error *error);
 /* Features of a prompt: `text` [rows, width]. */
 lt_status catalogue_of_text(int64_t rows, int64_t width, struct catalogue *catalogue_out,
                             struct lt_error *error);

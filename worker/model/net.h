@@ -14,16 +14,21 @@ struct net {
     struct lt_arena arena; /* activations; whoever takes from it marks and rewinds */
 };
 
-/* out = in · weightᵀ + bias. Its views live as long as the store keeps the block they are from. */
+/* out = in · (weight · scale)ᵀ + bias. Its views live as long as the store keeps the block they are
+ * from. */
 struct linear {
-    struct lt_view weight, bias; /* [out, in], [out] */
+    struct lt_view weight, bias; /* [out, in], [out]; bias.data NULL: none */
+    struct lt_view scale;        /* [1] f32, of 8-bit files; data NULL: 1 */
 };
 
 /* A tensor by its printed name, of exactly these dims (store_tensor_shaped). */
 lt_status net_tensor(const struct net *net, struct lt_view *view_out, int rank, const int64_t *dim,
                      struct lt_error *error, const char *format, ...)
     __attribute__((format(printf, 6, 7)));
-/* "<name>.weight" [out, in] and "<name>.bias" [out]. */
+/* "<name>.weight" [out, in] and, where the file has it, "<name>.scale_weight"; no bias. */
+lt_status net_matrix(const struct net *net, struct linear *linear_out, int64_t out, int64_t in,
+                     struct lt_error *error, const char *name);
+/* The same with "<name>.bias" [out]. */
 lt_status net_linear(const struct net *net, struct linear *linear_out, int64_t out, int64_t in,
                      struct lt_error *error, const char *name);
 

@@ -4,6 +4,7 @@
 #include "common/file.h"
 #include "common/safetensors.h"
 #include "worker/weights/gguf.h"
+#include "worker/weights/names.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -104,6 +105,7 @@ static lt_status build_index(struct tensor_file *file, struct lt_error *error)
                            file->path, before->name, file->tensor[i].name);
     }
     strip_prefix(file);
+    LT_TRY(names_of_text_encoder(file->tensor, file->count, file->path, &file->arena, error));
     file->by_name = lt_arena_take_array(&file->arena, file->count + 1, sizeof *file->by_name);
     if (!file->by_name)
         return lt_fail(error, LT_NO_MEMORY, "%s: no memory for its index", file->path);

@@ -4,7 +4,8 @@
  * never mapped.
  *
  * Names are canonical: the prefixes of dit.md 1.6 / 1.1 are stripped when `patch_embedding.weight`
- * (or a VAE's `decoder.conv1.weight`) appears only behind one. Dims are in PyTorch order. */
+ * (or a VAE's `decoder.conv1.weight`) appears only behind one, and text encoders of any published
+ * form have the original's names (weights/names.h). Dims are in PyTorch order. */
 #pragma once
 
 #include "common/digest.h"

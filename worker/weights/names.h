@@ -1,0 +1,12 @@
+/* One name for one tensor: the forms in which UMT5 text encoders are published (encoders.md 6.1)
+ * become those of the original Wan files, `blocks.<n>.attn.q.weight`, so that store, inspect and
+ * model know a single form. Used by tensor_file.c only. */
+#pragma once
+
+#include "common/arena.h"
+#include "worker/weights/tensor_file.h"
+
+/* Renames the tensors of a text encoder in place; any other file is left alone. What has no
+ * counterpart there (a decoder, a second copy of the embedding) keeps its name. */
+lt_status names_of_text_encoder(struct tensor_info *tensors, size_t count, const char *path,
+                                struct lt_arena *arena, struct lt_error *error);
