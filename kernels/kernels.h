@@ -23,6 +23,7 @@ enum lt_activation {
     LT_ACTIVATION_GELU_TANH,
     LT_ACTIVATION_GELU_ERF,
     LT_ACTIVATION_RELU,
+    LT_ACTIVATION_LEAKY_RELU, /* slope 0.2 below zero */
 };
 
 /* out = in converted; in any type (quantised too), out F32, F16 or BF16; same count. */
@@ -131,6 +132,7 @@ struct lt_conv_args {
     int stride_time, stride_space;
     int pad_top, pad_bottom, pad_left, pad_right;
     bool upsample;
+    bool exact; /* f32 inputs whatever the exec's precision: the motion encoder */
 };
 
 /* out[r,:] = activation(in[r,:] / max(‖in[r,:]‖₂, 1e-12) · √C · gamma). encoders.md 1.2. In place
@@ -139,6 +141,23 @@ struct lt_channel_norm_args {
     struct lt_view out, in; /* [..., C] f32 or bf16, contiguous */
     struct lt_view gamma;   /* [C] */
     enum lt_activation activation;
+};
+
+/* Normalised attention guidance, row by row: G = scale · positive - (scale - 1) · negative,
+ * shortened to tau times the L1 norm of `positive` where it is longer; out = alpha · G + (1 -
+ * alpha) · positive. dit.md 2.12. out may be positive or negative. */
+struct lt_nag_args {
+    struct lt_view out, positive, negative; /* [L, D] f32 */
+    float scale, tau, alpha;
+};
+
+/* Each channel filtered by [1 3 3 1]/8 along rows and columns, zeros around, every `stride`-th
+ * place kept: places are (Y + 2·pad - 4) / stride + 1 by (X + 2·pad - 4) / stride + 1. dit.md 3.6.
+ */
+struct lt_blur_args {
+    struct lt_view out; /* [T, Yo, Xo, C] f32, contiguous */
+    struct lt_view in;  /* [T, Y, X, C] f32, contiguous */
+    int pad, stride;
 };
 
 /*   op name = member of struct lt_kernels; arguments are struct lt_<name>_args */
@@ -154,7 +173,9 @@ struct lt_channel_norm_args {
     X(patchify)                                                                                    \
     X(unpatchify)                                                                                  \
     X(conv)                                                                                        \
-    X(channel_norm)
+    X(channel_norm)                                                                                \
+    X(nag)                                                                                         \
+    X(blur)
 
 struct lt_kernels {
 #define LT_KERNEL_MEMBER(op)                                                                       \

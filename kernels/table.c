@@ -242,6 +242,25 @@ static lt_status channel_norm(const struct lt_channel_norm_args *a, struct lt_er
     return LT_OK;
 }
 
+static lt_status nag(const struct lt_nag_args *a, struct lt_error *error)
+{
+    REQUIRE(is_f32(&a->out, 2) && is_f32(&a->positive, 2) && is_f32(&a->negative, 2));
+    REQUIRE(same_dims(&a->out, &a->positive) && same_dims(&a->out, &a->negative));
+    return LT_OK;
+}
+
+static lt_status blur(const struct lt_blur_args *a, struct lt_error *error)
+{
+    REQUIRE(is_f32(&a->in, 4) && is_f32(&a->out, 4));
+    REQUIRE(lt_view_is_contiguous(&a->in) && lt_view_is_contiguous(&a->out));
+    REQUIRE(a->pad >= 0 && a->stride >= 1);
+    REQUIRE(a->in.dim[1] + 2 * a->pad >= 4 && a->in.dim[2] + 2 * a->pad >= 4);
+    REQUIRE(a->out.dim[0] == a->in.dim[0] && a->out.dim[3] == a->in.dim[3]);
+    REQUIRE(a->out.dim[1] == (a->in.dim[1] + 2 * a->pad - 4) / a->stride + 1);
+    REQUIRE(a->out.dim[2] == (a->in.dim[2] + 2 * a->pad - 4) / a->stride + 1);
+    return LT_OK;
+}
+
 #define WRAPPER(op)                                                                                \
     lt_status lt_##op(const struct lt_kernels *kernels, struct lt_exec *exec,                      \
                       const struct lt_##op##_args *args, struct lt_error *error)                   \

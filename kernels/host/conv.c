@@ -426,7 +426,7 @@ static lt_status prepare(struct conv *c, struct lt_error *error)
 lt_status host_conv(struct lt_exec *exec, const struct lt_conv_args *args, struct lt_error *error)
 {
     const int w = args->weight.rank;
-    const bool bf16 = lt_exec_precision(exec) == LT_PRECISION_BF16;
+    const bool bf16 = lt_exec_precision(exec) == LT_PRECISION_BF16 && !args->exact;
     struct conv c = {.exec = exec,
                      .args = args,
                      .simd = simd_best(),

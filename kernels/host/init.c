@@ -19,5 +19,7 @@ void lt_kernels_init_host(struct lt_kernels *table, unsigned caps)
     ENTRY(attention, products)
     ENTRY(conv, products)
     ENTRY(channel_norm, rows)
+    ENTRY(nag, rows)
+    ENTRY(blur, rows)
 #undef ENTRY
 }

@@ -186,6 +186,44 @@ lt_status host_multiply(struct lt_exec *exec, const struct lt_multiply_args *arg
     return LT_OK;
 }
 
+struct nag {
+    const struct lt_nag_args *args;
+    struct lt_exec *exec;
+    const struct simd *simd;
+    struct host_failure failure;
+};
+
+static void nag_part(void *context, int64_t index, int thread)
+{
+    struct nag *r = context;
+    const struct lt_nag_args *a = r->args;
+    const int64_t width = a->out.dim[1];
+    struct lt_error error;
+    float *guided = lt_exec_scratch(r->exec, thread, (size_t)width * sizeof *guided);
+    if (!guided) {
+        lt_fail(&error, LT_NO_MEMORY, "op nag: no scratch memory");
+        host_failure_note(&r->failure, &error);
+        return;
+    }
+    for (int64_t l = index * ROWS_PER_PART; l < last_row(index, a->out.dim[0]); l++) {
+        const float *positive = row(&a->positive, l), *negative = row(&a->negative, l);
+        r->simd->mix(guided, positive, a->scale, negative, 1 - a->scale, width);
+        const float before = r->simd->sum_abs(positive, width),
+                    after = r->simd->sum_abs(guided, width);
+        float by = a->alpha;
+        if (!(after / before <= a->tau)) /* 0/0 too */
+            by *= before * a->tau / (after + 1e-7f);
+        r->simd->mix(row(&a->out, l), positive, 1 - a->alpha, guided, by, width);
+    }
+}
+
+lt_status host_nag(struct lt_exec *exec, const struct lt_nag_args *args, struct lt_error *error)
+{
+    struct nag nag = {.args = args, .exec = exec, .simd = simd_best()};
+    lt_exec_parallel(exec, row_parts(args->out.dim[0]), nag_part, &nag);
+    return host_failure_give(&nag.failure, error);
+}
+
 /* Values of an f32 or bf16 view as f32: in place for f32, in `buffer` for bf16. */
 static float *widen(const struct simd *simd, const struct lt_view *view, int64_t first,
                     int64_t count, float *buffer)

@@ -28,6 +28,11 @@ struct simd {
     float (*max_row)(const float *x, int64_t count);
     void (*scale_row)(float *x, float by, int64_t count);
     float (*dot)(const float *a, const float *b, int64_t count);
+    float (*sum_abs)(const float *x, int64_t count);
+    /* out = a·by_a + b·by_b; out may be a or b */
+    void (*mix)(float *out, const float *a, float by_a, const float *b, float by_b, int64_t count);
+    /* out = (in[0] + 3·in[1] + 3·in[2] + in[3]) / 8 */
+    void (*blur)(float *out, const float *const in[4], int64_t count);
     /* to[j·width + i] = from[i·stride + j] for i < rows, j < count */
     void (*transpose)(const uint32_t *from, int64_t stride, int64_t rows, int64_t count,
                       uint32_t *to, int64_t width);

@@ -81,6 +81,10 @@ static void activate(enum lt_activation activation, float *x, int64_t count)
         for (int64_t i = 0; i < count; i++)
             x[i] = x[i] > 0 ? x[i] : 0;
         break;
+    case LT_ACTIVATION_LEAKY_RELU:
+        for (int64_t i = 0; i < count; i++)
+            x[i] = x[i] > 0 ? x[i] : 0.2f * x[i];
+        break;
     case LT_ACTIVATION_NONE:
         break;
     }
@@ -217,6 +221,31 @@ static float dot(const float *a, const float *b, int64_t count)
     return add_lanes(lane);
 }
 
+static float sum_abs(const float *x, int64_t count)
+{
+    float lane[SIMD_LANES] = {0};
+    int64_t i = 0;
+    for (; i + SIMD_LANES <= count; i += SIMD_LANES)
+        for (int j = 0; j < SIMD_LANES; j++)
+            lane[j] += x[i + j] < 0 ? -x[i + j] : x[i + j];
+    for (int j = 0; i < count; i++, j++)
+        lane[j] += x[i] < 0 ? -x[i] : x[i];
+    return add_lanes(lane);
+}
+
+static void mix(float *out, const float *a, float by_a, const float *b, float by_b, int64_t count)
+{
+    for (int64_t i = 0; i < count; i++)
+        out[i] = by_a * a[i] + by_b * b[i];
+}
+
+static void blur(float *out, const float *const in[4], int64_t count)
+{
+    const float *a = in[0], *b = in[1], *c = in[2], *d = in[3];
+    for (int64_t i = 0; i < count; i++)
+        out[i] = 0.125f * (a[i] + d[i]) + 0.375f * (b[i] + c[i]);
+}
+
 #if defined(__AVX512F__)
 typedef uint32_t vec __attribute__((vector_size(64), aligned(4)));
 
@@ -270,5 +299,6 @@ static void zip(const uint16_t *a, const uint16_t *b, uint16_t *to, int64_t coun
 #define SIMD_TABLE(name_)                                                                          \
     {                                                                                              \
         name_, dequantize_row, to_bf16, from_bf16, activate, sum, sum_squares, normalize, rotate,  \
-            gated_add, multiply, exp_row, max_row, scale_row, dot, transpose, zip                  \
+            gated_add, multiply, exp_row, max_row, scale_row, dot, sum_abs, mix, blur, transpose,  \
+            zip                                                                                    \
     }

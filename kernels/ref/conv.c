@@ -25,6 +25,11 @@ static double at(const struct lt_conv_args *args, const struct lt_view *from, in
                              x / up * from->stride[2] + channel);
 }
 
+static float rounded(const struct lt_conv_args *args, const struct lt_exec *exec, float value)
+{
+    return args->exact ? value : ref_round(exec, value);
+}
+
 static double one(const struct lt_conv_args *args, struct lt_exec *exec, const float *weight,
                   int64_t zeros, int64_t t, int64_t y, int64_t x)
 {
@@ -38,11 +43,11 @@ static double one(const struct lt_conv_args *args, struct lt_exec *exec, const f
         for (int64_t b = 0; from && b < ky; b++)
             for (int64_t c = 0; c < kx; c++)
                 for (int64_t i = 0; i < ci; i++)
-                    sum +=
-                        ref_round(exec, (float)at(args, from, frame,
-                                                  y * args->stride_space + b - args->pad_top,
-                                                  x * args->stride_space + c - args->pad_left, i)) *
-                        (double)weight[((i * kt + a) * ky + b) * kx + c];
+                    sum += rounded(args, exec,
+                                   (float)at(args, from, frame,
+                                             y * args->stride_space + b - args->pad_top,
+                                             x * args->stride_space + c - args->pad_left, i)) *
+                           (double)weight[((i * kt + a) * ky + b) * kx + c];
     }
     return sum;
 }
@@ -60,7 +65,7 @@ lt_status ref_conv(struct lt_exec *exec, const struct lt_conv_args *args, struct
         return lt_fail(error, LT_NO_MEMORY, "op conv: no memory");
     }
     for (int64_t i = 0; i < per_output * args->weight.dim[0]; i++)
-        weight[i] = ref_round(exec, weight[i]);
+        weight[i] = rounded(args, exec, weight[i]);
     const struct lt_view *out = &args->out, *add = &args->add;
     for (int64_t t = 0; t < out->dim[0]; t++)
         for (int64_t y = 0; y < out->dim[1]; y++)
@@ -76,5 +81,28 @@ lt_status ref_conv(struct lt_exec *exec, const struct lt_conv_args *args, struct
                 }
     free(weight);
     free(bias);
+    return LT_OK;
+}
+
+lt_status ref_blur(struct lt_exec *exec, const struct lt_blur_args *args, struct lt_error *error)
+{
+    static const double tap[] = {0.125, 0.375, 0.375, 0.125};
+    (void)exec;
+    (void)error;
+    const struct lt_view *in = &args->in, *out = &args->out;
+    for (int64_t i = 0; i < lt_view_count(out); i++) {
+        const int64_t c = i % out->dim[3], x = i / out->stride[2] % out->dim[2] * args->stride,
+                      y = i / out->stride[1] % out->dim[1] * args->stride, t = i / out->stride[0];
+        double sum = 0;
+        for (int64_t a = 0; a < 4; a++)
+            for (int64_t b = 0; b < 4; b++) {
+                const int64_t row = y + a - args->pad, column = x + b - args->pad;
+                if (row >= 0 && column >= 0 && row < in->dim[1] && column < in->dim[2])
+                    sum += tap[a] * tap[b] *
+                           ref_get(in, t * in->stride[0] + row * in->stride[1] +
+                                           column * in->stride[2] + c);
+            }
+        ref_put(out, i, sum);
+    }
     return LT_OK;
 }

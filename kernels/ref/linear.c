@@ -11,6 +11,8 @@ double ref_activation(enum lt_activation activation, double x)
         return 0.5 * x * (1 + erf(x * 0.7071067811865476));
     case LT_ACTIVATION_RELU:
         return x > 0 ? x : 0;
+    case LT_ACTIVATION_LEAKY_RELU:
+        return x > 0 ? x : 0.2 * x;
     default:
         return x;
     }

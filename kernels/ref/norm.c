@@ -130,3 +130,26 @@ lt_status ref_channel_norm(struct lt_exec *exec, const struct lt_channel_norm_ar
     free(gamma);
     return LT_OK;
 }
+
+lt_status ref_nag(struct lt_exec *exec, const struct lt_nag_args *args, struct lt_error *error)
+{
+    (void)exec;
+    (void)error;
+    const double scale = args->scale, tau = args->tau, alpha = args->alpha;
+    for (int64_t l = 0; l < args->out.dim[0]; l++) {
+        const float *positive = ref_row(&args->positive, l),
+                    *negative = ref_row(&args->negative, l);
+        double before = 0, after = 0, shorten = 1;
+        for (int64_t i = 0; i < args->out.dim[1]; i++) {
+            before += fabs((double)positive[i]);
+            after += fabs(scale * positive[i] - (scale - 1) * negative[i]);
+        }
+        if (!(after / before <= tau)) /* 0/0 too */
+            shorten = before * tau / (after + 1e-7);
+        for (int64_t i = 0; i < args->out.dim[1]; i++) {
+            const double guided = shorten * (scale * positive[i] - (scale - 1) * negative[i]);
+            ref_row(&args->out, l)[i] = (float)(alpha * guided + (1 - alpha) * positive[i]);
+        }
+    }
+    return LT_OK;
+}

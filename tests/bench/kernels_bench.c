@@ -270,6 +270,12 @@ static void bench_rows(struct bench *bench)
                                                  .in = pixels,
                                                  .gamma = lt_view_1d(vector, LT_TYPE_F32, 96),
                                                  .activation = LT_ACTIVATION_SILU};
+    const struct lt_nag_args nag = {
+        .out = b, .positive = b, .negative = a, .scale = 11, .tau = 2.5f, .alpha = 0.25f};
+    const struct lt_blur_args blur = {.out = lt_view_4d(out, LT_TYPE_F32, 1, 256, 256, 32),
+                                      .in = lt_view_4d(in, LT_TYPE_F32, 1, 255, 255, 32),
+                                      .pad = 2,
+                                      .stride = 1};
     const double bytes = 8.0 * L * D;
     double us;
     memset(out, 0, sizeof(float) * L * D);
@@ -283,6 +289,8 @@ static void bench_rows(struct bench *bench)
     ROWS(gated_add, &add, "gated_add, 1560 x 1536", bytes * 1.5)
     ROWS(activate, &gelu, "activate gelu tanh, 1560 x 1536", bytes)
     ROWS(channel_norm, &channel, "channel_norm and silu, 24960 x 96", bytes)
+    ROWS(nag, &nag, "nag, 1560 x 1536", bytes * 1.5)
+    ROWS(blur, &blur, "blur, 256 x 256 x 32", 8.0 * 256 * 256 * 32)
 #undef ROWS
     free(in);
     free(out);

@@ -55,7 +55,7 @@ void check_linear(struct check *check)
         .in = lt_view_2d(in, LT_TYPE_F32, rows, k),
         .weight = lt_view_2d(check_weights(check, type, n * k, 1.0f / sqrtf((float)k)), type, n, k),
         .bias = lt_view_1d(check_int(check, 0, 3) ? bias : NULL, LT_TYPE_F32, n),
-        .activation = (enum lt_activation)check_int(check, 0, 4),
+        .activation = (enum lt_activation)check_int(check, 0, LT_ACTIVATION_LEAKY_RELU),
         .exact = check_int(check, 0, 3) == 0,
         .weight_scale = lt_view_1d(check_int(check, 0, 3) ? NULL : &(float){1.75f}, LT_TYPE_F32, 1),
     };
@@ -193,9 +193,10 @@ void check_activate(struct check *check)
     float *in = check_buffer(check, count), *want = check_buffer(check, count),
           *got = check_buffer(check, count), *again = check_buffer(check, count);
     check_fill(check, in, count, 6);
-    struct lt_activate_args args = {.out = lt_view_1d(NULL, LT_TYPE_F32, count),
-                                    .in = lt_view_1d(in, LT_TYPE_F32, count),
-                                    .activation = (enum lt_activation)check_int(check, 0, 4)};
+    struct lt_activate_args args = {
+        .out = lt_view_1d(NULL, LT_TYPE_F32, count),
+        .in = lt_view_1d(in, LT_TYPE_F32, count),
+        .activation = (enum lt_activation)check_int(check, 0, LT_ACTIVATION_LEAKY_RELU)};
     snprintf(check->what, sizeof check->what, "%lld kind %d", (long long)count, args.activation);
     const struct check_bound bound = {1e-11, 3e-6, 1e-5,
                                       "polynomial exp (2e-7) and erf (1.5e-7 absolute, times x)"};
@@ -308,6 +309,56 @@ void check_channel_norm(struct check *check)
     snprintf(check->what, sizeof check->what, "%lldx%lld", (long long)pixels, (long long)channels);
     const struct check_bound bound = {1e-11, 5e-6, 1e-5, "f32 sum of squares and fast exp"};
     RUN(channel_norm, args, out, want, got, again, count, bound);
+}
+
+void check_nag(struct check *check)
+{
+    const int64_t rows = check_int(check, 1, 70), width = check_int(check, 1, 700),
+                  count = rows * width;
+    float *positive = check_buffer(check, count), *negative = check_buffer(check, count);
+    float *want = check_buffer(check, count), *got = check_buffer(check, count),
+          *again = check_buffer(check, count);
+    check_fill(check, positive, count, 1);
+    check_fill(check, negative, count, check_int(check, 0, 1) ? 1 : 0.01f);
+    if (check_int(check, 0, 3) == 0) { /* nothing to guide must stay nothing, not NaN */
+        memset(positive, 0, (size_t)width * sizeof *positive);
+        memset(negative, 0, (size_t)width * sizeof *negative);
+    }
+    struct lt_nag_args args = {.out = lt_view_2d(NULL, LT_TYPE_F32, rows, width),
+                               .positive = lt_view_2d(positive, LT_TYPE_F32, rows, width),
+                               .negative = lt_view_2d(negative, LT_TYPE_F32, rows, width),
+                               .scale = check_int(check, 0, 1) ? 11 : 2,
+                               .tau = 2.5f,
+                               .alpha = 0.25f};
+    snprintf(check->what, sizeof check->what, "%lldx%lld scale %g", (long long)rows,
+             (long long)width, (double)args.scale);
+    const struct check_bound bound = {1e-11, 2e-6, 1e-5, "f32 sums of up to 700 absolute values"};
+    RUN(nag, args, out, want, got, again, count, bound);
+    struct lt_error error;
+    memcpy(again, positive, (size_t)count * sizeof *again); /* in place is promised */
+    args.out.data = args.positive.data = again;
+    check_status(check, lt_nag(check->best, check->exec, &args, &error), &error);
+    check_same(check, got, again, (size_t)count * sizeof *again, "in place differs");
+}
+
+void check_blur(struct check *check)
+{
+    const int64_t t = check_int(check, 1, 3), y = check_int(check, 4, 20),
+                  x = check_int(check, 4, 20), c = check_int(check, 1, 70);
+    const int pad = (int)check_int(check, 0, 2), stride = (int)check_int(check, 1, 2);
+    const int64_t oy = (y + 2 * pad - 4) / stride + 1, ox = (x + 2 * pad - 4) / stride + 1;
+    float *in = check_buffer(check, t * y * x * c), *want = check_buffer(check, t * oy * ox * c),
+          *got = check_buffer(check, t * oy * ox * c),
+          *again = check_buffer(check, t * oy * ox * c);
+    check_fill(check, in, t * y * x * c, 1);
+    struct lt_blur_args args = {.out = lt_view_4d(NULL, LT_TYPE_F32, t, oy, ox, c),
+                                .in = lt_view_4d(in, LT_TYPE_F32, t, y, x, c),
+                                .pad = pad,
+                                .stride = stride};
+    snprintf(check->what, sizeof check->what, "%lldx%lldx%lldx%lld pad %d stride %d", (long long)t,
+             (long long)y, (long long)x, (long long)c, pad, stride);
+    const struct check_bound bound = {1e-12, 1e-6, 1e-6, "two f32 sums of four"};
+    RUN(blur, args, out, want, got, again, t * oy * ox * c, bound);
 }
 
 /* The same sequence frame by frame with history must give the same bits as in one call. */
@@ -427,6 +478,7 @@ void check_conv(struct check *check)
         .pad_left = stride == 2 ? 0 : pad,
         .pad_right = stride == 2 ? 1 : pad,
         .upsample = up,
+        .exact = check_int(check, 0, 3) == 0,
     };
     snprintf(check->what, sizeof check->what,
              "%lldx%lldx%lldx%lld to %lld kernel %lldx%lld stride %d up %d", (long long)t,
