@@ -4,51 +4,110 @@
 #include "common/clock.h"
 #include "worker/model/dit.h"
 
-static lt_status read_inputs(struct eval *eval, struct dit_inputs *inputs, struct lt_view *text,
-                             struct lt_view *clip, struct lt_error *error)
+#include <stdlib.h>
+
+enum { FRAMES_MAX = 4096, SKIP_MAX = 64 };
+
+struct request {
+    struct dit_inputs inputs;
+    struct dit_prompt prompt;
+    struct dit_options options;
+    double timesteps[FRAMES_MAX];
+    int64_t skip[SKIP_MAX];
+};
+
+/* `timestep`: one value, or one for each latent frame. */
+static lt_status read_timesteps(struct eval *eval, struct request *r, struct lt_error *error)
 {
     struct lt_view timestep;
-    LT_TRY(eval_input(eval, "x", 4, &inputs->x, error));
     LT_TRY(eval_input(eval, "timestep", 1, &timestep, error));
-    LT_TRY(eval_input(eval, "text", 2, text, error));
-    LT_TRY(eval_input_optional(eval, "y", 4, &inputs->y, error));
-    LT_TRY(eval_input_optional(eval, "clip", 2, clip, error));
-    if (timestep.dim[0] != 1)
-        return lt_fail(error, LT_UNSUPPORTED,
-                       "%s: timestep: one value is supported today, found %lld",
-                       eval_inputs_path(eval), (long long)timestep.dim[0]);
-    inputs->timestep = ((float *)timestep.data)[0];
+    const int64_t count = timestep.dim[0], frames = r->inputs.x.dim[1];
+    if ((count != 1 && count != frames) || count > FRAMES_MAX)
+        return lt_fail(error, LT_BAD_INPUT,
+                       "%s: timestep: expected one value or %lld, one a frame, found %lld",
+                       eval_inputs_path(eval), (long long)frames, (long long)count);
+    for (int64_t i = 0; i < count; i++)
+        r->timesteps[i] = (double)((float *)timestep.data)[i];
+    r->inputs.timestep = r->timesteps[0];
+    r->inputs.timesteps = count > 1 ? r->timesteps : NULL;
     return LT_OK;
+}
+
+/* --set skip_layers=9,10 */
+static lt_status read_skip_layers(const struct eval *eval, struct request *r,
+                                  struct lt_error *error)
+{
+    const char *text = eval_setting(eval, "skip_layers");
+    for (const char *at = text; at && *at;) {
+        char *end;
+        const long number = strtol(at, &end, 10);
+        if (end == at || (*end && *end != ',') || r->options.skip_count == SKIP_MAX)
+            return lt_fail(error, LT_USAGE, "--set skip_layers=%s: expected numbers: 9,10", text);
+        r->skip[r->options.skip_count++] = number;
+        at = *end ? end + 1 : end;
+    }
+    r->options.skip_layers = r->skip;
+    return LT_OK;
+}
+
+static lt_status read_options(const struct eval *eval, struct request *r, struct lt_error *error)
+{
+    struct dit_options *o = &r->options;
+    *o = dit_options_default;
+    LT_TRY(eval_setting_real(eval, "nag_scale", -1e3, 1e3, &o->nag_scale, error));
+    LT_TRY(eval_setting_real(eval, "nag_tau", 0, 1e3, &o->nag_tau, error));
+    LT_TRY(eval_setting_real(eval, "nag_alpha", 0, 1, &o->nag_alpha, error));
+    LT_TRY(eval_setting_int(eval, "riflex_index", 0, 64, &o->riflex_index, error));
+    LT_TRY(eval_setting_int(eval, "riflex_frames", 0, 1 << 20, &o->riflex_frames, error));
+    LT_TRY(eval_setting_int(eval, "memory_frames", 0, 1 << 20, &o->memory_frames, error));
+    LT_TRY(eval_setting_int(eval, "rope_negative_offset", 0, 1 << 20, &o->rope_negative_offset,
+                            error));
+    r->inputs.options = o;
+    return read_skip_layers(eval, r, error);
+}
+
+static lt_status read_request(struct eval *eval, struct request *r, struct lt_error *error)
+{
+    LT_TRY(eval_input(eval, "x", 4, &r->inputs.x, error));
+    LT_TRY(read_timesteps(eval, r, error));
+    LT_TRY(eval_input(eval, "text", 2, &r->prompt.text, error));
+    LT_TRY(eval_input_optional(eval, "nag_text", 2, &r->prompt.nag_text, error));
+    LT_TRY(eval_input_optional(eval, "y", 4, &r->inputs.y, error));
+    LT_TRY(eval_input_optional(eval, "clip", 2, &r->prompt.clip, error));
+    return read_options(eval, r, error);
 }
 
 static lt_status run(struct eval *eval, struct lt_error *error)
 {
     struct dit_config config;
     struct dit *dit = NULL;
-    struct dit_inputs inputs = {0};
-    struct lt_view text, clip, v;
+    struct request r = {0};
+    struct lt_view v;
     lt_status status;
     LT_TRY(dit_config_detect(eval->file[0], &config, error));
     LT_TRY(eval_setting_int(eval, "text_len", 1, 65536, &config.text_len, error));
-    LT_TRY(read_inputs(eval, &inputs, &text, &clip, error));
+    LT_TRY(read_request(eval, &r, error));
     LT_TRY(eval_load(eval, 0, NULL, NULL, error));
     LT_TRY(dit_create(&config, eval->store[0], &eval->kernels, eval->exec, &dit, error));
-    LT_TRY_OR(eval_output(eval, "v", LT_TYPE_F32, 4, inputs.x.dim, &v, error), out);
+    LT_TRY_OR(eval_output(eval, "v", LT_TYPE_F32, 4, r.inputs.x.dim, &v, error), out);
     const int64_t start = lt_clock_now_us();
-    LT_TRY_OR(dit_context_create(dit, &text, &clip, 0, &inputs.context, error), out);
-    LT_TRY_OR(dit_forward(dit, &inputs, 1, &v, error), out);
+    LT_TRY_OR(dit_context_create(dit, &r.prompt, 0, &r.inputs.context, error), out);
+    LT_TRY_OR(dit_forward(dit, &r.inputs, 1, &v, error), out);
     eval->seconds = (double)(lt_clock_now_us() - start) * 1e-6;
 out:
-    dit_context_destroy(&inputs.context);
+    dit_context_destroy(&r.inputs.context);
     dit_destroy(&dit);
     return status;
 }
 
 const struct eval_component eval_dit = {
     .name = "dit",
-    .summary = "x [C,F,h,w], timestep [1], text [n,text_dim], optional y, clip -> v [C,F,h,w]",
-    .inputs = (const char *const[]){"x", "timestep", "text", "y", "clip", NULL},
-    .keys = (const char *const[]){"text_len", NULL},
+    .summary = "x [C,F,h,w], timestep [1] or [F], text [n,text_dim], optional nag_text, y, clip "
+               "-> v [C,F,h,w]",
+    .inputs = (const char *const[]){"x", "timestep", "text", "nag_text", "y", "clip", NULL},
+    .keys = (const char *const[]){"text_len", "nag_scale", "nag_tau", "nag_alpha", "riflex_index",
+                                  "riflex_frames", "memory_frames", "rope_negative_offset",
+                                  "skip_layers", NULL},
     .model_min = 1,
     .model_max = 1,
     .run = run,

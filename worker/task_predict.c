@@ -39,10 +39,10 @@ static lt_status make_prompt(void *context, const void *key, void **value_out, u
     if (text->bytes == 0 || text->bytes % row_bytes != 0)
         return lt_fail(error, LT_BAD_INPUT, "task: a text of %zu bytes, expected rows of %zu",
                        text->bytes, row_bytes);
-    const struct lt_view view = lt_view_2d((void *)text->data, LT_TYPE_F32,
-                                           (int64_t)(text->bytes / row_bytes), config->text_dim);
-    LT_TRY(dit_context_create(make->dit, &view, &(struct lt_view){0}, ENGINE_CONTEXT_BYTES, &made,
-                              error));
+    const struct dit_prompt prompt = {.text = lt_view_2d((void *)text->data, LT_TYPE_F32,
+                                                         (int64_t)(text->bytes / row_bytes),
+                                                         config->text_dim)};
+    LT_TRY(dit_context_create(make->dit, &prompt, ENGINE_CONTEXT_BYTES, &made, error));
     *value_out = made;
     *bytes_out = ENGINE_CONTEXT_BYTES; /* what it may grow to */
     return LT_OK;

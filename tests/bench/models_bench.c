@@ -149,9 +149,8 @@ static void bench_dit(struct bench *b)
     must(dit_create(&config, b->store, &b->kernels, b->exec, &dit, &error), &error);
     float *x = normal(config.in_channels * f * h * w, 1), *rows = normal(text * config.text_dim, 2);
     float *out = normal(config.out_channels * f * h * w, 3);
-    const struct lt_view features = lt_view_2d(rows, LT_TYPE_F32, text, config.text_dim),
-                         none = {0};
-    must(dit_context_create(dit, &features, &none, 1ull << 30, &context, &error), &error);
+    const struct dit_prompt prompt = {.text = lt_view_2d(rows, LT_TYPE_F32, text, config.text_dim)};
+    must(dit_context_create(dit, &prompt, 1ull << 30, &context, &error), &error);
     const struct dit_inputs inputs = {.x = lt_view_4d(x, LT_TYPE_F32, config.in_channels, f, h, w),
                                       .timestep = 900,
                                       .context = context};

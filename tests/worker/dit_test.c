@@ -93,11 +93,11 @@ static void forward(struct run *run, bool image, size_t cache_bytes, float out[L
     fill_values("input.y", y, LT_COUNT(y));
     fill_values("input.context", text, LT_COUNT(text));
     fill_values("input.clip", clip, 257 * 1280);
-    const struct lt_view context_view = lt_view_2d(text, LT_TYPE_F32, 5, 48);
-    const struct lt_view clip_view = lt_view_2d(image ? clip : NULL, LT_TYPE_F32, 257, 1280);
+    const struct dit_prompt prompt = {.text = lt_view_2d(text, LT_TYPE_F32, 5, 48),
+                                      .clip =
+                                          lt_view_2d(image ? clip : NULL, LT_TYPE_F32, 257, 1280)};
     struct dit_context *context;
-    assert_ok(
-        dit_context_create(run->dit, &context_view, &clip_view, cache_bytes, &context, &error));
+    assert_ok(dit_context_create(run->dit, &prompt, cache_bytes, &context, &error));
     const struct dit_inputs inputs = {.x = lt_view_4d(x, LT_TYPE_F32, 16, 2, 4, 6),
                                       .y = lt_view_4d(image ? y : NULL, LT_TYPE_F32, 20, 2, 4, 6),
                                       .timestep = 937,
@@ -201,8 +201,7 @@ static void as_diffusers_does(struct lt_safetensors *file, int index, const char
 {
     struct lt_error error;
     struct run run;
-    struct lt_view shape = golden(file, index, "shape"), want = golden(file, index, "v"),
-                   none = {0};
+    struct lt_view shape = golden(file, index, "shape"), want = golden(file, index, "v");
     const float *s = shape.data;
     const int64_t layers = (int64_t)s[2], text_dim = (int64_t)s[3], rows = (int64_t)s[6],
                   f = (int64_t)s[7], h = (int64_t)s[8], w = (int64_t)s[9], count = 16 * f * h * w;
@@ -221,9 +220,9 @@ static void as_diffusers_does(struct lt_safetensors *file, int index, const char
     float *x = random_inputs(index, "x", count),
           *text = random_inputs(index, "text", rows * text_dim);
     float *out = malloc((size_t)count * sizeof *out);
-    const struct lt_view text_view = lt_view_2d(text, LT_TYPE_F32, rows, text_dim);
+    const struct dit_prompt prompt = {.text = lt_view_2d(text, LT_TYPE_F32, rows, text_dim)};
     struct dit_context *context;
-    assert_ok(dit_context_create(run.dit, &text_view, &none, 1 << 20, &context, &error));
+    assert_ok(dit_context_create(run.dit, &prompt, 1 << 20, &context, &error));
     const struct dit_inputs inputs = {.x = lt_view_4d(x, LT_TYPE_F32, 16, f, h, w),
                                       .timestep = (double)s[10],
                                       .context = context};
@@ -310,7 +309,7 @@ static void a_batch_is_its_inputs_alone(void **state)
     static const int64_t rows[COUNT] = {5, 8, 1};
     struct run run;
     struct lt_error error;
-    struct lt_view none = {0}, v[COUNT];
+    struct lt_view v[COUNT];
     struct dit_inputs inputs[COUNT];
     struct dit_context *context[COUNT];
     float x[LATENT], text[8 * 48], alone[COUNT][LATENT], batch[COUNT][LATENT];
@@ -319,8 +318,8 @@ static void a_batch_is_its_inputs_alone(void **state)
     fill_values("input.x", x, LT_COUNT(x));
     fill_values("input.context", text, LT_COUNT(text));
     for (int i = 0; i < COUNT; i++) {
-        const struct lt_view text_view = lt_view_2d(text, LT_TYPE_F32, rows[i], 48);
-        assert_ok(dit_context_create(run.dit, &text_view, &none, 1 << 20, &context[i], &error));
+        const struct dit_prompt prompt = {.text = lt_view_2d(text, LT_TYPE_F32, rows[i], 48)};
+        assert_ok(dit_context_create(run.dit, &prompt, 1 << 20, &context[i], &error));
         inputs[i] = (struct dit_inputs){.x = lt_view_make(x, LT_TYPE_F32, 4, shape[i]),
                                         .timestep = timestep[i],
                                         .context = context[i],
@@ -347,11 +346,11 @@ static void wrong_inputs_are_refused(void **state)
     float x[LATENT] = {0}, text[9 * 48] = {0};
     struct dit_context *context = NULL;
     begin(&run, false, "best", LT_PRECISION_F32);
-    struct lt_view none = {0}, bad = lt_view_2d(text, LT_TYPE_F32, 9, 48);
-    assert_fails(dit_context_create(run.dit, &bad, &none, 0, &context, &error), LT_BAD_INPUT,
+    struct dit_prompt prompt = {.text = lt_view_2d(text, LT_TYPE_F32, 9, 48)};
+    assert_fails(dit_context_create(run.dit, &prompt, 0, &context, &error), LT_BAD_INPUT,
                  "[1…8, 48]");
-    bad = lt_view_2d(text, LT_TYPE_F32, 5, 48);
-    assert_ok(dit_context_create(run.dit, &bad, &none, 0, &context, &error));
+    prompt.text.dim[0] = 5;
+    assert_ok(dit_context_create(run.dit, &prompt, 0, &context, &error));
     struct lt_view v = lt_view_4d(x, LT_TYPE_F32, 16, 2, 4, 6);
     struct dit_inputs inputs = {
         .x = lt_view_4d(x, LT_TYPE_F32, 16, 2, 4, 6), .timestep = 1001, .context = context};

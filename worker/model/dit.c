@@ -3,14 +3,14 @@
  *   A = LN(X)·(1 + scale1) + shift1 ; q, k, v of A ; q, k = rope(rms(q, k))
  *   X += gate1 · o(attention)
  *   A = LN(X; norm3) ; q = rms(q of A)
- *   X += o(attention(q, text) [+ attention(q, image)])
+ *   X += o(attention(q, text) [guided away from attention(q, nag)] [+ attention(q, image)])
  *   A = LN(X)·(1 + scale2) + shift2
  *   X += gate2 · ffn(A), chunked over tokens
  *
  * Every pass of a batch goes through a block before the next block is acquired. A pass keeps its X
  * for the whole forward; the buffers are shared: A normed input, then attention output; Q query,
- * then output projection; K, V keys and values of self-attention, K also image attention; hidden
- * [chunk, ffn]. */
+ * then output projection; K, V keys and values of self-attention, K also NAG and image attention;
+ * hidden [chunk, ffn]. */
 #include "worker/model/dit_parts.h"
 
 #include <math.h>
@@ -79,7 +79,7 @@ lt_status dit_attend(struct dit *dit, const struct lt_view *out, const struct lt
 /* Chunk `m` of the modulation, a row per timestep: [G, d]. */
 static struct lt_view chunk(const struct forward *f, const struct pass *pass, int64_t m)
 {
-    return lt_view_rows(&f->modulation, m * pass->e.dim[0], pass->e.dim[0]);
+    return lt_view_rows(&f->modulation, m * pass->groups, pass->groups);
 }
 
 /* modulation[m, g] = stored[m] + e[g, m], m < chunks, or e[g] when it has one chunk for all: chunks
@@ -147,30 +147,46 @@ static lt_status self_attention(struct forward *f, const struct pass *pass,
     return add_gated(f, pass, &q, 2, error);
 }
 
+/* out = Q attending to one kind of the context's tokens. */
+static lt_status attend_tokens(struct forward *f, const struct pass *pass, size_t n,
+                               const struct block *block, enum dit_tokens which,
+                               const struct lt_view *out, struct lt_error *error)
+{
+    struct dit_context *context = pass->inputs->context;
+    const struct lt_view q = dit_rows(&f->q, pass);
+    struct lt_view k, v;
+    LT_TRY(dit_context_keys(context, n, block, which, &k, &v, error));
+    return dit_attend(f->dit, out, &q, &k, &v, context->last_key_bias[which], error);
+}
+
 static lt_status cross_attention(struct forward *f, const struct pass *pass, size_t n,
                                  const struct block *block, struct lt_error *error)
 {
     struct dit *dit = f->dit;
     struct net *net = &dit->net;
-    struct dit_context *context = pass->inputs->context;
+    const struct dit_context *context = pass->inputs->context;
     const struct attention_weights *w = &block->cross;
     const struct lt_view a = dit_rows(&f->a, pass), q = dit_rows(&f->q, pass),
-                         image = dit_rows(&f->k, pass);
-    struct lt_view k, v;
+                         other = dit_rows(&f->k, pass);
     const struct lt_mark mark = lt_arena_mark(&net->arena);
     LT_TRY(LT_OP(layer_norm, net->kernels, net->exec, error, .out = a, .in = pass->x,
                  .weight = block->norm3_weight, .bias = block->norm3_bias,
                  .epsilon = dit->config.epsilon));
     LT_TRY(net_apply(net, &w->q, &a, &q, LT_ACTIVATION_NONE, false, error));
     LT_TRY(dit_rms(dit, &q, &w->norm_q, error));
-    LT_TRY(dit_context_keys(context, n, block, DIT_TOKENS_TEXT, &k, &v, error));
-    LT_TRY(dit_attend(dit, &a, &q, &k, &v, context->last_key_bias, error));
-    if (context->image.data) {
+    LT_TRY(attend_tokens(f, pass, n, block, DIT_TOKENS_TEXT, &a, error));
+    if (context->tokens[DIT_TOKENS_NAG].data) {
+        const struct dit_options *o = pass->options;
+        LT_TRY(attend_tokens(f, pass, n, block, DIT_TOKENS_NAG, &other, error));
+        LT_TRY(LT_OP(nag, net->kernels, net->exec, error, .out = a, .positive = a,
+                     .negative = other, .scale = (float)o->nag_scale, .tau = (float)o->nag_tau,
+                     .alpha = (float)o->nag_alpha));
+    }
+    if (context->tokens[DIT_TOKENS_IMAGE].data) {
         /* its own softmax, summed before the output projection (dit.md 2.9) */
-        LT_TRY(dit_context_keys(context, n, block, DIT_TOKENS_IMAGE, &k, &v, error));
-        LT_TRY(dit_attend(dit, &image, &q, &k, &v, 0, error));
+        LT_TRY(attend_tokens(f, pass, n, block, DIT_TOKENS_IMAGE, &other, error));
         LT_TRY(
-            LT_OP(gated_add, net->kernels, net->exec, error, .out = a, .residual = a, .in = image));
+            LT_OP(gated_add, net->kernels, net->exec, error, .out = a, .residual = a, .in = other));
     }
     LT_TRY(net_apply(net, &w->o, &a, &q, LT_ACTIVATION_NONE, false, error));
     lt_arena_rewind(&net->arena, mark);
@@ -202,10 +218,15 @@ static lt_status run_block(struct forward *f, const struct pass *pass, size_t n,
     LT_TRY(modulate(f, &pass->e0, 6, error));
     LT_TRY(self_attention(f, pass, &block->self, error));
     LT_TRY(cross_attention(f, pass, n, block, error));
-    LT_TRY(feed_forward(f, pass, block, error));
-    if (pass->inputs->done)
-        atomic_fetch_add(pass->inputs->done, 1);
-    return LT_OK;
+    return feed_forward(f, pass, block, error);
+}
+
+static bool skips(const struct pass *pass, size_t n)
+{
+    for (size_t i = 0; i < pass->options->skip_count; i++)
+        if (pass->options->skip_layers[i] == (int64_t)n)
+            return true;
+    return false;
 }
 
 /* One block for the whole batch; it is acquired. */
@@ -215,8 +236,13 @@ static lt_status run_batch(struct forward *f, size_t n, struct lt_error *error)
     LT_TRY(dit_find_block(f->dit, n, &block, error));
     LT_TRY(LT_OP(convert, f->dit->net.kernels, f->dit->net.exec, error, .out = f->stored,
                  .in = block.modulation));
-    for (size_t i = 0; i < f->count; i++)
-        LT_TRY(run_block(f, &f->pass[i], n, &block, error));
+    for (size_t i = 0; i < f->count; i++) {
+        const struct pass *pass = &f->pass[i];
+        if (!skips(pass, n))
+            LT_TRY(run_block(f, pass, n, &block, error));
+        if (pass->inputs->done)
+            atomic_fetch_add(pass->inputs->done, 1);
+    }
     return LT_OK;
 }
 
@@ -263,7 +289,7 @@ static lt_status take_buffers(struct forward *f, struct lt_error *error)
     for (size_t i = 0; i < f->count; i++) {
         const struct pass *pass = &f->pass[i];
         tokens = pass->tokens > tokens ? pass->tokens : tokens;
-        groups = pass->e.dim[0] > groups ? pass->e.dim[0] : groups;
+        groups = pass->groups > groups ? pass->groups : groups;
     }
     struct lt_view *const wide[] = {&f->a, &f->q, &f->k, &f->v};
     for (size_t i = 0; i < LT_COUNT(wide); i++)

@@ -1,8 +1,8 @@
 /* The Wan diffusion transformer (dit.md 2): predicts the velocity noise - x0 of a latent slice.
  *
  * Runs what the file has: text-to-video of every size, image-to-video with `y` (in_channels 36),
- * image cross-attention when its tensors are present. One dit is used by one thread at a time.
- * Weights stay in the store. */
+ * image cross-attention when its tensors are present, a timestep of its own for each latent frame
+ * (2.14). One dit is used by one thread at a time. Weights stay in the store. */
 #pragma once
 
 #include "kernels/exec.h"
@@ -27,21 +27,43 @@ const struct dit_config *dit_config(const struct dit *dit);
  * (dit.md 2.13). */
 struct dit_context;
 
-/* text: f32 [n, text_dim], n <= text_len; clip: f32 [257 or 514, 1280], data NULL: none. */
-lt_status dit_context_create(struct dit *dit, const struct lt_view *text,
-                             const struct lt_view *clip, size_t cache_bytes,
+struct dit_prompt {          /* f32; data NULL: none, where it is not said otherwise */
+    struct lt_view text;     /* [n, text_dim], 1 <= n <= text_len; needed */
+    struct lt_view nag_text; /* as text: what normalised attention guidance leads away from */
+    struct lt_view clip;     /* [257, 1280], or [514, 1280] with image positions */
+};
+lt_status dit_context_create(struct dit *dit, const struct dit_prompt *prompt, size_t cache_bytes,
                              struct dit_context **context_out, struct lt_error *error);
 void dit_context_destroy(struct dit_context **context);
 size_t dit_context_bytes(const struct dit_context *context);
 uint64_t
 dit_context_computed(const struct dit_context *context); /* key/value pairs computed so far */
 
+/* dit.md 2.12. */
+struct dit_options {
+    /* Normalised attention guidance, where the context has a nag_text (give it to the positive half
+     * of a guidance only): 11, 2.5, 0.25 as published. */
+    double nag_scale, nag_tau, nag_alpha;
+    /* RIFLEx: the riflex_index-th frequency of time, from 1, becomes 0.9 · 2π / riflex_frames, the
+     * latent frames of the whole run (0: of this slice). riflex_index 0: off. */
+    int64_t riflex_index, riflex_frames;
+    /* With rope_negative_offset S > 0 the first memory_frames M stand at times -M·S, …, -S and the
+     * others at 0, 1, …; 0: all in one row from 0. */
+    int64_t memory_frames, rope_negative_offset;
+    /* Skip-layer guidance: blocks left out (of the negative half of a guidance). */
+    const int64_t *skip_layers;
+    size_t skip_count;
+};
+extern const struct dit_options dit_options_default; /* NAG as published, everything else off */
+
 struct dit_inputs {
-    struct lt_view x; /* [C, F, h, w] f32, h and w even */
-    struct lt_view y; /* [in_channels - C, F, h, w] f32; data NULL: none */
-    double timestep;  /* 0 … 1000 */
+    struct lt_view x;        /* [C, F, h, w] f32, h and w even */
+    struct lt_view y;        /* [in_channels - C, F, h, w] f32; data NULL: none */
+    double timestep;         /* 0 … 1000 */
+    const double *timesteps; /* one per latent frame [F], in place of `timestep`; NULL: none */
     struct dit_context *context;
-    atomic_uint *done; /* counts finished blocks; NULL: nobody watches */
+    const struct dit_options *options; /* NULL: the default */
+    atomic_uint *done;                 /* counts finished blocks; NULL: nobody watches */
 };
 
 /* v[i]: [C, F, h, w] f32 for inputs[i], written on success only. All `count` inputs (windows, the

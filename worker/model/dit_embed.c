@@ -4,6 +4,44 @@
 #include <math.h>
 #include <string.h>
 
+const struct dit_options dit_options_default = {.nag_scale = 11, .nag_tau = 2.5, .nag_alpha = 0.25};
+
+/* -- checks ------------------------------------------------------------------------------------ */
+
+static lt_status check_timesteps(const struct dit_inputs *inputs, struct lt_error *error)
+{
+    const int64_t count = inputs->timesteps ? inputs->x.dim[1] : 1;
+    for (int64_t f = 0; f < count; f++) {
+        const double timestep = inputs->timesteps ? inputs->timesteps[f] : inputs->timestep;
+        if (!(timestep >= 0 && timestep <= 1000))
+            return lt_fail(error, LT_BAD_INPUT, "timestep: expected 0 to 1000, found %g", timestep);
+    }
+    return LT_OK;
+}
+
+static lt_status check_options(const struct dit_options *o, int64_t frames, int64_t layers,
+                               struct lt_error *error)
+{
+    if (o->riflex_index < 0 || o->riflex_index > TIME_PAIRS || o->riflex_frames < 0)
+        return lt_fail(error, LT_BAD_INPUT,
+                       "riflex: expected an index from 0 to %d and a number of frames, found %lld "
+                       "and %lld",
+                       TIME_PAIRS, (long long)o->riflex_index, (long long)o->riflex_frames);
+    if (o->memory_frames < 0 || o->memory_frames > frames || o->rope_negative_offset < 0)
+        return lt_fail(error, LT_BAD_INPUT,
+                       "memory_frames: expected 0 to %lld and an offset of 0 or more, found %lld "
+                       "and %lld",
+                       (long long)frames, (long long)o->memory_frames,
+                       (long long)o->rope_negative_offset);
+    for (size_t i = 0; i < o->skip_count; i++)
+        if (o->skip_layers[i] < 0 || o->skip_layers[i] >= layers)
+            return lt_fail(error, LT_BAD_INPUT,
+                           "skip_layers: this model has blocks 0 to %lld, "
+                           "found %lld",
+                           (long long)layers - 1, (long long)o->skip_layers[i]);
+    return LT_OK;
+}
+
 lt_status dit_pass_begin(const struct dit *dit, struct pass *pass, const struct lt_view *v,
                          struct lt_error *error)
 {
@@ -27,20 +65,27 @@ lt_status dit_pass_begin(const struct dit *dit, struct pass *pass, const struct 
         return lt_fail(error, LT_BAD_INPUT, "y: expected [%lld, %lld, %lld, %lld], found [%lld, …]",
                        (long long)extra, (long long)x->dim[1], (long long)x->dim[2],
                        (long long)x->dim[3], (long long)y->dim[0]);
-    if (!(inputs->timestep >= 0 && inputs->timestep <= 1000))
-        return lt_fail(error, LT_BAD_INPUT, "timestep: expected 0 to 1000, found %g",
-                       inputs->timestep);
+    LT_TRY(check_timesteps(inputs, error));
+    pass->options = inputs->options ? inputs->options : &dit_options_default;
+    LT_TRY(check_options(pass->options, x->dim[1], c->layer_count, error));
     lt_assert(v->rank == 4 && lt_view_count(v) == lt_view_count(x) && inputs->context->dit == dit);
     pass->frames = x->dim[1];
     pass->rows = x->dim[2] / 2;
     pass->columns = x->dim[3] / 2;
     pass->tokens = pass->frames * pass->rows * pass->columns;
+    pass->groups = 1;
+    for (int64_t f = 1; inputs->timesteps && f < pass->frames; f++)
+        if (inputs->timesteps[f] != inputs->timesteps[0])
+            pass->groups = pass->frames;
+    pass->group_rows = pass->groups > 1 ? pass->rows * pass->columns : 0;
     return LT_OK;
 }
 
-/* cos and sin of position · 10000^(-2p/D), D = 2 · pairs of the axis; f64 angles, f32 table.
- * dit.md 2.6. */
-static lt_status rope_axis(struct net *net, int64_t positions, int64_t pairs, struct lt_view *axis,
+/* -- rotation ---------------------------------------------------------------------------------- */
+
+/* cos and sin of position · frequency: f64 angles, f32 table. dit.md 2.6. */
+static lt_status rope_axis(struct net *net, const double *position, int64_t positions,
+                           const double *frequency, int64_t pairs, struct lt_view *axis,
                            struct lt_error *error)
 {
     float *table = lt_arena_take_array(&net->arena, (size_t)(positions * pairs * 2), sizeof *table);
@@ -49,23 +94,54 @@ static lt_status rope_axis(struct net *net, int64_t positions, int64_t pairs, st
     *axis = lt_view_3d(table, LT_TYPE_F32, positions, pairs, 2);
     for (int64_t i = 0; i < positions; i++)
         for (int64_t p = 0; p < pairs; p++) {
-            const double angle = (double)i * pow(10000.0, -(double)p / (double)pairs);
+            const double angle = position[i] * frequency[p];
             *table++ = (float)cos(angle);
             *table++ = (float)sin(angle);
         }
     return LT_OK;
 }
 
-/* 64 pairs of a head: 22 turn with the frame, 21 with the row, 21 with the column. */
-static lt_status make_rotation(struct net *net, struct pass *pass, struct lt_error *error)
+/* 10000^(-2p/D), D = 2 · pairs of the axis. */
+static void make_frequencies(double *frequency, int64_t pairs)
 {
-    const int64_t pairs = HEAD_WIDTH / 2, space = HEAD_WIDTH / 6;
-    LT_TRY(rope_axis(net, pass->frames, pairs - 2 * space, &pass->rope_time, error));
-    LT_TRY(rope_axis(net, pass->rows, space, &pass->rope_row, error));
-    return rope_axis(net, pass->columns, space, &pass->rope_column, error);
+    for (int64_t p = 0; p < pairs; p++)
+        frequency[p] = pow(10000.0, -(double)p / (double)pairs);
 }
 
-/* dit.md 2.3: cosines first; e for the head, e0 for the blocks. */
+/* Where a latent frame stands in time: dit.md 2.12, rope_negative_offset. */
+static double frame_position(const struct dit_options *options, int64_t frame)
+{
+    const int64_t memory = options->rope_negative_offset > 0 ? options->memory_frames : 0;
+    return (double)(frame < memory ? (frame - memory) * options->rope_negative_offset
+                                   : frame - memory);
+}
+
+static lt_status make_rotation(struct net *net, struct pass *pass, struct lt_error *error)
+{
+    const struct dit_options *options = pass->options;
+    const int64_t longest = pass->rows > pass->columns ? pass->rows : pass->columns;
+    double time[TIME_PAIRS], space[SPACE_PAIRS];
+    double *at = lt_arena_take_array(&net->arena, (size_t)(pass->frames + longest), sizeof *at);
+    if (!at)
+        return lt_fail(error, LT_NO_MEMORY, "no memory for positions");
+    make_frequencies(time, TIME_PAIRS);
+    make_frequencies(space, SPACE_PAIRS);
+    if (options->riflex_index > 0) {
+        const int64_t frames = options->riflex_frames > 0 ? options->riflex_frames : pass->frames;
+        time[options->riflex_index - 1] = 0.9 * 2 * M_PI / (double)frames;
+    }
+    for (int64_t f = 0; f < pass->frames; f++)
+        at[f] = frame_position(options, f);
+    LT_TRY(rope_axis(net, at, pass->frames, time, TIME_PAIRS, &pass->rope_time, error));
+    for (int64_t i = 0; i < longest; i++)
+        at[i] = (double)i;
+    LT_TRY(rope_axis(net, at, pass->rows, space, SPACE_PAIRS, &pass->rope_row, error));
+    return rope_axis(net, at, pass->columns, space, SPACE_PAIRS, &pass->rope_column, error);
+}
+
+/* -- tokens ------------------------------------------------------------------------------------ */
+
+/* dit.md 2.3: cosines first; e for the head, e0 for the blocks. A row per timestep. */
 static lt_status embed_time(struct dit *dit, struct pass *pass, struct lt_error *error)
 {
     struct net *net = &dit->net;
@@ -75,16 +151,21 @@ static lt_status embed_time(struct dit *dit, struct pass *pass, struct lt_error 
     LT_TRY(net_linear(net, &first, c->dim, c->freq_dim, error, "time_embedding.0"));
     LT_TRY(net_linear(net, &second, c->dim, c->dim, error, "time_embedding.2"));
     LT_TRY(net_linear(net, &projection, 6 * c->dim, c->dim, error, "time_projection.1"));
-    LT_TRY(net_take(net, &wave, 1, c->freq_dim, error));
-    LT_TRY(net_take(net, &hidden, 1, c->dim, error));
-    LT_TRY(net_take(net, &activated, 1, c->dim, error));
-    LT_TRY(net_take(net, &pass->e, 1, c->dim, error));
-    LT_TRY(net_take(net, &pass->e0, 1, 6 * c->dim, error));
+    LT_TRY(net_take(net, &wave, pass->groups, c->freq_dim, error));
+    LT_TRY(net_take(net, &hidden, pass->groups, c->dim, error));
+    LT_TRY(net_take(net, &activated, pass->groups, c->dim, error));
+    LT_TRY(net_take(net, &pass->e, pass->groups, c->dim, error));
+    LT_TRY(net_take(net, &pass->e0, pass->groups, 6 * c->dim, error));
     const int64_t half = c->freq_dim / 2;
-    for (int64_t i = 0; i < half; i++) {
-        const double angle = pass->inputs->timestep * pow(10000.0, -(double)i / (double)half);
-        ((float *)wave.data)[i] = (float)cos(angle);
-        ((float *)wave.data)[half + i] = (float)sin(angle);
+    const double *timesteps = pass->inputs->timesteps;
+    for (int64_t g = 0; g < pass->groups; g++) {
+        float *row = (float *)wave.data + g * c->freq_dim;
+        for (int64_t i = 0; i < half; i++) {
+            const double timestep = timesteps ? timesteps[g] : pass->inputs->timestep;
+            const double angle = timestep * pow(10000.0, -(double)i / (double)half);
+            row[i] = (float)cos(angle);
+            row[half + i] = (float)sin(angle);
+        }
     }
     LT_TRY(net_apply(net, &first, &wave, &hidden, LT_ACTIVATION_SILU, true, error));
     LT_TRY(net_apply(net, &second, &hidden, &pass->e, LT_ACTIVATION_NONE, true, error));

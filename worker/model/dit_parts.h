@@ -9,7 +9,15 @@
 #include "worker/model/dit.h"
 #include "worker/model/net.h"
 
-enum { HEAD_WIDTH = 128, FFN_CHUNK = 2048, IMAGE_DIM = 1280, IMAGE_TOKENS = 257 };
+enum {
+    HEAD_WIDTH = 128,
+    SPACE_PAIRS =
+        HEAD_WIDTH / 6, /* of a head's 64 pairs 21 turn with the row, 21 with the column */
+    TIME_PAIRS = HEAD_WIDTH / 2 - 2 * SPACE_PAIRS, /* and 22 with the frame */
+    FFN_CHUNK = 2048,
+    IMAGE_DIM = 1280,
+    IMAGE_TOKENS = 257
+};
 
 struct dit {
     struct dit_config config;
@@ -34,21 +42,38 @@ struct block {
 lt_status dit_find_block(const struct dit *dit, size_t n, struct block *block_out,
                          struct lt_error *error);
 
+/* -- cache ------------------------------------------------------------------------------------- */
+
+/* Values that stay the same over steps, kept on the heap while they fit. */
+struct dit_cache {
+    size_t bytes, bytes_max;
+    uint64_t computed; /* how often values were asked for and not there */
+};
+
+/* *slot, or with *fresh_out room [rows, columns] f32 that the caller fills: it is *slot's from now
+ * on when it fits the cache, else of the arena. */
+lt_status dit_cache_take(struct dit_cache *cache, struct net *net, struct lt_view *slot,
+                         int64_t rows, int64_t columns, struct lt_view *view_out, bool *fresh_out,
+                         struct lt_error *error);
+/* Empties a slot: at the end, or because filling it failed. */
+void dit_cache_drop(struct dit_cache *cache, struct lt_view *slot);
+/* Fills a slot whatever the budget: for what is small or always needed. */
+lt_status dit_cache_keep(struct dit_cache *cache, struct lt_view *slot, int64_t rows,
+                         int64_t columns, struct lt_error *error);
+
 /* -- context ----------------------------------------------------------------------------------- */
+
+enum dit_tokens { DIT_TOKENS_TEXT, DIT_TOKENS_NAG, DIT_TOKENS_IMAGE, DIT_TOKENS_COUNT };
 
 struct dit_context {
     struct dit *dit;
-    struct lt_view text, image; /* [n or n+1, d], [257|514, d] f32 */
-    float last_key_bias;        /* ln of how often the last text row counts */
-    struct lt_view *cached; /* per block: text k, text v, image k, image v; data NULL: not kept */
-    size_t bytes, cache_bytes;
-    uint64_t computed;
+    struct lt_view tokens[DIT_TOKENS_COUNT];  /* [n, d] f32; data NULL: not given */
+    float last_key_bias[DIT_TOKENS_COUNT];    /* ln of how often the last row counts */
+    struct lt_view (*keys)[DIT_TOKENS_COUNT]; /* per block: keys, then values, [2·n, d] */
+    struct dit_cache cache;
 };
 
-enum dit_tokens { DIT_TOKENS_TEXT, DIT_TOKENS_IMAGE };
-
-/* Keys and values [rows, d] of the context's tokens for block n: kept ones, or computed ones, which
- * live in the arena unless they are kept from now on. */
+/* Keys and values [n, d] of the context's tokens for block n. */
 lt_status dit_context_keys(struct dit_context *context, size_t n, const struct block *block,
                            enum dit_tokens which, struct lt_view *k_out, struct lt_view *v_out,
                            struct lt_error *error);
@@ -57,10 +82,11 @@ lt_status dit_context_keys(struct dit_context *context, size_t n, const struct b
 
 struct pass {
     const struct dit_inputs *inputs;
+    const struct dit_options *options;
     int64_t frames, rows, columns, tokens; /* of the patch grid */
     struct lt_view x;                      /* [L, d], the residual stream */
+    int64_t groups, group_rows;            /* timesteps, and tokens that share one; 0: all do */
     struct lt_view e, e0;                  /* [G, d], [G, 6·d]: one row per timestep */
-    int64_t group_rows;                    /* tokens that share a timestep; 0: all */
     struct lt_view rope_time, rope_row, rope_column;
 };
 
