@@ -1,5 +1,6 @@
 /* predict: a latent slice, its prompts and its conditioning -> the guided velocity. */
 #include "worker/engine_private.h"
+#include "worker/guidance.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -107,8 +108,7 @@ lt_status engine_predict(const struct engine_task *task, void **result_out, stru
     lt_status status = predict_texts(task, resident->dit, &x, role, halves, with, error);
     const float *without = with + count;
     if (status == LT_OK && halves == 2)
-        for (int64_t i = 0; i < count; i++)
-            with[i] = without[i] + (float)guidance * (with[i] - without[i]);
+        guidance_cfg(with, without, count, guidance);
     if (status == LT_OK)
         status = engine_check_finite(with, count, "prediction", error);
     if (status != LT_OK) {
