@@ -1,0 +1,232 @@
+/* Sound: decode, mix down, resample. */
+#include "coordinator/media/input.h"
+
+#include <libavutil/channel_layout.h>
+#include <libavutil/opt.h>
+#include <libswresample/swresample.h>
+
+#include <stdlib.h>
+
+enum { VOICE_RATE = 16000, CHANNELS_MAX = 64, BLOCK = 4096, SOXR_HQ_BITS = 20 };
+
+struct sound {
+    struct input input;
+    AVCodecContext *codec;
+    SwrContext *resample;
+    AVFrame *frame;
+    uint32_t rate, channels;
+    int source_rate, source_channels, source_format; /* of the first frame, and of every other */
+    int64_t decoded_count;                           /* samples at the source's rate */
+    bool decoded_all, flushing, drained;
+};
+
+/* One row of weights an output channel: the mean of all (librosa), or one channel to both sides. */
+static lt_status set_mix(struct sound *sound, struct lt_error *error)
+{
+    double matrix[2 * CHANNELS_MAX];
+    const uint32_t from = (uint32_t)sound->source_channels;
+    if (sound->channels == from || (sound->channels == 2 && from != 1))
+        return LT_OK; /* as it is, or FFmpeg's downmix of a surround layout */
+    for (uint32_t i = 0; i < sound->channels * from; i++)
+        matrix[i] = sound->channels == 1 ? 1.0 / from : 1.0;
+    const int code = swr_set_matrix(sound->resample, matrix, (int)from);
+    return code < 0 ? input_fail(error, sound->input.name, "mix its channels", code) : LT_OK;
+}
+
+static lt_status open_resampler(struct sound *sound, struct lt_error *error)
+{
+    AVChannelLayout in = {0}, out = {0};
+    av_channel_layout_copy(&in, &sound->frame->ch_layout);
+    if (in.order == AV_CHANNEL_ORDER_UNSPEC || in.nb_channels < 1) {
+        const int channels = in.nb_channels > 0 ? in.nb_channels : 1;
+        av_channel_layout_uninit(&in);
+        av_channel_layout_default(&in, channels);
+    }
+    av_channel_layout_default(&out, (int)sound->channels);
+    int code = swr_alloc_set_opts2(&sound->resample, &out, AV_SAMPLE_FMT_FLT, (int)sound->rate, &in,
+                                   sound->frame->format, sound->frame->sample_rate, 0, NULL);
+    av_channel_layout_uninit(&in);
+    if (code < 0)
+        return input_fail(error, sound->input.name, "prepare a resampler", code);
+    av_opt_set_int(sound->resample, "resampler", SWR_ENGINE_SOXR, 0);
+    av_opt_set_double(sound->resample, "precision", SOXR_HQ_BITS, 0);
+    LT_TRY(set_mix(sound, error));
+    code = swr_init(sound->resample);
+    if (code < 0) { /* an FFmpeg without soxr: its own filter, a little longer than usual */
+        av_opt_set_int(sound->resample, "resampler", SWR_ENGINE_SWR, 0);
+        av_opt_set_int(sound->resample, "filter_size", 64, 0);
+        code = swr_init(sound->resample);
+    }
+    return code < 0 ? input_fail(error, sound->input.name, "prepare a resampler", code) : LT_OK;
+}
+
+/* The next frame into sound->frame, or decoded_all. */
+static lt_status decode(struct sound *sound, struct lt_error *error)
+{
+    int code;
+    while ((code = avcodec_receive_frame(sound->codec, sound->frame)) == AVERROR(EAGAIN))
+        LT_TRY(input_feed(&sound->input, sound->input.sound, sound->codec, error));
+    if (code == AVERROR_EOF) {
+        sound->decoded_all = true;
+        return LT_OK;
+    }
+    if (code < 0)
+        return input_fail(error, sound->input.name, "decode its sound", code);
+    if (sound->decoded_count == 0) {
+        sound->source_rate = sound->frame->sample_rate;
+        sound->source_channels = sound->frame->ch_layout.nb_channels;
+        sound->source_format = sound->frame->format;
+    } else if (sound->source_rate != sound->frame->sample_rate ||
+               sound->source_channels != sound->frame->ch_layout.nb_channels ||
+               sound->source_format != sound->frame->format)
+        return lt_fail(error, LT_UNSUPPORTED,
+                       "%s: its sound goes from %d Hz, %d channels to %d Hz, %d channels",
+                       sound->input.name, sound->source_rate, sound->source_channels,
+                       sound->frame->sample_rate, sound->frame->ch_layout.nb_channels);
+    sound->decoded_count += sound->frame->nb_samples;
+    if ((double)sound->decoded_count > sound->input.limits.seconds * sound->source_rate)
+        return lt_fail(error, LT_BAD_INPUT, "%s: more than %g seconds of sound", sound->input.name,
+                       sound->input.limits.seconds);
+    return LT_OK;
+}
+
+static lt_status open_source(struct sound *sound, const struct media_source *source,
+                             const struct sound_format *format, struct lt_error *error)
+{
+    LT_TRY(input_open(&sound->input, source, error));
+    struct input *input = &sound->input;
+    if (input->sound < 0)
+        return lt_fail(error, LT_BAD_INPUT, "%s: expected sound, found a picture without any (%s)",
+                       input->name, input->format->iformat->long_name);
+    LT_TRY(input_decoder(input, input->sound, &sound->codec, error));
+    if (!(sound->frame = av_frame_alloc()))
+        return lt_fail(error, LT_NO_MEMORY, "%s: no memory", input->name);
+    LT_TRY(decode(sound, error));
+    if (sound->decoded_all)
+        return lt_fail(error, LT_CORRUPT, "%s: not one sample of sound in it", input->name);
+    if (sound->source_channels < 1 || sound->source_channels > CHANNELS_MAX ||
+        sound->source_rate < 1)
+        return lt_fail(error, LT_BAD_INPUT, "%s: sound of %d Hz on %d channels", input->name,
+                       sound->source_rate, sound->source_channels);
+    sound->rate = format->rate ? format->rate : (uint32_t)sound->source_rate;
+    sound->channels = format->channels ? format->channels : (sound->source_channels > 1 ? 2u : 1u);
+    lt_assert(sound->channels <= 2);
+    LT_TRY(open_resampler(sound, error));
+    const int code =
+        swr_convert(sound->resample, NULL, 0, (const uint8_t **)sound->frame->extended_data,
+                    sound->frame->nb_samples);
+    return code < 0 ? input_fail(error, input->name, "resample its sound", code) : LT_OK;
+}
+
+lt_status sound_open(const struct media_source *source, const struct sound_format *format,
+                     struct sound **sound_out, struct lt_error *error)
+{
+    struct sound *sound = calloc(1, sizeof *sound);
+    if (!sound)
+        return lt_fail(error, LT_NO_MEMORY, "%s: no memory", source->path);
+    sound->input.file = -1;
+    const lt_status status = open_source(sound, source, format, error);
+    if (status != LT_OK)
+        sound_close(&sound);
+    else
+        *sound_out = sound;
+    return status;
+}
+
+void sound_close(struct sound **sound)
+{
+    struct sound *s = *sound;
+    if (!s)
+        return;
+    swr_free(&s->resample);
+    av_frame_free(&s->frame);
+    avcodec_free_context(&s->codec);
+    input_close(&s->input);
+    free(s);
+    *sound = NULL;
+}
+
+/* One call of the resampler: takes what it holds and gives it more when it holds too little. At the
+ * end first all that waits before the filter goes in (an empty input), and only then the filter is
+ * drained (NULL): soxr inside swresample must see no input after the first NULL. */
+static lt_status resample(struct sound *sound, float *out, size_t capacity, size_t *got_out,
+                          struct lt_error *error)
+{
+    static const uint8_t *const nothing[CHANNELS_MAX];
+    const uint8_t **in = (const uint8_t **)nothing;
+    int in_count = 0;
+    if (!sound->decoded_all && swr_get_out_samples(sound->resample, 0) < (int)capacity) {
+        LT_TRY(decode(sound, error));
+        if (!sound->decoded_all) {
+            in = (const uint8_t **)sound->frame->extended_data;
+            in_count = sound->frame->nb_samples;
+        }
+    }
+    if (sound->flushing)
+        in = NULL;
+    uint8_t *const bytes = (uint8_t *)out;
+    const int got = swr_convert(sound->resample, (uint8_t **)&bytes, (int)capacity, in, in_count);
+    if (got < 0)
+        return input_fail(error, sound->input.name, "resample its sound", got);
+    sound->drained = sound->flushing && got == 0;
+    sound->flushing = sound->decoded_all && (sound->flushing || got == 0);
+    *got_out = (size_t)got;
+    return LT_OK;
+}
+
+lt_status sound_read(struct sound *sound, float *samples, size_t capacity, size_t *count_out,
+                     struct lt_error *error)
+{
+    size_t count = 0, got = 0;
+    while (count < capacity && !sound->drained) {
+        const size_t room = capacity - count < BLOCK ? capacity - count : BLOCK;
+        LT_TRY(resample(sound, samples + count * sound->channels, room, &got, error));
+        count += got;
+    }
+    *count_out = count;
+    return LT_OK;
+}
+
+uint32_t sound_rate(const struct sound *sound)
+{
+    return sound->rate;
+}
+
+uint32_t sound_channels(const struct sound *sound)
+{
+    return sound->channels;
+}
+
+lt_status sound_read_voice(const struct media_source *source, double seconds_max,
+                           float **samples_out, size_t *count_out, struct lt_error *error)
+{
+    struct sound *sound;
+    float *samples = NULL;
+    size_t count = 0, capacity = 0, got = 1;
+    LT_TRY(sound_open(source, &(struct sound_format){VOICE_RATE, 1}, &sound, error));
+    const double limit = sound->input.limits.seconds;
+    const double seconds = seconds_max > 0 && seconds_max < limit ? seconds_max : limit;
+    const size_t count_max = (size_t)(seconds * VOICE_RATE);
+    lt_status status = LT_OK;
+    while (status == LT_OK && got > 0 && count < count_max) {
+        if (count == capacity) {
+            capacity = capacity ? 2 * capacity : 16 * BLOCK;
+            capacity = capacity < count_max ? capacity : count_max;
+            float *const grown = realloc(samples, capacity * sizeof *samples);
+            if (!grown)
+                status = lt_fail(error, LT_NO_MEMORY, "%s: no memory for %zu samples",
+                                 sound->input.name, capacity);
+            samples = grown ? grown : samples;
+        }
+        if (status == LT_OK)
+            status = sound_read(sound, samples + count, capacity - count, &got, error);
+        count += status == LT_OK ? got : 0;
+    }
+    if (status == LT_OK) {
+        *samples_out = samples;
+        *count_out = count;
+    } else
+        free(samples);
+    sound_close(&sound);
+    return status;
+}
