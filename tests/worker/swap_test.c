@@ -1,0 +1,394 @@
+/* If swapping broke, a forward would compute with another block's weights, or a card of 16 GB would
+ * run out of memory, or stand still for every copy. Walks over a model whose every byte names its
+ * tensor; times are those of a virtual clock. */
+#include "tests/worker/block_file.h"
+#include "worker/weights/store_private.h"
+
+#include <stdlib.h>
+
+enum { BLOCKS = 6, ROWS = 8 };
+
+static const enum store_order orders[] = {STORE_ORDER_TAIL, STORE_ORDER_SPREAD};
+
+static struct device *open_device(struct device_params params)
+{
+    struct lt_error error;
+    struct device *device;
+    assert_ok(device_create_host(&params, &device, &error));
+    return device;
+}
+
+/* 1 byte a microsecond. */
+static struct device *open_virtual(void)
+{
+    return open_device(
+        (struct device_params){.virtual_clock = true, .copy_bytes_per_second = 1000 * 1000});
+}
+
+static struct store *open_store(const struct block_file *model, const struct store_params *params)
+{
+    struct lt_error error;
+    struct store *store;
+    assert_ok(store_open(model->file, NULL, NULL, params, &store, &error));
+    return store;
+}
+
+static struct store_stats stats_of(const struct store *store)
+{
+    struct store_stats stats;
+    store_stats(store, &stats);
+    return stats;
+}
+
+/* When nothing is under way. */
+static struct store_stats settled_stats_of(const struct store *store)
+{
+    for (size_t i = 0; i < store->slot_count; i++)
+        assert_int_equal(device_wait(store->device, store->slot[i].fetched, NULL), LT_OK);
+    return stats_of(store);
+}
+
+static uint64_t slab_bytes(const struct block_file *model)
+{
+    struct lt_error error;
+    struct layout layout;
+    assert_ok(layout_build(model->file, NULL, NULL, NULL, &layout, &error));
+    const uint64_t bytes = layout.slab_bytes[0];
+    layout_fini(&layout);
+    return bytes;
+}
+
+static void check_nothing_taken(struct device *device)
+{
+    struct device_stats stats;
+    device_stats(device, &stats);
+    for (int kind = 0; kind < DEVICE_MEMORY_COUNT; kind++)
+        assert_int_equal(stats.used_bytes[kind], 0);
+}
+
+/* Every count of swapped blocks, prefetch, order, tier and kind of device. */
+static void test_g4_3_every_placement_gives_the_same_bytes(void **state)
+{
+    (void)state;
+    struct block_file model = block_file_open(BLOCKS, ROWS);
+    for (int staged = 0; staged < 2; staged++)
+        for (size_t swapped = 0; swapped <= BLOCKS + 1; swapped++)
+            for (size_t on_disk = 0; on_disk <= swapped; on_disk += 2)
+                for (size_t prefetch = 0; prefetch <= BLOCKS; prefetch += prefetch + 1)
+                    for (size_t o = 0; o < LT_COUNT(orders); o++) {
+                        struct device *device =
+                            open_device((struct device_params){.staged = staged});
+                        const struct store_params params = {device,   swapped,   on_disk,
+                                                            prefetch, orders[o], NULL};
+                        struct store *store = open_store(&model, &params);
+                        for (int forward = 0; forward < 2; forward++)
+                            block_file_forward(store, device, 0);
+                        block_file_check(store, "head.head.weight");
+                        store_destroy(&store);
+                        check_nothing_taken(device);
+                        device_destroy(&device);
+                    }
+    block_file_close(&model);
+}
+
+/* Residents + min(k + 1, N) slots of the largest block, exactly; that is what is taken, and what
+ * the plan says before anything is. A byte less is refused before anything is read. */
+static void test_g4_4_memory_is_as_planned(void **state)
+{
+    (void)state;
+    struct block_file model = block_file_open(BLOCKS, ROWS);
+    const uint64_t slab = slab_bytes(&model);
+    struct lt_error error;
+    struct layout layout;
+    assert_ok(layout_build(model.file, NULL, NULL, NULL, &layout, &error));
+    const uint64_t rest = layout.slab_bytes[BLOCKS];
+    for (size_t swapped = 0; swapped <= BLOCKS; swapped++)
+        for (size_t prefetch = 0; prefetch < 4; prefetch++) {
+            struct store_params params = {
+                .blocks_to_swap = swapped, .disk_blocks = swapped / 2, .prefetch = prefetch};
+            struct store_memory plan;
+            struct device_stats stats;
+            const size_t slots = prefetch + 1 < swapped ? prefetch + 1 : swapped;
+            layout_memory(&layout, &params, false, &plan);
+            assert_int_equal(plan.device_bytes, rest + (BLOCKS - swapped + slots) * slab);
+            assert_int_equal(plan.pinned_bytes, (swapped - swapped / 2) * slab);
+            assert_int_equal(plan.copy_bytes, slots == swapped ? 0 : swapped * slab);
+            assert_int_equal(plan.disk_bytes, slots == swapped ? 0 : swapped / 2 * slab);
+
+            struct device *device = params.device = open_device(
+                (struct device_params){.limit_bytes = {plan.device_bytes, plan.pinned_bytes + 1}});
+            struct store *store = open_store(&model, &params);
+            block_file_forward(store, device, 0);
+            device_stats(device, &stats);
+            assert_int_equal(stats.peak_bytes[DEVICE_MEMORY_LOCAL], plan.device_bytes);
+            assert_int_equal(stats.peak_bytes[DEVICE_MEMORY_PINNED], plan.pinned_bytes);
+            store_destroy(&store);
+            device_destroy(&device);
+
+            device = params.device =
+                open_device((struct device_params){.limit_bytes = {plan.device_bytes - 1}});
+            const uint64_t read = tensor_file_bytes_read(model.file);
+            assert_fails(store_open(model.file, NULL, NULL, &params, &store, &error),
+                         LT_NO_DEVICE_MEMORY, "do not fit");
+            assert_null(store);
+            assert_int_equal(tensor_file_bytes_read(model.file), read);
+            check_nothing_taken(device);
+            device_destroy(&device);
+        }
+    layout_fini(&layout);
+    block_file_close(&model);
+}
+
+/* G4.1: masters are read once and never written: what moves is N blocks a forward, one way. */
+static void test_g4_1_a_forward_copies_each_swapped_block_once(void **state)
+{
+    (void)state;
+    struct block_file model = block_file_open(BLOCKS, ROWS);
+    const uint64_t slab = slab_bytes(&model);
+    for (size_t on_disk = 0; on_disk <= 4; on_disk += 2) {
+        struct device *device = open_device((struct device_params){0});
+        const struct store_params params = {device, 4, on_disk, 1, STORE_ORDER_TAIL, NULL};
+        struct store *store = open_store(&model, &params);
+        struct lt_error error;
+        assert_ok(store_finish_loading(store, &error));
+        const struct store_stats loaded = stats_of(store);
+        assert_int_equal(loaded.read_bytes,
+                         model.rest_bytes + (BLOCKS - on_disk) * model.block_bytes);
+        block_file_forward(store, device, 0);
+        const struct store_stats one = settled_stats_of(store);
+        assert_int_equal(one.fetch_count, 4 + 1); /* and the first of the next forward */
+        for (int i = 0; i < 3; i++)
+            block_file_forward(store, device, 0);
+        const struct store_stats four = settled_stats_of(store);
+        assert_int_equal(four.fetch_count - one.fetch_count, 3 * 4);
+        assert_int_equal(four.copy_bytes - one.copy_bytes, 3 * 4 * slab);
+        assert_int_equal(four.read_bytes - one.read_bytes, 3 * on_disk * model.block_bytes);
+        store_destroy(&store);
+        device_destroy(&device);
+    }
+    block_file_close(&model);
+}
+
+/* Stall of the last of some forwards, and its length. */
+struct times {
+    int64_t stall_us, forward_us;
+};
+
+static struct times time_forward(const struct block_file *model, struct store_params params,
+                                 int64_t compute_us)
+{
+    struct device *device = params.device = open_virtual();
+    struct store *store = open_store(model, &params);
+    struct lt_error error;
+    struct device_stats before, after;
+    assert_ok(store_finish_loading(store, &error));
+    block_file_forward(store, device, compute_us);
+    block_file_forward(store, device, compute_us);
+    device_stats(device, &before);
+    const int64_t store_before = stats_of(store).stall_us;
+    block_file_forward(store, device, compute_us);
+    device_stats(device, &after);
+    assert_int_equal(stats_of(store).stall_us - store_before, after.stall_us - before.stall_us);
+    store_destroy(&store);
+    device_destroy(&device);
+    return (struct times){after.stall_us - before.stall_us, after.now_us - before.now_us};
+}
+
+static void test_g4_5_no_stall_while_copies_hide_under_compute(void **state)
+{
+    (void)state;
+    struct block_file model = block_file_open(BLOCKS, ROWS);
+    const int64_t copy_us = (int64_t)slab_bytes(&model);
+    for (size_t swapped = 1; swapped <= BLOCKS; swapped++)
+        for (size_t prefetch = 1; prefetch <= 3; prefetch++)
+            for (size_t o = 0; o < LT_COUNT(orders); o++) {
+                const struct store_params params = {
+                    .blocks_to_swap = swapped, .prefetch = prefetch, .order = orders[o]};
+                const struct times times = time_forward(&model, params, copy_us);
+                assert_int_equal(times.stall_us, 0);
+                assert_int_equal(times.forward_us, BLOCKS * copy_us);
+            }
+    block_file_close(&model);
+}
+
+static void test_g4_5_else_a_forward_takes_the_larger_of_both(void **state)
+{
+    (void)state;
+    struct block_file model = block_file_open(BLOCKS, ROWS);
+    const int64_t copy_us = (int64_t)slab_bytes(&model), compute_us = copy_us / 2;
+    struct store_params all = {.blocks_to_swap = BLOCKS, .prefetch = 1};
+    struct times times = time_forward(&model, all, compute_us);
+    assert_int_equal(times.forward_us, BLOCKS * copy_us); /* sum of max(copy, compute) */
+    assert_int_equal(times.stall_us, BLOCKS * (copy_us - compute_us));
+    all.prefetch = 0; /* nothing hides: sum of copy + compute */
+    times = time_forward(&model, all, compute_us);
+    assert_int_equal(times.forward_us, BLOCKS * (copy_us + compute_us));
+    assert_int_equal(times.stall_us, BLOCKS * copy_us);
+    block_file_close(&model);
+}
+
+/* G4.7: a copy of two blocks' compute hides when every other block stays, not when the last N go.
+ */
+static void test_g4_7_spread_gives_each_copy_more_time(void **state)
+{
+    (void)state;
+    struct block_file model = block_file_open(BLOCKS, ROWS);
+    const int64_t copy_us = (int64_t)slab_bytes(&model);
+    struct store_params params = {.blocks_to_swap = BLOCKS / 2, .prefetch = 1};
+    params.order = STORE_ORDER_SPREAD;
+    assert_int_equal(time_forward(&model, params, copy_us / 2).stall_us, 0);
+    params.order = STORE_ORDER_TAIL;
+    assert_true(time_forward(&model, params, copy_us / 2).stall_us > 0);
+    block_file_close(&model);
+}
+
+static void test_g4_6_a_ring_that_holds_all_copies_once(void **state)
+{
+    (void)state;
+    struct block_file model = block_file_open(BLOCKS, ROWS);
+    struct device *device = open_device((struct device_params){0});
+    const struct store_params params = {device, 3, 1, 5, STORE_ORDER_SPREAD, NULL};
+    struct store *store = open_store(&model, &params);
+    for (int i = 0; i < 4; i++)
+        block_file_forward(store, device, 0);
+    assert_int_equal(stats_of(store).fetch_count, 3);
+    store_destroy(&store);
+    device_destroy(&device);
+    block_file_close(&model);
+}
+
+static void test_g4_6_models_of_30_40_and_48_blocks(void **state)
+{
+    (void)state;
+    static const size_t counts[] = {30, 40, 48};
+    for (size_t i = 0; i < LT_COUNT(counts); i++) {
+        struct block_file model = block_file_open(counts[i], 1);
+        for (size_t swapped = 0; swapped <= counts[i]; swapped += 10)
+            for (size_t o = 0; o < LT_COUNT(orders); o++) {
+                struct device *device = open_device((struct device_params){0});
+                const struct store_params params = {device, swapped,   swapped / 3,
+                                                    2,      orders[o], NULL};
+                struct store *store = open_store(&model, &params);
+                assert_int_equal(store_block_count(store), counts[i]);
+                block_file_forward(store, device, 0);
+                store_destroy(&store);
+                device_destroy(&device);
+            }
+        block_file_close(&model);
+    }
+}
+
+/* Skip-layer guidance leaves blocks out; a cancelled forward starts again at block 0. */
+static void test_g4_6_skipped_blocks_and_cancelled_forwards(void **state)
+{
+    (void)state;
+    struct block_file model = block_file_open(BLOCKS, ROWS);
+    struct lt_error error;
+    for (size_t prefetch = 0; prefetch <= 3; prefetch++)
+        for (size_t skipped = 0; skipped < BLOCKS; skipped++) {
+            struct device *device = open_device((struct device_params){0});
+            const struct store_params params = {device, 5, 2, prefetch, STORE_ORDER_TAIL, NULL};
+            struct store *store = open_store(&model, &params);
+            for (int forward = 0; forward < 2; forward++) {
+                for (size_t block = 0; block < BLOCKS; block++)
+                    if (block != skipped)
+                        assert_ok(block_file_use(store, block, device, 0, &error));
+                for (size_t block = 0; block < skipped; block++) /* cancelled there */
+                    assert_ok(block_file_use(store, block, device, 0, &error));
+            }
+            block_file_forward(store, device, 0);
+            store_destroy(&store); /* with fetches under way */
+            check_nothing_taken(device);
+            device_destroy(&device);
+        }
+    block_file_close(&model);
+}
+
+/* Two blocks held at once need two slots; with one, the second is refused, not waited for. */
+static void blocks_held_together_need_slots_of_their_own(void **state)
+{
+    (void)state;
+    struct block_file model = block_file_open(BLOCKS, ROWS);
+    struct lt_error error;
+    for (size_t prefetch = 0; prefetch < 2; prefetch++) {
+        const struct store_params params = {.blocks_to_swap = BLOCKS, .prefetch = prefetch};
+        struct store *store = open_store(&model, &params);
+        assert_ok(store_acquire(store, 2, &error));
+        if (prefetch == 0) {
+            assert_fails(store_acquire(store, 4, &error), LT_BUSY, "block 4 needs a slot");
+        } else {
+            assert_ok(block_file_use(store, 4, NULL, 0, &error));
+            assert_ok(block_file_use(store, 5, NULL, 0, &error));
+        }
+        assert_ok(block_file_use(store, 2, NULL, 0, &error)); /* nested */
+        store_release(store, 2);
+        assert_ok(block_file_use(store, 4, NULL, 0, &error));
+        store_destroy(&store);
+    }
+    block_file_close(&model);
+}
+
+/* Checks need shapes, not bytes: asking for them fetches nothing. */
+static void shapes_are_known_without_a_fetch(void **state)
+{
+    (void)state;
+    struct block_file model = block_file_open(BLOCKS, ROWS);
+    const struct store_params params = {.blocks_to_swap = BLOCKS, .disk_blocks = BLOCKS};
+    struct store *store = open_store(&model, &params);
+    struct lt_error error;
+    struct lt_view view;
+    assert_ok(store_tensor_shaped(store, "blocks.3.ffn.0.weight", 2, (int64_t[]){ROWS, 128}, &view,
+                                  &error));
+    assert_null(view.data);
+    assert_fails(
+        store_tensor_shaped(store, "blocks.3.norm3.bias", 1, (int64_t[]){8}, &view, &error),
+        LT_BAD_INPUT, "'blocks.3.norm3.bias': expected [8], found [7] of type F32");
+    assert_int_equal(stats_of(store).fetch_count, 0);
+    assert_int_equal(stats_of(store).read_bytes, model.rest_bytes);
+    store_destroy(&store);
+    block_file_close(&model);
+}
+
+/* The file is cut short while blocks come from it: the block that needs it says so, each time, the
+ * others go on, and nothing is left behind. */
+static void test_g2_3_a_file_cut_short_in_the_middle_of_a_swap(void **state)
+{
+    (void)state;
+    struct block_file model = block_file_open(BLOCKS, ROWS);
+    struct device *device = open_device((struct device_params){0});
+    const struct store_params params = {device, 3, 3, 0, STORE_ORDER_TAIL, NULL};
+    struct store *store = open_store(&model, &params);
+    struct lt_error error;
+    block_file_forward(store, device, 0);
+    assert_int_equal(ftruncate(model.fd, 4096), 0);
+    for (int forward = 0; forward < 2; forward++) {
+        for (size_t block = 0; block < 3; block++)
+            assert_ok(block_file_use(store, block, device, 0, &error));
+        for (size_t block = 3; block < BLOCKS; block++)
+            assert_fails(store_acquire(store, block, &error), LT_CORRUPT, "file changed since");
+        assert_non_null(strstr(error.text, "block 5"));
+    }
+    store_destroy(&store);
+    check_nothing_taken(device);
+    device_destroy(&device);
+    block_file_close(&model);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_g4_3_every_placement_gives_the_same_bytes),
+        cmocka_unit_test(test_g4_4_memory_is_as_planned),
+        cmocka_unit_test(test_g4_1_a_forward_copies_each_swapped_block_once),
+        cmocka_unit_test(test_g4_5_no_stall_while_copies_hide_under_compute),
+        cmocka_unit_test(test_g4_5_else_a_forward_takes_the_larger_of_both),
+        cmocka_unit_test(test_g4_7_spread_gives_each_copy_more_time),
+        cmocka_unit_test(test_g4_6_a_ring_that_holds_all_copies_once),
+        cmocka_unit_test(test_g4_6_models_of_30_40_and_48_blocks),
+        cmocka_unit_test(test_g4_6_skipped_blocks_and_cancelled_forwards),
+        cmocka_unit_test(blocks_held_together_need_slots_of_their_own),
+        cmocka_unit_test(shapes_are_known_without_a_fetch),
+        cmocka_unit_test(test_g2_3_a_file_cut_short_in_the_middle_of_a_swap),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
