@@ -26,23 +26,7 @@ bool memory_line_is_device(enum memory_line line)
     return lines[line].device;
 }
 
-bool memory_block_is_swapped(enum swap_order order, size_t swap_count, size_t block_count,
-                             size_t index)
-{
-    if (order == SWAP_TAIL)
-        return index + swap_count >= block_count;
-    return (index + 1) * swap_count / block_count > index * swap_count / block_count;
-}
-
 /* -- the sum ----------------------------------------------------------------------------------- */
-
-static uint64_t largest_block(const struct memory_request *r)
-{
-    uint64_t most = 0;
-    for (size_t i = 0; i < r->block_count; i++)
-        most = r->block_bytes[i] > most ? r->block_bytes[i] : most;
-    return most;
-}
 
 static void add_up(const struct memory_request *r, struct memory_plan *plan)
 {
@@ -64,49 +48,35 @@ static void add_up(const struct memory_request *r, struct memory_plan *plan)
 
 /* What may be chosen. */
 struct choice {
-    size_t swap_count, prefetch;
+    size_t swap_count, disk_count, prefetch; /* disk_count: streamed ones without a copy in RAM */
     bool exchange;
 };
 
-/* Everything that follows from a choice, with all streamed blocks on disk. */
+/* Everything that follows from a choice. */
 static struct memory_plan sum_of(const struct memory_request *r, const struct choice *choice)
 {
-    const size_t swap_count = choice->swap_count;
-    struct memory_plan plan = {.block_count = r->block_count,
-                               .swap_count = swap_count,
-                               .order = r->order,
+    struct memory_plan plan = {.store = {.blocks_to_swap = choice->swap_count,
+                                         .disk_blocks = choice->disk_count,
+                                         .prefetch = choice->prefetch,
+                                         .order = r->order},
+                               .block_count = r->layout->block_count,
                                .exchange = choice->exchange};
-    plan.slot_count = choice->prefetch + 1 < swap_count ? choice->prefetch + 1 : swap_count;
-    for (size_t i = 0; i < r->block_count; i++)
-        if (!memory_block_is_swapped(r->order, swap_count, r->block_count, i))
-            plan.line[MEMORY_BLOCKS_RESIDENT] += r->block_bytes[i];
-    plan.line[MEMORY_WEIGHTS_REST] = r->rest_bytes;
-    plan.line[MEMORY_SLOTS] = plan.slot_count * largest_block(r);
+    layout_memory(r->layout, &plan.store, !r->device_is_ram, &plan.weights);
+    const struct store_memory *weights = &plan.weights;
+    const uint64_t rest = r->layout->slab_bytes[r->layout->block_count];
+    plan.line[MEMORY_WEIGHTS_REST] = rest;
+    plan.line[MEMORY_BLOCKS_RESIDENT] = weights->resident_bytes - rest;
+    plan.line[MEMORY_SLOTS] = weights->slot_count * weights->slot_bytes;
     plan.line[MEMORY_ACTIVATIONS] = r->activation_bytes;
     plan.line[MEMORY_SCRATCH] = r->scratch_bytes;
     plan.line[MEMORY_CACHE] = r->cache_bytes;
     plan.line[MEMORY_DECODER] = r->decoder_bytes;
-    plan.line[MEMORY_STAGING] = swap_count ? r->staging_bytes : 0;
+    plan.line[MEMORY_BLOCKS_RAM] = weights->pinned_bytes - weights->staging_bytes;
+    plan.line[MEMORY_STAGING] = weights->staging_bytes;
     plan.line[MEMORY_LATENTS] = r->latent_bytes;
     plan.line[MEMORY_RUNTIME] = r->runtime_bytes;
     add_up(r, &plan);
     return plan;
-}
-
-/* Streamed blocks move from disk to main memory in their order, while they fit. */
-static void keep_in_ram(const struct memory_request *r, struct memory_plan *plan)
-{
-    for (size_t i = 0; i < r->block_count; i++) {
-        if (!memory_block_is_swapped(r->order, plan->swap_count, r->block_count, i))
-            continue;
-        const uint64_t staging = plan->ram_count + 1 == plan->swap_count ? r->staging_bytes : 0;
-        if (r->ram_limit && plan->ram_bytes + r->block_bytes[i] > r->ram_limit + staging)
-            return;
-        plan->line[MEMORY_BLOCKS_RAM] += r->block_bytes[i];
-        plan->line[MEMORY_STAGING] -= staging; /* nothing is read any more */
-        plan->ram_count++;
-        add_up(r, plan);
-    }
 }
 
 static bool device_fits(const struct memory_request *r, const struct memory_plan *plan)
@@ -126,11 +96,21 @@ static bool fits(const struct memory_request *r, const struct memory_plan *plan)
 
 /* -- the choice -------------------------------------------------------------------------------- */
 
-static bool try_choice(const struct memory_request *r, const struct choice *choice,
+/* As few streamed blocks on disk as fit. On failure `plan_out` has all of them there. */
+static bool try_choice(const struct memory_request *r, struct choice choice,
                        struct memory_plan *plan_out)
 {
-    *plan_out = sum_of(r, choice);
-    return fits(r, plan_out);
+    for (choice.disk_count = 0; choice.disk_count <= choice.swap_count; choice.disk_count++) {
+        *plan_out = sum_of(r, &choice);
+        if (fits(r, plan_out))
+            return true;
+        if (!device_fits(r, plan_out)) { /* disk does not help the device */
+            choice.disk_count = choice.swap_count;
+            *plan_out = sum_of(r, &choice);
+            return false;
+        }
+    }
+    return false;
 }
 
 /* The fewest streamed blocks that fit, or just as many as the user wants. */
@@ -139,10 +119,10 @@ static bool find_count(const struct memory_request *r, struct choice choice, boo
 {
     if (obey) {
         choice.swap_count = (size_t)r->blocks_to_swap;
-        return try_choice(r, &choice, plan_out);
+        return try_choice(r, choice, plan_out);
     }
-    for (choice.swap_count = 0; choice.swap_count <= r->block_count; choice.swap_count++)
-        if (try_choice(r, &choice, plan_out))
+    for (choice.swap_count = 0; choice.swap_count <= r->layout->block_count; choice.swap_count++)
+        if (try_choice(r, choice, plan_out))
             return true;
     return false;
 }
@@ -181,14 +161,15 @@ static lt_status refuse(const struct memory_request *r, const struct memory_plan
     struct memory_plan better;
     format_sum(plan, device, sum, sizeof sum);
     if (choose(r, false, &better))
-        snprintf(advice, sizeof advice, "--blocks-to-swap %zu would fit", better.swap_count);
+        snprintf(advice, sizeof advice, "--blocks-to-swap %zu would fit",
+                 better.store.blocks_to_swap);
     else
         snprintf(advice, sizeof advice,
                  "no number of --blocks-to-swap fits: use a smaller window, picture or "
                  "quantisation");
     return lt_fail(error, device ? LT_NO_DEVICE_MEMORY : LT_NO_MEMORY,
                    "with %zu of %zu blocks streamed, %s %s are needed and --%s allows %s: %s; %s",
-                   plan->swap_count, plan->block_count,
+                   plan->store.blocks_to_swap, plan->block_count,
                    lt_size_format(device ? plan->device_bytes : plan->ram_bytes, need),
                    device ? "of the device" : "of main memory", device ? "device-memory" : "ram",
                    lt_size_format(device ? r->device_limit : r->ram_limit, limit), sum, advice);
@@ -198,17 +179,22 @@ lt_status memory_plan_make(const struct memory_request *request, struct memory_p
                            struct lt_error *error)
 {
     struct memory_plan plan;
-    if (request->blocks_to_swap > (int64_t)request->block_count)
+    const size_t blocks = request->layout->block_count;
+    if (request->blocks_to_swap > (int64_t)blocks)
         return lt_fail(error, LT_USAGE, "--blocks-to-swap %lld: the model has %zu blocks",
-                       (long long)request->blocks_to_swap, request->block_count);
+                       (long long)request->blocks_to_swap, blocks);
     if (!choose(request, request->blocks_to_swap >= 0, &plan))
         return refuse(request, &plan, error);
-    keep_in_ram(request, &plan);
     *plan_out = plan;
     return LT_OK;
 }
 
 /* -- for people and scripts -------------------------------------------------------------------- */
+
+static const char *order_name(const struct store_params *store)
+{
+    return store->order == STORE_ORDER_SPREAD ? "spread" : "tail";
+}
 
 static void print_sum(const char *text, uint64_t bytes, uint64_t limit, FILE *to)
 {
@@ -222,12 +208,13 @@ static void print_sum(const char *text, uint64_t bytes, uint64_t limit, FILE *to
 void memory_plan_print(const struct memory_plan *plan, const struct memory_request *request,
                        FILE *to)
 {
+    const struct store_params *store = &plan->store;
     char size[32];
-    fprintf(to, "blocks     %zu, %zu streamed (%s)", plan->block_count, plan->swap_count,
-            plan->order == SWAP_SPREAD ? "spread" : "tail");
-    if (plan->swap_count)
-        fprintf(to, ": %zu from main memory, %zu from disk, through %zu slots", plan->ram_count,
-                plan->swap_count - plan->ram_count, plan->slot_count);
+    fprintf(to, "blocks     %zu, %zu streamed", plan->block_count, store->blocks_to_swap);
+    if (store->blocks_to_swap)
+        fprintf(to, " (%s): %zu from main memory, %zu from disk, through %zu slots",
+                order_name(store), store->blocks_to_swap - store->disk_blocks, store->disk_blocks,
+                plan->weights.slot_count);
     fprintf(to, "\n");
     if (plan->exchange)
         fprintf(to, "VAE        does not fit beside the transformer: they take turns\n");
@@ -246,11 +233,11 @@ void memory_plan_print(const struct memory_plan *plan, const struct memory_reque
 void memory_plan_write_json(const struct memory_plan *plan, FILE *to)
 {
     fprintf(to,
-            "{\"blocks\": %zu, \"swap_blocks\": %zu, \"swap_ram_blocks\": %zu, \"slots\": %zu, "
-            "\"swap_order\": \"%s\", \"exchange\": %s, \"device_bytes\": %llu, \"ram_bytes\": "
-            "%llu, \"lines\": {",
-            plan->block_count, plan->swap_count, plan->ram_count, plan->slot_count,
-            plan->order == SWAP_SPREAD ? "spread" : "tail", plan->exchange ? "true" : "false",
+            "{\"blocks\": %zu, \"swap_blocks\": %zu, \"disk_blocks\": %zu, \"slots\": %zu, "
+            "\"swap_order\": \"%s\", \"exchange\": %s, \"device_bytes\": %llu, "
+            "\"ram_bytes\": %llu, \"lines\": {",
+            plan->block_count, plan->store.blocks_to_swap, plan->store.disk_blocks,
+            plan->weights.slot_count, order_name(&plan->store), plan->exchange ? "true" : "false",
             (unsigned long long)plan->device_bytes, (unsigned long long)plan->ram_bytes);
     for (int i = 0; i < MEMORY_LINE_COUNT; i++) {
         fprintf(to, "%s\"", i ? ", " : "");

@@ -6,14 +6,9 @@
  * fits. Pure: it reads no file and asks no device. */
 #pragma once
 
-#include "common/status.h"
+#include "worker/weights/layout.h"
 
 #include <stdio.h>
-
-enum swap_order {
-    SWAP_TAIL,   /* the last blocks are streamed */
-    SWAP_SPREAD, /* evenly between the resident ones: each copy has longer to hide in */
-};
 
 /*   line, text, of the device */
 #define MEMORY_LINE_LIST(X)                                                                        \
@@ -40,35 +35,26 @@ const char *memory_line_text(enum memory_line line);
 bool memory_line_is_device(enum memory_line line);
 
 struct memory_request {
-    /* the model, LoRA pairs with their blocks */
-    const uint64_t *block_bytes; /* [block_count] */
-    size_t block_count;
-    uint64_t rest_bytes;
+    const struct layout *layout; /* of the model, LoRA pairs with their blocks */
     /* the work */
     uint64_t activation_bytes, scratch_bytes, cache_bytes, latent_bytes, runtime_bytes;
-    uint64_t staging_bytes; /* needed when a block comes from disk */
     uint64_t decoder_bytes; /* all of a VAE at work on the device; 0: none is planned */
     /* the machine; a limit of 0: none */
-    bool device_is_ram; /* host: bytes of the device count in `ram_limit` too */
+    bool device_is_ram; /* host: bytes of the device count in `ram_limit` too, nothing is staged */
     uint64_t device_limit, ram_limit;
     /* wishes; -1: the plan chooses */
     int64_t blocks_to_swap, prefetch;
-    enum swap_order order;
+    enum store_order order;
 };
 
 struct memory_plan {
-    size_t block_count, swap_count; /* blocks streamed */
-    size_t ram_count;  /* of them, the first so many are kept in main memory; the others on disk */
-    size_t slot_count; /* 0 without swap; otherwise prefetch + 1, at most swap_count */
-    enum swap_order order;
+    struct store_params store;   /* tiers and ring; its device is for the caller to set */
+    struct store_memory weights; /* what they take */
+    size_t block_count;
     bool exchange; /* transformer and VAE take turns: each goes before the other comes */
     uint64_t line[MEMORY_LINE_COUNT];
     uint64_t device_bytes, ram_bytes; /* peaks; on the host `ram_bytes` holds the device's too */
 };
-
-/* Whether block `index` of `block_count` is streamed when `swap_count` of them are. */
-bool memory_block_is_swapped(enum swap_order order, size_t swap_count, size_t block_count,
-                             size_t index);
 
 /* The plan with the fewest streamed blocks that fits, the VAE beside the transformer if that is
  * possible with any number of them. LT_NO_DEVICE_MEMORY or LT_NO_MEMORY: the text
