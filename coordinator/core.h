@@ -75,7 +75,8 @@ struct coordinator_worker_status {
     char name[128], device[128], kernel_class[128];
     const char *state; /* idle busy suspect draining */
     uint32_t slot_count, lease_count, model_count;
-    uint64_t memory_bytes, rss_bytes;
+    uint64_t memory_bytes;
+    struct lt_beat_memory memory; /* of its last beat */
     uint64_t tasks_done, tasks_failed;
     int64_t silent_ms;   /* since it was last heard */
     double busy_seconds; /* from a lease, or the result before it, to its result */

@@ -378,7 +378,8 @@ static void on_beat(struct core *core, struct fleet_worker *worker, const struct
         lt_arena_take_array(&core->arena, beat->lease_count + 1, sizeof *revoked);
     size_t count = 0;
     lt_assert(revoked);
-    worker->rss_bytes = beat->rss_bytes;
+    worker->memory = beat->memory;
+    fleet_set_slots(worker, beat->slot_count);
     worker->progress = (struct lt_progress){0};
     for (size_t i = 0; i < beat->lease_count; i++) {
         const struct lt_progress *progress = &beat->lease[i];

@@ -4,8 +4,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { SLOTS_MAX = 64 };
-
 void fleet_fini(struct fleet *fleet)
 {
     for (size_t i = 0; i < fleet->count; i++) {
@@ -107,13 +105,17 @@ lt_status fleet_join(struct fleet *fleet, const struct lt_peer *peer, const stru
     snprintf(worker->device, sizeof worker->device, "%s", hello->device ? hello->device : "");
     snprintf(worker->kernel_class, sizeof worker->kernel_class, "%s", hello->kernel_class);
     worker->memory_bytes = hello->memory_bytes;
-    worker->slot_count = hello->slot_count < 1           ? 1
-                         : hello->slot_count > SLOTS_MAX ? SLOTS_MAX
-                                                         : hello->slot_count;
+    fleet_set_slots(worker, hello->slot_count ? hello->slot_count : 1);
     worker->heard_us = now_us;
     worker->suspect = false;
     *worker_out = worker;
     return LT_OK;
+}
+
+void fleet_set_slots(struct fleet_worker *worker, uint32_t count)
+{
+    if (count)
+        worker->slot_count = count < LT_SLOTS_MAX ? count : LT_SLOTS_MAX;
 }
 
 void fleet_remove(struct fleet *fleet, struct fleet_worker *worker)

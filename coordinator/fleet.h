@@ -17,7 +17,8 @@ struct fleet_worker {
     char name[FLEET_TEXT_BYTES], device[FLEET_TEXT_BYTES], kernel_class[FLEET_TEXT_BYTES];
     struct fleet_model *model;
     size_t model_count;
-    uint64_t session, memory_bytes, rss_bytes;
+    uint64_t session, memory_bytes;
+    struct lt_beat_memory memory; /* of its last beat */
     uint32_t slot_count;
     uint32_t lease_first, lease_count; /* list through the lease table */
     bool suspect;                      /* silent for a while: nothing new for it */
@@ -44,6 +45,8 @@ struct fleet_worker *fleet_find(const struct fleet *fleet,
  * LT_BAD_INPUT when a text is missing. */
 lt_status fleet_join(struct fleet *fleet, const struct lt_peer *peer, const struct lt_hello *hello,
                      int64_t now_us, struct fleet_worker **worker_out, struct lt_error *error);
+/* Tasks it wants at a time; 0: as before. */
+void fleet_set_slots(struct fleet_worker *worker, uint32_t count);
 /* It must have no leases. */
 void fleet_remove(struct fleet *fleet, struct fleet_worker *worker);
 

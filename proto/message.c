@@ -252,7 +252,14 @@ static ProtobufCMessage *encode_beat(struct encoder *e, const struct lt_message 
     }
     to->sequence = from->sequence;
     to->n_lease = from->lease_count;
-    to->rss_bytes = from->rss_bytes;
+    to->rss_bytes = from->memory.rss_bytes;
+    to->slot_count = from->slot_count;
+    to->device_bytes = from->memory.device_bytes;
+    to->device_peak_bytes = from->memory.device_peak_bytes;
+    to->read_bytes = from->memory.read_bytes;
+    to->copied_bytes = from->memory.copied_bytes;
+    to->stall_us = from->memory.stall_us;
+    to->swapping = from->memory.swapping;
     return &to->base;
 }
 
@@ -459,7 +466,8 @@ static void decode_hello(struct decoder *d, const ProtobufCMessage *raw, struct 
                             .device = take_text(d, "device", from->device),
                             .kernel_class = take_text(d, "kernel_class", from->kernel_class),
                             .memory_bytes = from->memory_bytes,
-                            .slot_count = take_enum(d, "slot_count", from->slot_count, 1, 64),
+                            .slot_count =
+                                take_enum(d, "slot_count", from->slot_count, 1, LT_SLOTS_MAX),
                             .model_count = from->n_model,
                             .held_count = from->n_held};
     to->model = take_list(d, "model", from->n_model, sizeof *to->model);
@@ -550,8 +558,19 @@ static void decode_beat(struct decoder *d, const ProtobufCMessage *raw, struct l
 {
     const Longtake__Beat *from = (const void *)raw;
     struct lt_beat *to = &message->beat;
-    *to = (struct lt_beat){from->sequence, take_list(d, "lease", from->n_lease, sizeof *to->lease),
-                           from->n_lease, from->rss_bytes};
+    *to = (struct lt_beat){
+        .sequence = from->sequence,
+        .lease = take_list(d, "lease", from->n_lease, sizeof *to->lease),
+        .lease_count = from->n_lease,
+        .slot_count = take_enum(d, "slot_count", from->slot_count, 0, LT_SLOTS_MAX),
+        .memory = {.rss_bytes = from->rss_bytes,
+                   .device_bytes = from->device_bytes,
+                   .device_peak_bytes = from->device_peak_bytes,
+                   .read_bytes = from->read_bytes,
+                   .copied_bytes = from->copied_bytes,
+                   .stall_us = from->stall_us,
+                   .swapping = from->swapping},
+    };
     for (size_t i = 0; i < from->n_lease && d->status == LT_OK; i++)
         to->lease[i] = (struct lt_progress){
             from->lease[i]->task, from->lease[i]->epoch,

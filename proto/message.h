@@ -14,6 +14,7 @@ enum {
     LT_CHUNK_BYTES_MAX = 256 * 1024,
     LT_REPEAT_MAX = 256,      /* entries of any repeated field */
     LT_TEXT_BYTES_MAX = 4096, /* bytes of any string */
+    LT_SLOTS_MAX = 64,        /* tasks a worker may ask for at a time */
     LT_CREDIT_BYTES_DEFAULT = 2 * 1024 * 1024,
 };
 
@@ -151,11 +152,20 @@ struct lt_progress {
     uint32_t done, total; /* transformer blocks (times predictions), or latent frames decoded */
 };
 
+/* Since the start of the worker, where it is not a present amount. */
+struct lt_beat_memory {
+    uint64_t rss_bytes, device_bytes, device_peak_bytes;
+    uint64_t read_bytes, copied_bytes; /* from model files; to the device */
+    uint64_t stall_us;                 /* the model waited for copies */
+    uint64_t swapping;                 /* major faults while a model computed */
+};
+
 struct lt_beat {
     uint32_t sequence;
     struct lt_progress *lease;
     size_t lease_count;
-    uint64_t rss_bytes;
+    uint32_t slot_count; /* 0: as before */
+    struct lt_beat_memory memory;
 };
 
 struct lt_beat_ack {

@@ -8,7 +8,7 @@
 #include <string.h>
 
 enum {
-    TASKS_MAX = 16,        /* running, waiting and finished ones whose result is not committed */
+    TASKS_MAX = 32,        /* running, waiting and finished ones whose result is not committed */
     GREETING_US = 5000000, /* a HELLO without an answer */
     BACKOFF_US = 200000,   /* first pause before a new connection, doubled up to … */
     BACKOFF_MAX_US = 30000000,
@@ -47,7 +47,10 @@ struct worker_core {
     bool draining, exiting;
     struct task task[TASKS_MAX];
     struct blobs blobs;
-    struct lt_progress progress; /* of the running task */
+    uint32_t batch_max;
+    struct engine_work work[ENGINE_BATCH_MAX]; /* what runs */
+    struct lt_progress progress;               /* of all that runs */
+    struct lt_beat_memory memory;
     struct worker_core_stats stats;
 };
 
@@ -88,6 +91,11 @@ static struct task *find_stage(struct worker_core *core, enum task_stage stage)
         if (core->task[i].stage == stage && (!first || core->task[i].order < first->order))
             first = &core->task[i];
     return first;
+}
+
+static uint32_t slot_count(const struct worker_core *core)
+{
+    return core->batch_max * WORKER_SLOTS_PER_TASK;
 }
 
 static void forget_task(struct worker_core *core, struct task *task)
@@ -146,7 +154,7 @@ void worker_core_connected(struct worker_core *core, int64_t now_us)
         .device = core->params.device,
         .kernel_class = core->params.kernel_class,
         .memory_bytes = core->params.memory_bytes,
-        .slot_count = WORKER_SLOTS,
+        .slot_count = slot_count(core),
         .model = (struct lt_model_file *)core->params.model,
         .model_count = core->params.model_count,
         .held = held,
@@ -278,43 +286,60 @@ static void after_work(struct worker_core *core)
     }
 }
 
-/* Starts the oldest waiting task whose blobs are all here; fails those whose blobs cannot be had.
- */
-static void start_next(struct worker_core *core)
+/* Those whose blobs cannot be had. */
+static void fail_unfetchable(struct worker_core *core)
 {
-    if (find_stage(core, STAGE_RUNNING))
-        return;
-    for (;;) {
-        struct task *next = NULL;
-        for (int i = 0; i < TASKS_MAX && !next; i++) {
-            struct task *task = &core->task[i];
-            for (size_t b = 0; task->stage == STAGE_FETCHING && b < task->spec.blob_count; b++)
-                if (blobs_find(&core->blobs, &task->spec.blob[b].digest)->state == BLOB_FAILED)
-                    next = task;
+    for (int i = 0; i < TASKS_MAX; i++) {
+        struct task *task = &core->task[i];
+        bool failed = false;
+        for (size_t b = 0; task->stage == STAGE_FETCHING && b < task->spec.blob_count; b++)
+            failed = failed ||
+                     blobs_find(&core->blobs, &task->spec.blob[b].digest)->state == BLOB_FAILED;
+        if (failed) {
+            report_failure(core, task, LT_LINK, "a blob could not be fetched whole");
+            forget_task(core, task);
         }
-        if (!next)
-            break;
-        report_failure(core, next, LT_LINK, "a blob could not be fetched whole");
-        forget_task(core, next);
     }
-    struct task *task = find_stage(core, STAGE_FETCHING);
-    if (!task || core->draining)
-        return;
-    struct worker_action action = {.kind = WORKER_START,
-                                   .task = task->number,
-                                   .epoch = task->epoch,
-                                   .spec = &task->spec,
-                                   .blob_count = task->spec.blob_count};
+}
+
+/* False: a blob is still on its way. */
+static bool make_work(struct worker_core *core, const struct task *task, struct engine_work *work)
+{
+    *work = (struct engine_work){.task = task->number,
+                                 .epoch = task->epoch,
+                                 .spec = &task->spec,
+                                 .blob_count = task->spec.blob_count};
     for (size_t i = 0; i < task->spec.blob_count; i++) {
         const struct blob *blob = blobs_find(&core->blobs, &task->spec.blob[i].digest);
         if (blob->state != BLOB_READY)
-            return;
-        action.blob[i] =
+            return false;
+        work->blob[i] =
             (struct engine_blob){task->spec.blob[i].role, blob->data, (size_t)blob->bytes};
     }
-    task->stage = STAGE_RUNNING;
-    core->progress = (struct lt_progress){task->number, task->epoch, LT_PHASE_LOADING, 0, 0};
-    act(core, &action);
+    return true;
+}
+
+/* The oldest waiting task, and with it those that may join it; nothing overtakes one whose blobs
+ * are on their way, so that no task waits for ever. */
+static void start_next(struct worker_core *core)
+{
+    size_t count = 0;
+    if (find_stage(core, STAGE_RUNNING))
+        return;
+    fail_unfetchable(core);
+    while (count < core->batch_max && !core->draining) {
+        struct task *task = find_stage(core, STAGE_FETCHING);
+        if (!task || !make_work(core, task, &core->work[count]) ||
+            (count > 0 && !engine_may_join(core->work[0].spec, &task->spec)))
+            break;
+        task->stage = STAGE_RUNNING;
+        count++;
+    }
+    if (count == 0)
+        return;
+    core->progress = (struct lt_progress){.phase = LT_PHASE_LOADING};
+    act(core,
+        &(struct worker_action){.kind = WORKER_START, .work = core->work, .work_count = count});
 }
 
 static lt_status take_blobs(struct worker_core *core, struct task *task, struct lt_error *error)
@@ -362,7 +387,7 @@ static void on_assign(struct worker_core *core, const struct lt_assign *assign, 
         if (core->task[i].stage == STAGE_NONE && !slot)
             slot = &core->task[i];
     }
-    if (active >= WORKER_SLOTS || !slot || core->draining) {
+    if (active >= (int)slot_count(core) || !slot || core->draining) {
         decline(core, assign, LT_BUSY, core->draining ? "draining" : "all slots are taken");
         return;
     }
@@ -386,13 +411,23 @@ static void on_assign(struct worker_core *core, const struct lt_assign *assign, 
     start_next(core);
 }
 
+/* A running task's result is wanted: the batch goes on for it. */
+static bool somebody_waits(const struct worker_core *core)
+{
+    for (int i = 0; i < TASKS_MAX; i++)
+        if (core->task[i].stage == STAGE_RUNNING && !core->task[i].dropped)
+            return true;
+    return false;
+}
+
 /* The coordinator does not want the task any more. `tell`: it waits to hear that it ended. */
 static void drop_task(struct worker_core *core, struct task *task, bool tell)
 {
     if (task->stage == STAGE_RUNNING) {
         task->dropped = true;
         task->release = tell;
-        act(core, &(struct worker_action){.kind = WORKER_CANCEL});
+        if (!somebody_waits(core))
+            act(core, &(struct worker_action){.kind = WORKER_CANCEL});
         return;
     }
     if (tell && task->stage == STAGE_FETCHING)
@@ -400,11 +435,11 @@ static void drop_task(struct worker_core *core, struct task *task, bool tell)
     forget_task(core, task);
 }
 
-void worker_core_finished(struct worker_core *core, lt_status status, const char *text,
-                          void *result, int64_t now_us)
+void worker_core_finished(struct worker_core *core, uint64_t number, lt_status status,
+                          const char *text, void *result, int64_t now_us)
 {
-    struct task *task = find_stage(core, STAGE_RUNNING);
-    lt_assert(task);
+    struct task *task = find_task(core, number);
+    lt_assert(task && task->stage == STAGE_RUNNING);
     if (task->dropped || status != LT_OK) {
         free(result);
         if (task->dropped ? task->release : status == LT_CANCELLED)
@@ -634,13 +669,18 @@ static void beat(struct worker_core *core)
         leases[count] = (struct lt_progress){task->number, task->epoch, LT_PHASE_WAITING, 0, 0};
         if (task->stage == STAGE_RUNNING) {
             leases[count] = core->progress;
+            leases[count].task = task->number;
             leases[count].epoch = task->epoch;
         } else if (task->stage == STAGE_FINISHED) {
             leases[count].phase = LT_PHASE_SENDING;
         }
         count++;
     }
-    message.beat = (struct lt_beat){++core->beat_sequence, leases, count, 0};
+    message.beat = (struct lt_beat){.sequence = ++core->beat_sequence,
+                                    .lease = leases,
+                                    .lease_count = count,
+                                    .slot_count = slot_count(core),
+                                    .memory = core->memory};
     send(core, &message);
 }
 
@@ -735,6 +775,18 @@ void worker_core_progress(struct worker_core *core, uint32_t phase, uint32_t don
     core->progress.total = total;
 }
 
+void worker_core_memory(struct worker_core *core, const struct lt_beat_memory *memory)
+{
+    core->memory = *memory;
+}
+
+void worker_core_batch(struct worker_core *core, uint32_t batch_max)
+{
+    core->batch_max = batch_max < 1                  ? 1
+                      : batch_max > ENGINE_BATCH_MAX ? ENGINE_BATCH_MAX
+                                                     : batch_max;
+}
+
 bool worker_core_is_idle(const struct worker_core *core)
 {
     for (int i = 0; i < TASKS_MAX; i++)
@@ -758,6 +810,7 @@ lt_status worker_core_create(const struct worker_params *params, worker_act *act
     if (!core)
         return lt_fail(error, LT_NO_MEMORY, "no memory for the worker");
     core->params = *params;
+    core->batch_max = 1;
     core->act = act_function;
     core->context = context;
     core->retry_us = core->heard_us = now_us;

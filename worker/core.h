@@ -12,7 +12,8 @@
 #include "proto/link.h"
 #include "worker/engine.h"
 
-enum { WORKER_SLOTS = 2 }; /* one task runs, one waits while its blobs arrive */
+/* While some tasks run, as many wait with their blobs on the way. */
+enum { WORKER_SLOTS_PER_TASK = 2 };
 
 struct worker_params {
     const char *name, *build, *device, *kernel_class; /* outlive the core */
@@ -26,18 +27,16 @@ struct worker_params {
 enum worker_action_kind {
     WORKER_SEND,      /* packet */
     WORKER_RECONNECT, /* a new connection; then worker_core_connected */
-    WORKER_START,     /* compute: run, blobs; then worker_core_finished */
-    WORKER_CANCEL,    /* the running task should end soon */
+    WORKER_START,     /* compute `work` in one batch; then worker_core_finished for each */
+    WORKER_CANCEL,    /* the running batch should end soon */
     WORKER_EXIT,      /* leave with `status` and `text` */
 };
 
 struct worker_action {
     enum worker_action_kind kind;
-    struct lt_packet packet;         /* SEND: payload stays valid until the next call of the core */
-    uint64_t task, epoch;            /* START */
-    const struct lt_task_spec *spec; /* START: valid until finished */
-    struct engine_blob blob[LT_SPEC_BLOBS_MAX];
-    size_t blob_count;
+    struct lt_packet packet;        /* SEND: payload stays valid until the next call of the core */
+    const struct engine_work *work; /* START: specs and blobs are valid until finished */
+    size_t work_count;
     lt_status status;
     char text[256];
 };
@@ -54,14 +53,19 @@ void worker_core_destroy(struct worker_core **core);
 void worker_core_connected(struct worker_core *core, int64_t now_us);
 void worker_core_receive(struct worker_core *core, const struct lt_packet *packet, int64_t now_us);
 void worker_core_tick(struct worker_core *core, int64_t now_us);
-/* The started task ended: `result` is malloc'ed and becomes the core's (NULL unless status is
- * LT_OK). */
-void worker_core_finished(struct worker_core *core, lt_status status, const char *text,
-                          void *result, int64_t now_us);
+/* A started task ended: `result` is malloc'ed and becomes the core's (NULL unless status is LT_OK).
+ * The next batch starts when all of this one have. */
+void worker_core_finished(struct worker_core *core, uint64_t task, lt_status status,
+                          const char *text, void *result, int64_t now_us);
 void worker_core_drain(struct worker_core *core, int64_t now_us);
 
-/* What the running task has done, for the next beat. */
+/* What the running batch has done, for the next beat. */
 void worker_core_progress(struct worker_core *core, uint32_t phase, uint32_t done, uint32_t total);
+/* What memory looks like, for the next beat. */
+void worker_core_memory(struct worker_core *core, const struct lt_beat_memory *memory);
+/* So many tasks may be computed at once from now on (1 … ENGINE_BATCH_MAX; 1 at first): a worker
+ * that streams its weights asks for more, and the coordinator hears of it with the next beat. */
+void worker_core_batch(struct worker_core *core, uint32_t batch_max);
 /* When tick wants to be called at the latest. */
 int64_t worker_core_deadline_us(const struct worker_core *core);
 bool worker_core_is_idle(const struct worker_core *core); /* nothing runs, waits or is unsent */

@@ -5,6 +5,9 @@
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
+
+enum { SAMPLES_MAX = 256 };
 
 /* -- life -------------------------------------------------------------------------------------- */
 
@@ -26,14 +29,18 @@ lt_status engine_create(const struct engine_params *params, struct engine **engi
                                           .bytes_max =
                                               (uint64_t)ENGINE_PROMPTS_KEPT * ENGINE_CONTEXT_BYTES,
                                           .free_value = engine_free_prompt};
+    atomic_store(&engine->batch_max, 1);
     if (status == LT_OK)
         status = lt_lru_create(&prompts, &engine->prompts, error);
+    if (status == LT_OK)
+        status = diagnostics_create(SAMPLES_MAX, &engine->diagnostics, error);
     for (size_t i = 0; i < params->model_dir_count && status == LT_OK; i++)
         status = engine_add_models(engine, params->model_dir[i], error);
     if (status != LT_OK) {
         engine_destroy(&engine);
         return status;
     }
+    engine_sample(engine, MEMORY_STAGE_START, 0, "engine");
     *engine_out = engine;
     return LT_OK;
 }
@@ -46,6 +53,7 @@ void engine_destroy(struct engine **engine)
     for (int slot = 0; slot < ENGINE_SLOT_COUNT; slot++)
         engine_drop(e, (enum engine_slot)slot);
     lt_lru_destroy(&e->prompts);
+    diagnostics_destroy(&e->diagnostics);
     lt_exec_destroy(&e->exec[0]);
     lt_exec_destroy(&e->exec[1]);
     for (size_t i = 0; i < e->model_count; i++)
@@ -58,6 +66,11 @@ const struct lt_model_file *engine_models(const struct engine *engine, size_t *c
 {
     *count_out = engine->model_count;
     return engine->model;
+}
+
+uint32_t engine_batch_max(const struct engine *engine)
+{
+    return atomic_load(&engine->batch_max);
 }
 
 const char *engine_kernel_class(const struct engine *engine)
@@ -82,9 +95,9 @@ static lt_status take_exec(struct engine *engine, enum lt_precision precision,
 
 const struct engine_blob *engine_find_blob(const struct engine_task *task, enum lt_blob_role role)
 {
-    for (size_t i = 0; i < task->blob_count; i++)
-        if (task->blob[i].role == role)
-            return &task->blob[i];
+    for (size_t i = 0; i < task->work->blob_count; i++)
+        if (task->work->blob[i].role == role)
+            return &task->work->blob[i];
     return NULL;
 }
 
@@ -137,29 +150,70 @@ void engine_begin(const struct engine_task *task, unsigned total)
 
 /* -- dispatch ---------------------------------------------------------------------------------- */
 
-lt_status engine_run(struct engine *engine, const struct lt_task_spec *spec,
-                     const struct engine_blob *blobs, size_t blob_count,
-                     struct engine_progress *progress, void **result_out, struct lt_error *error)
+static const char *kind_name(enum lt_task_kind kind)
 {
-    struct engine_task task = {.engine = engine,
-                               .spec = spec,
-                               .blob = blobs,
-                               .blob_count = blob_count,
-                               .progress = progress};
+    switch (kind) {
+    case LT_TASK_PREDICT:
+        return "predict";
+    case LT_TASK_VAE_DECODE:
+        return "vae-decode";
+    case LT_TASK_VAE_ENCODE:
+        return "vae-encode";
+    default:
+        return "unknown";
+    }
+}
+
+bool engine_may_join(const struct lt_task_spec *a, const struct lt_task_spec *b)
+{
+    return a->kind == LT_TASK_PREDICT && b->kind == LT_TASK_PREDICT &&
+           strcmp(a->model.name, b->model.name) == 0 &&
+           lt_digest_equal(&a->model.fingerprint, &b->model.fingerprint) &&
+           a->precision == b->precision && a->text_len == b->text_len;
+}
+
+static lt_status run_one(const struct engine_task *task, void **result_out, struct lt_error *error)
+{
+    switch (task->spec->kind) {
+    case LT_TASK_VAE_DECODE:
+        return engine_vae_decode(task, result_out, error);
+    case LT_TASK_VAE_ENCODE:
+        return engine_vae_encode(task, result_out, error);
+    default:
+        return lt_fail(error, LT_UNSUPPORTED, "task: kind %d is not built yet",
+                       (int)task->spec->kind);
+    }
+}
+
+static lt_status prepare(struct engine_task *task, struct lt_error *error)
+{
+    if (task->spec->precision > LT_PRECISION_BF16)
+        return lt_fail(error, LT_BAD_INPUT, "task: precision %u is unknown", task->spec->precision);
+    return take_exec(task->engine, (enum lt_precision)task->spec->precision, task->progress,
+                     &task->exec, error);
+}
+
+void engine_run(struct engine *engine, struct engine_work *work, size_t count,
+                struct engine_progress *progress)
+{
+    struct engine_task task[ENGINE_BATCH_MAX];
+    lt_assert(count >= 1 && count <= ENGINE_BATCH_MAX);
     atomic_store(&progress->done, 0);
     atomic_store(&progress->total, 0);
     atomic_store(&progress->phase, LT_PHASE_LOADING);
-    if (spec->precision > LT_PRECISION_BF16)
-        return lt_fail(error, LT_BAD_INPUT, "task: precision %u is unknown", spec->precision);
-    LT_TRY(take_exec(engine, (enum lt_precision)spec->precision, progress, &task.exec, error));
-    switch (spec->kind) {
-    case LT_TASK_PREDICT:
-        return engine_predict(&task, result_out, error);
-    case LT_TASK_VAE_DECODE:
-        return engine_vae_decode(&task, result_out, error);
-    case LT_TASK_VAE_ENCODE:
-        return engine_vae_encode(&task, result_out, error);
-    default:
-        return lt_fail(error, LT_UNSUPPORTED, "task: kind %d is not built yet", (int)spec->kind);
+    for (size_t i = 0; i < count; i++) {
+        lt_assert(i == 0 || engine_may_join(work[0].spec, work[i].spec));
+        task[i] = (struct engine_task){
+            .engine = engine, .work = &work[i], .spec = work[i].spec, .progress = progress};
+        work[i].result = NULL;
+        work[i].status = prepare(&task[i], &work[i].error);
     }
+    if (work[0].status != LT_OK) /* they share a precision: all of them failed */
+        return;
+    engine_sample(engine, MEMORY_STAGE_TASK_BEGIN, work[0].task, kind_name(work[0].spec->kind));
+    if (work[0].spec->kind == LT_TASK_PREDICT)
+        engine_predict(task, count);
+    else
+        work[0].status = run_one(&task[0], &work[0].result, &work[0].error);
+    engine_sample(engine, MEMORY_STAGE_TASK_END, work[0].task, kind_name(work[0].spec->kind));
 }

@@ -1,7 +1,7 @@
 /* The engine computes tasks: a pure function of a spec and its blobs. It keeps the last transformer
  * and the last VAE it used resident, keyed by fingerprint. One task at a time; the network thread
  * watches progress and cancels through atomics. The simulator and protocol tests put a fake engine
- * behind the same struct. */
+ * behind the same calls. */
 #pragma once
 
 #include "kernels/exec.h"
@@ -33,14 +33,37 @@ lt_status engine_create(const struct engine_params *params, struct engine **engi
                         struct lt_error *error);
 void engine_destroy(struct engine **engine);
 
+/* What its memory is like, for beats. Any thread. */
+void engine_memory(struct engine *engine, struct lt_beat_memory *memory_out);
+/* How many predictions are worth computing at once now: more than 1 when weights are streamed. Any
+ * thread. */
+uint32_t engine_batch_max(const struct engine *engine);
+
 /* The model files found, with fingerprints (for HELLO); valid until destroy. */
 const struct lt_model_file *engine_models(const struct engine *engine, size_t *count_out);
 /* Names what must be equal for equal bits: "host avx512_bf16 onednn-2.6.3" and so on. */
 const char *engine_kernel_class(const struct engine *engine);
 
-/* Result bytes are malloc'ed for the caller, exactly spec->result_bytes. LT_BAD_INPUT: the spec or
- * a blob is wrong (do not retry); LT_NOT_FOUND: no such model here; others are worth a retry
- * elsewhere. Non-finite predictions are LT_BAD_INPUT naming the first element. */
-lt_status engine_run(struct engine *engine, const struct lt_task_spec *spec,
-                     const struct engine_blob *blobs, size_t blob_count,
-                     struct engine_progress *progress, void **result_out, struct lt_error *error);
+/* One task to compute, and what became of it. */
+struct engine_work {
+    uint64_t task, epoch; /* the caller's names for it */
+    const struct lt_task_spec *spec;
+    struct engine_blob blob[LT_SPEC_BLOBS_MAX];
+    size_t blob_count;
+    /* written by engine_run */
+    lt_status status;
+    struct lt_error error;
+    void *result; /* malloc'ed for the caller, exactly spec->result_bytes; NULL unless LT_OK */
+};
+
+enum { ENGINE_BATCH_MAX = 8 };
+
+/* Whether two tasks may be computed in one batch: predictions of one model, in one precision. */
+bool engine_may_join(const struct lt_task_spec *a, const struct lt_task_spec *b);
+
+/* Computes `count` <= ENGINE_BATCH_MAX tasks that may join each other: a block's weights are
+ * fetched once for all of them, and each gets the bits it would get alone. Statuses: LT_BAD_INPUT:
+ * the spec or a blob is wrong (do not retry); LT_NOT_FOUND: no such model here; others are worth a
+ * retry elsewhere. Non-finite predictions are LT_BAD_INPUT naming the first element. */
+void engine_run(struct engine *engine, struct engine_work *work, size_t count,
+                struct engine_progress *progress);

@@ -144,6 +144,7 @@ void engine_drop(struct engine *engine, enum engine_slot slot)
 {
     struct resident *resident = &engine->slot[slot];
     components[slot].drop(engine, resident);
+    engine_keep_counts(engine, resident->store);
     store_destroy(&resident->store);
     *resident = (struct resident){0};
 }
@@ -170,6 +171,7 @@ lt_status engine_load(const struct engine_task *task, enum engine_slot slot,
     struct lt_digest now;
     lt_status status;
     engine_drop(engine, slot);
+    engine_sample(engine, MEMORY_STAGE_LOAD_BEGIN, task->work->task, found->file.name);
     LT_TRY(tensor_file_open(found->path, &file, error));
     LT_TRY_OR(tensor_file_fingerprint(file, &now, error), out);
     if (!lt_digest_equal(&now, &found->file.fingerprint)) {
@@ -185,5 +187,7 @@ out:
     tensor_file_close(&file);
     if (status != LT_OK)
         engine_drop(engine, slot);
+    engine_sample(engine, status == LT_OK ? MEMORY_STAGE_LOAD_END : MEMORY_STAGE_CLEANUP,
+                  task->work->task, found->file.name);
     return status;
 }

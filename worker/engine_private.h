@@ -5,6 +5,7 @@
 
 #include "common/lru.h"
 #include "kernels/kernels.h"
+#include "worker/diagnostics.h"
 #include "worker/engine.h"
 #include "worker/model/dit.h"
 #include "worker/model/vae.h"
@@ -50,14 +51,17 @@ struct engine {
     struct lt_exec *exec[2]; /* by precision, made when first needed */
     struct resident slot[ENGINE_SLOT_COUNT];
     struct lt_lru *prompts; /* prompt -> struct dit_context, of the resident transformer */
+    struct diagnostics *diagnostics;
+    struct memory_counts gone;  /* what stores that are gone read, copied and waited for */
+    uint64_t device_peak_bytes; /* of the samples */
+    atomic_uint batch_max;      /* predictions worth computing at once */
 };
 
 /* A task as every kind sees it. */
 struct engine_task {
     struct engine *engine;
-    const struct lt_task_spec *spec;
-    const struct engine_blob *blob;
-    size_t blob_count;
+    struct engine_work *work;
+    const struct lt_task_spec *spec; /* of the work */
     struct engine_progress *progress;
     struct lt_exec *exec; /* of the spec's precision */
 };
@@ -71,6 +75,14 @@ lt_status engine_add_models(struct engine *engine, const char *path, struct lt_e
 lt_status engine_load(const struct engine_task *task, enum engine_slot slot,
                       struct resident **resident_out, struct lt_error *error);
 void engine_drop(struct engine *engine, enum engine_slot slot);
+
+/* -- engine_memory.c --------------------------------------------------------------------------- */
+
+/* A sample for the diagnostics. */
+void engine_sample(struct engine *engine, enum memory_stage stage, uint64_t task,
+                   const char *subject);
+/* Before a store goes: its sums are kept. */
+void engine_keep_counts(struct engine *engine, const struct store *store);
 
 /* -- engine.c ---------------------------------------------------------------------------------- */
 
@@ -90,7 +102,8 @@ void engine_begin(const struct engine_task *task, unsigned total);
 
 /* -- the kinds: task_<kind>.c ------------------------------------------------------------------ */
 
-lt_status engine_predict(const struct engine_task *task, void **result_out, struct lt_error *error);
+/* Status, error and result go to each task's work. */
+void engine_predict(const struct engine_task *tasks, size_t count);
 lt_status engine_vae_decode(const struct engine_task *task, void **result_out,
                             struct lt_error *error);
 lt_status engine_vae_encode(const struct engine_task *task, void **result_out,

@@ -1,4 +1,5 @@
-/* predict: a latent slice, its prompts and its conditioning -> the guided velocity. */
+/* predict: latent slices, their prompts and conditioning -> the guided velocities. Tasks of a batch
+ * share each block's weights. */
 #include "worker/engine_private.h"
 #include "worker/guidance.h"
 
@@ -59,62 +60,112 @@ static lt_status take_prompt(const struct engine_task *task, struct dit *dit,
     return lt_lru_take(task->engine->prompts, &key, make_prompt, &make, prompt_out, error);
 }
 
-/* One prediction per text, side by side: in one batch a block's weights are fetched once for both.
- * `to` holds them one after the other. */
-static lt_status predict_texts(const struct engine_task *task, struct dit *dit,
-                               const struct lt_view *x, const enum lt_blob_role *role, size_t count,
-                               float *to, struct lt_error *error)
-{
-    struct lt_lru *prompts = task->engine->prompts;
+/* A task on its way through a batch: one or two inputs of the transformer, side by side. */
+struct prediction {
+    const struct engine_task *task;
+    struct lt_view x;
+    size_t halves; /* 2 when guided: with the prompt, without */
     struct lt_lru_entry *prompt[HALVES_MAX];
-    struct dit_inputs inputs[HALVES_MAX];
-    struct lt_view v[HALVES_MAX];
-    size_t taken = 0;
-    lt_status status = LT_OK;
-    for (; taken < count; taken++) {
-        const struct engine_blob *text = engine_find_blob(task, role[taken]);
-        status = text ? take_prompt(task, dit, text, &prompt[taken], error)
-                      : lt_fail(error, LT_BAD_INPUT, "task: its text is missing");
-        if (status != LT_OK)
-            break;
-        v[taken] = lt_view_make(to + (int64_t)taken * lt_view_count(x), LT_TYPE_F32, 4, x->dim);
-        inputs[taken] = (struct dit_inputs){.x = *x,
-                                            .timestep = task->spec->timestep,
-                                            .context = lt_lru_value(prompt[taken]),
-                                            .done = &task->progress->done};
-    }
-    if (status == LT_OK)
-        status = dit_forward(dit, inputs, count, v, error);
-    while (taken > 0)
-        lt_lru_release(prompts, prompt[--taken]);
-    return status;
+    size_t prompt_count;
+    float *v; /* [halves, C, F, h, w] */
+};
+
+static lt_status begin(struct prediction *p, struct lt_error *error)
+{
+    LT_TRY(engine_slice(p->task, LT_BLOB_LATENTS, &p->x, error));
+    const size_t bytes = (size_t)lt_view_count(&p->x) * sizeof(float);
+    LT_TRY(engine_check_result_bytes(p->task, bytes, error));
+    p->halves = fabs(p->task->spec->guidance - 1) > 1e-9 ? 2 : 1;
+    p->v = malloc(p->halves * bytes);
+    return p->v ? LT_OK : lt_fail(error, LT_NO_MEMORY, "no memory for a prediction");
 }
 
-lt_status engine_predict(const struct engine_task *task, void **result_out, struct lt_error *error)
+static lt_status take_prompts(struct prediction *p, struct dit *dit, struct lt_error *error)
 {
     static const enum lt_blob_role role[HALVES_MAX] = {LT_BLOB_TEXT, LT_BLOB_TEXT_NEGATIVE};
-    const double guidance = task->spec->guidance;
-    const size_t halves = fabs(guidance - 1) > 1e-9 ? 2 : 1;
-    struct resident *resident;
-    struct lt_view x;
-    LT_TRY(engine_slice(task, LT_BLOB_LATENTS, &x, error));
-    const int64_t count = lt_view_count(&x);
-    LT_TRY(engine_check_result_bytes(task, (uint64_t)count * sizeof(float), error));
-    LT_TRY(engine_load(task, ENGINE_TRANSFORMER, &resident, error));
-    engine_begin(task, (unsigned)dit_config(resident->dit)->layer_count * (unsigned)halves);
-    float *with = malloc((size_t)count * halves * sizeof *with);
-    if (!with)
-        return lt_fail(error, LT_NO_MEMORY, "no memory for a prediction");
-    lt_status status = predict_texts(task, resident->dit, &x, role, halves, with, error);
-    const float *without = with + count;
-    if (status == LT_OK && halves == 2)
-        guidance_cfg(with, without, count, guidance);
-    if (status == LT_OK)
-        status = engine_check_finite(with, count, "prediction", error);
-    if (status != LT_OK) {
-        free(with);
-        return status;
+    for (; p->prompt_count < p->halves; p->prompt_count++) {
+        const struct engine_blob *text = engine_find_blob(p->task, role[p->prompt_count]);
+        if (!text)
+            return lt_fail(error, LT_BAD_INPUT, "task: its text is missing");
+        LT_TRY(take_prompt(p->task, dit, text, &p->prompt[p->prompt_count], error));
     }
-    *result_out = with;
     return LT_OK;
+}
+
+static void add_inputs(const struct prediction *p, struct dit_inputs *inputs, struct lt_view *v)
+{
+    for (size_t half = 0; half < p->halves; half++) {
+        v[half] =
+            lt_view_make(p->v + (int64_t)half * lt_view_count(&p->x), LT_TYPE_F32, 4, p->x.dim);
+        inputs[half] = (struct dit_inputs){.x = p->x,
+                                           .timestep = p->task->spec->timestep,
+                                           .context = lt_lru_value(p->prompt[half]),
+                                           .done = &p->task->progress->done};
+    }
+}
+
+/* Guidance, and the check of every number. */
+static lt_status finish(struct prediction *p, struct lt_error *error)
+{
+    const int64_t count = lt_view_count(&p->x);
+    if (p->halves == 2)
+        guidance_cfg(p->v, p->v + count, count, p->task->spec->guidance);
+    return engine_check_finite(p->v, count, "prediction", error);
+}
+
+/* The status of one task; on LT_OK its result is the prediction. */
+static void settle(struct prediction *p, lt_status status)
+{
+    struct engine_work *work = p->task->work;
+    while (p->prompt_count > 0)
+        lt_lru_release(p->task->engine->prompts, p->prompt[--p->prompt_count]);
+    work->status = status;
+    work->result = status == LT_OK ? p->v : NULL;
+    if (status != LT_OK)
+        free(p->v);
+    p->v = NULL;
+}
+
+/* All that came so far, in one forward. */
+static lt_status forward(struct prediction *p, size_t count, struct dit *dit,
+                         struct lt_error *error)
+{
+    struct dit_inputs inputs[ENGINE_BATCH_MAX * HALVES_MAX];
+    struct lt_view v[ENGINE_BATCH_MAX * HALVES_MAX];
+    size_t input_count = 0;
+    for (size_t i = 0; i < count; i++) {
+        add_inputs(&p[i], inputs + input_count, v + input_count);
+        input_count += p[i].halves;
+    }
+    engine_begin(p[0].task, (unsigned)(dit_config(dit)->layer_count * (int64_t)input_count));
+    return dit_forward(dit, inputs, input_count, v, error);
+}
+
+/* A task whose own inputs are wrong fails alone; what goes wrong in the forward is everybody's. */
+void engine_predict(const struct engine_task *tasks, size_t count)
+{
+    struct prediction p[ENGINE_BATCH_MAX] = {0};
+    struct resident *resident = NULL;
+    struct lt_error error;
+    size_t ready = 0;
+    lt_status status = engine_load(&tasks[0], ENGINE_TRANSFORMER, &resident, &error);
+    for (size_t i = 0; i < count; i++) {
+        struct lt_error *own = &tasks[i].work->error;
+        p[ready] = (struct prediction){.task = &tasks[i]};
+        lt_status one =
+            status == LT_OK ? begin(&p[ready], own) : lt_fail(own, status, "%s", error.text);
+        if (one == LT_OK)
+            one = take_prompts(&p[ready], resident->dit, own);
+        if (one == LT_OK)
+            ready++;
+        else
+            settle(&p[ready], one);
+    }
+    if (ready > 0)
+        status = forward(p, ready, resident->dit, &error);
+    for (size_t i = 0; i < ready; i++) {
+        struct lt_error *own = &p[i].task->work->error;
+        settle(&p[i],
+               status == LT_OK ? finish(&p[i], own) : lt_fail(own, status, "%s", error.text));
+    }
 }

@@ -79,20 +79,15 @@ struct worker {
     lt_status exit_status;
     char exit_text[256];
 
-    /* The compute thread: a task is handed over under the lock and comes back under it. */
+    /* The compute thread: a batch is handed over under the lock and comes back under it. */
     pthread_t thread;
     pthread_mutex_t lock;
-    pthread_cond_t work;
+    pthread_cond_t work_ready;
     bool stop, has_task, has_result;
-    const struct lt_task_spec *spec;
-    struct engine_blob blob[LT_SPEC_BLOBS_MAX];
-    size_t blob_count;
+    struct engine_work work[ENGINE_BATCH_MAX];
+    size_t work_count;
     struct engine_progress progress;
-    uint64_t task;
     int64_t start_us;
-    lt_status status;
-    struct lt_error error;
-    void *result;
 };
 
 static volatile sig_atomic_t stop_signals;
@@ -111,20 +106,14 @@ static void *compute_main(void *context)
     pthread_mutex_lock(&w->lock);
     while (!w->stop) {
         if (!w->has_task) {
-            pthread_cond_wait(&w->work, &w->lock);
+            pthread_cond_wait(&w->work_ready, &w->lock);
             continue;
         }
         pthread_mutex_unlock(&w->lock);
-        void *result = NULL;
-        struct lt_error error = {0};
-        const lt_status status =
-            engine_run(w->engine, w->spec, w->blob, w->blob_count, &w->progress, &result, &error);
+        engine_run(w->engine, w->work, w->work_count, &w->progress);
         pthread_mutex_lock(&w->lock);
         w->has_task = false;
         w->has_result = true;
-        w->status = status;
-        w->error = error;
-        w->result = result;
         if (w->link)
             w->link->ops->wake(w->link);
     }
@@ -132,38 +121,47 @@ static void *compute_main(void *context)
     return NULL;
 }
 
-static void start_task(struct worker *w, const struct worker_action *action)
+static void start_batch(struct worker *w, const struct worker_action *action)
 {
     pthread_mutex_lock(&w->lock);
     lt_assert(!w->has_task && !w->has_result);
-    w->task = action->task;
     w->start_us = lt_clock_now_us();
-    w->spec = action->spec;
-    memcpy(w->blob, action->blob, sizeof w->blob);
-    w->blob_count = action->blob_count;
+    memcpy(w->work, action->work, action->work_count * sizeof *w->work);
+    w->work_count = action->work_count;
     atomic_store(&w->progress.cancel, 0);
     w->has_task = true;
-    pthread_cond_signal(&w->work);
+    pthread_cond_signal(&w->work_ready);
     pthread_mutex_unlock(&w->lock);
-    lt_log(LT_LOG_INFO, "task.start", "task=%llu epoch=%llu", (unsigned long long)action->task,
-           (unsigned long long)action->epoch);
+    for (size_t i = 0; i < action->work_count; i++)
+        lt_log(LT_LOG_INFO, "task.start", "task=%llu epoch=%llu batch=%zu",
+               (unsigned long long)action->work[i].task, (unsigned long long)action->work[i].epoch,
+               action->work_count);
 }
 
-/* Hands a finished task to the core. */
-static void take_result(struct worker *w)
+static void log_end(const struct worker *w, const struct engine_work *work)
 {
+    const bool failed = work->status != LT_OK && work->status != LT_CANCELLED;
+    lt_log(failed ? LT_LOG_WARN : LT_LOG_INFO, "task.end", "task=%llu status=%s seconds=%.3f%s%s",
+           (unsigned long long)work->task, lt_status_name(work->status),
+           (double)(lt_clock_now_us() - w->start_us) * 1e-6, failed ? " error=" : "",
+           failed ? work->error.text : "");
+}
+
+/* Hands a finished batch to the core, which may start the next one with the last of it. */
+static void take_results(struct worker *w)
+{
+    struct engine_work work[ENGINE_BATCH_MAX];
     pthread_mutex_lock(&w->lock);
-    const bool finished = w->has_result;
+    const size_t count = w->has_result ? w->work_count : 0;
+    memcpy(work, w->work, count * sizeof *work);
     w->has_result = false;
     pthread_mutex_unlock(&w->lock);
-    if (!finished)
-        return;
-    const bool failed = w->status != LT_OK && w->status != LT_CANCELLED;
-    lt_log(failed ? LT_LOG_WARN : LT_LOG_INFO, "task.end", "task=%llu status=%s seconds=%.3f%s%s",
-           (unsigned long long)w->task, lt_status_name(w->status),
-           (double)(lt_clock_now_us() - w->start_us) * 1e-6, failed ? " error=" : "",
-           failed ? w->error.text : "");
-    worker_core_finished(w->core, w->status, w->error.text, w->result, lt_clock_now_us());
+    for (size_t i = 0; i < count; i++) {
+        log_end(w, &work[i]);
+        worker_core_finished(w->core, work[i].task, work[i].status,
+                             work[i].status == LT_OK ? "" : work[i].error.text, work[i].result,
+                             lt_clock_now_us());
+    }
 }
 
 /* -- actions ----------------------------------------------------------------------------------- */
@@ -182,7 +180,7 @@ static void perform(void *context, const struct worker_action *action)
         w->reconnect = true;
         break;
     case WORKER_START:
-        start_task(w, action);
+        start_batch(w, action);
         break;
     case WORKER_CANCEL:
         atomic_store(&w->progress.cancel, 1);
@@ -221,6 +219,14 @@ static int wait_ms(const struct worker *w)
     return left < 0 ? 0 : left < PROGRESS_MS ? (int)left : PROGRESS_MS;
 }
 
+static void tell_memory(struct worker *w)
+{
+    struct lt_beat_memory memory;
+    engine_memory(w->engine, &memory);
+    worker_core_memory(w->core, &memory);
+    worker_core_batch(w->core, engine_batch_max(w->engine));
+}
+
 static lt_status loop(struct worker *w, struct lt_error *error)
 {
     int signals = 0;
@@ -229,6 +235,7 @@ static lt_status loop(struct worker *w, struct lt_error *error)
         bool got = false;
         worker_core_progress(w->core, atomic_load(&w->progress.phase),
                              atomic_load(&w->progress.done), atomic_load(&w->progress.total));
+        tell_memory(w);
         worker_core_tick(w->core, lt_clock_now_us());
         if (w->reconnect)
             LT_TRY(connect_again(w, error));
@@ -238,7 +245,7 @@ static lt_status loop(struct worker *w, struct lt_error *error)
             usleep(1000 * (unsigned)wait_ms(w));
         if (got)
             worker_core_receive(w->core, &packet, lt_clock_now_us());
-        take_result(w);
+        take_results(w);
         if (stop_signals > signals) {
             signals = stop_signals;
             if (signals > 1)
@@ -326,17 +333,17 @@ static void end(struct worker *w)
         atomic_store(&w->progress.cancel, 1);
         pthread_mutex_lock(&w->lock);
         w->stop = true;
-        pthread_cond_signal(&w->work);
+        pthread_cond_signal(&w->work_ready);
         pthread_mutex_unlock(&w->lock);
         pthread_join(w->thread, NULL);
-        if (w->has_result)
-            free(w->result);
+        for (size_t i = 0; w->has_result && i < w->work_count; i++)
+            free(w->work[i].result);
     }
     worker_core_destroy(&w->core);
     if (w->link)
         w->link->ops->destroy(w->link);
     engine_destroy(&w->engine);
-    pthread_cond_destroy(&w->work);
+    pthread_cond_destroy(&w->work_ready);
     pthread_mutex_destroy(&w->lock);
 }
 
@@ -358,7 +365,7 @@ static lt_status run(const struct settings *settings, struct lt_error *error)
     else
         default_name(name, sizeof name);
     pthread_mutex_init(&w.lock, NULL);
-    pthread_cond_init(&w.work, NULL);
+    pthread_cond_init(&w.work_ready, NULL);
     lt_status status = begin(&w, &params, name, error);
     if (status == LT_OK)
         status = loop(&w, error);

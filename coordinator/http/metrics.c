@@ -4,7 +4,7 @@
 
 #include <stdlib.h>
 
-enum { JOBS_MAX = 10000 };
+enum { JOBS_MAX = 10000, WORKERS_MAX = 1000 };
 
 /*   field, name, kind, help, labels */
 #define METRIC_LIST(X)                                                                             \
@@ -14,6 +14,17 @@ enum { JOBS_MAX = 10000 };
     X(seconds, "longtake_task_seconds_total", COUNTER, "Time of workers on them.", "kind")         \
     X(failures, "longtake_task_failures_total", COUNTER, "Tasks that failed on a worker.", NULL)   \
     X(lost, "longtake_leases_lost_total", COUNTER, "Leases that ended without a result.", NULL)    \
+    X(rss, "longtake_worker_rss_bytes", GAUGE, "Memory of a worker's process.", "worker")          \
+    X(device, "longtake_worker_device_bytes", GAUGE, "Device memory a worker holds.", "worker")    \
+    X(read, "longtake_worker_read_bytes", GAUGE, "Read from model files since a worker's start.",  \
+      "worker")                                                                                    \
+    X(copied, "longtake_worker_copied_bytes", GAUGE,                                               \
+      "Weights copied to the device since a worker's start.", "worker")                            \
+    X(stall, "longtake_worker_stall_seconds", GAUGE,                                               \
+      "Time a worker's model waited for weights since its start.", "worker")                       \
+    X(swapping, "longtake_worker_swapping_faults", GAUGE,                                          \
+      "Pages read from disk while a worker's model computed: above 0 the machine swaps.",          \
+      "worker")                                                                                    \
     X(wire, "longtake_wire_bytes_total", COUNTER,                                                  \
       "Bytes between the coordinator and its workers.", "channel", "direction")
 
@@ -81,14 +92,33 @@ static void set_jobs(struct http_metrics *m, struct coordinator *coordinator)
     free(id);
 }
 
+/* A worker that left keeps its last values: what it was like when it went is what one looks for. */
+static void set_workers(struct http_metrics *m, struct coordinator *coordinator)
+{
+    struct coordinator_worker_status *worker = calloc(WORKERS_MAX, sizeof *worker);
+    lt_assert(worker);
+    const size_t count = coordinator_workers(coordinator, worker, WORKERS_MAX);
+    lt_series_set(lt_metric_series(m->workers, NULL), (double)count);
+    for (size_t i = 0; i < count && i < WORKERS_MAX; i++) {
+        const char *name = worker[i].name;
+        const struct lt_beat_memory *memory = &worker[i].memory;
+        lt_series_set(lt_metric_series(m->rss, &name), (double)memory->rss_bytes);
+        lt_series_set(lt_metric_series(m->device, &name), (double)memory->device_bytes);
+        lt_series_set(lt_metric_series(m->read, &name), (double)memory->read_bytes);
+        lt_series_set(lt_metric_series(m->copied, &name), (double)memory->copied_bytes);
+        lt_series_set(lt_metric_series(m->stall, &name), (double)memory->stall_us * 1e-6);
+        lt_series_set(lt_metric_series(m->swapping, &name), (double)memory->swapping);
+    }
+    free(worker);
+}
+
 void http_metrics_write(struct http_metrics *m, struct coordinator *coordinator,
                         const struct lt_link *link, FILE *to)
 {
     static const char *const kinds[] = {[PLAN_PREDICT] = "predict", [PLAN_DECODE] = "decode"};
     const struct core_totals *totals = coordinator_totals(coordinator);
     set_jobs(m, coordinator);
-    lt_series_set(lt_metric_series(m->workers, NULL),
-                  (double)coordinator_workers(coordinator, NULL, 0));
+    set_workers(m, coordinator);
     for (int kind = 0; kind < 2; kind++) {
         advance(m->tasks, kinds[kind], NULL, (double)totals->tasks[kind]);
         advance(m->seconds, kinds[kind], NULL, (double)totals->task_us[kind] * 1e-6);

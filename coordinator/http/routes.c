@@ -222,6 +222,24 @@ static lt_status get_latents(const struct http_request *request, struct http_res
 
 /* -- the farm ---------------------------------------------------------------------------------- */
 
+static void add_memory(json_t *row, const struct lt_beat_memory *memory)
+{
+    const struct {
+        const char *name;
+        uint64_t value;
+    } counts[] = {
+        {"rss_bytes", memory->rss_bytes},
+        {"device_bytes", memory->device_bytes},
+        {"device_peak_bytes", memory->device_peak_bytes},
+        {"read_bytes", memory->read_bytes},
+        {"copied_bytes", memory->copied_bytes},
+        {"swapping_faults", memory->swapping},
+    };
+    for (size_t i = 0; i < LT_COUNT(counts); i++)
+        json_object_set_new(row, counts[i].name, json_integer((json_int_t)counts[i].value));
+    json_object_set_new(row, "stall_seconds", json_real((double)memory->stall_us * 1e-6));
+}
+
 static void list_workers(struct coordinator *coordinator, void *context)
 {
     struct question *q = context;
@@ -235,14 +253,14 @@ static void list_workers(struct coordinator *coordinator, void *context)
                                                "task", (int)w->task_index, "done",
                                                (int)w->task_done, "total", (int)w->task_total)
                                    : json_null();
-        json_array_append_new(
-            list, json_pack("{s:s, s:s, s:s, s:s, s:i, s:I, s:I, s:I, s:I, s:f, s:f, s:o}", "name",
-                            w->name, "device", w->device, "kernel_class", w->kernel_class, "state",
-                            w->state, "models", (int)w->model_count, "memory_bytes",
-                            (json_int_t)w->memory_bytes, "rss_bytes", (json_int_t)w->rss_bytes,
-                            "tasks_done", (json_int_t)w->tasks_done, "tasks_failed",
-                            (json_int_t)w->tasks_failed, "busy_seconds", w->busy_seconds,
-                            "silent_seconds", (double)w->silent_ms * 1e-3, "task", task));
+        json_t *row = json_pack(
+            "{s:s, s:s, s:s, s:s, s:i, s:I, s:I, s:I, s:f, s:f, s:o}", "name", w->name, "device",
+            w->device, "kernel_class", w->kernel_class, "state", w->state, "models",
+            (int)w->model_count, "memory_bytes", (json_int_t)w->memory_bytes, "tasks_done",
+            (json_int_t)w->tasks_done, "tasks_failed", (json_int_t)w->tasks_failed, "busy_seconds",
+            w->busy_seconds, "silent_seconds", (double)w->silent_ms * 1e-3, "task", task);
+        add_memory(row, &w->memory);
+        json_array_append_new(list, row);
     }
     free(worker);
     q->response->json = json_pack("{s:o}", "workers", list);

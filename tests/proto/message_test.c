@@ -82,9 +82,11 @@ static void lists_survive(void **state)
     back = round_trip(&m, false, 0);
     assert_memory_equal(back.welcome.keep, keep, sizeof keep);
     struct lt_progress progress[] = {{1, 2, LT_PHASE_RUNNING, 3, 4}};
-    m = (struct lt_message){.kind = LT_MESSAGE_BEAT, .beat = {8, progress, 1, 123}};
+    m = (struct lt_message){.kind = LT_MESSAGE_BEAT, .beat = {8, progress, 1, 6, {1, 2, 3, 4, 5, 6, 7}}};
     back = round_trip(&m, true, 0);
     assert_int_equal(back.beat.lease[0].total, 4);
+    assert_int_equal(back.beat.slot_count, 6);
+    assert_memory_equal(&back.beat.memory, &m.beat.memory, sizeof m.beat.memory);
     m = (struct lt_message){.kind = LT_MESSAGE_CHUNK, .chunk = {1, 262144, 0xdeadbeef}};
     back = round_trip(&m, false, 100);
     assert_int_equal(back.chunk.crc32c, 0xdeadbeef);

@@ -31,6 +31,7 @@ struct world_plan {
     uint32_t slow;      /* workers of 1000 that take 20 times as long */
     bool mixed_models;  /* workers other than the first may lack a model */
     bool two_classes;   /* of kernels */
+    uint32_t batch_max; /* tasks that odd workers compute at once */
     uint64_t blob_cache_bytes, upload_bytes_max, credit_bytes;
     bool heavy;      /* the first job's blobs and results are of several chunks */
     int64_t calm_us; /* faults end here */
@@ -48,11 +49,11 @@ struct world_worker {
     int64_t up_us;           /* when it starts again */
     int64_t cut_until_us;    /* partitioned */
     int64_t frozen_until_us; /* stopped, and continued then */
-    /* the task it computes */
+    /* the batch it computes */
     bool busy, cancelled;
     int64_t done_us;
-    lt_status status;
-    void *result;
+    struct engine_work work[ENGINE_BATCH_MAX];
+    size_t work_count;
 };
 
 /* What world_check.c remembers of a task across crashes. */

@@ -29,6 +29,7 @@ void faults_draw_plan(struct world *world)
         .slow = world_chance(world, 300) ? 300 : 0,
         .mixed_models = world_chance(world, 200),
         .two_classes = world_chance(world, 200),
+        .batch_max = world_chance(world, 300) ? 2 + world_draw(world, 3) : 1,
         .blob_cache_bytes = world_chance(world, 300) ? world_draw(world, 4096) : 1 << 20,
         .upload_bytes_max =
             world_chance(world, 300) ? 1 << 22 : 4096, /* little: LATER is seen too */

@@ -30,17 +30,18 @@ static uint64_t fold(const struct lt_task_spec *spec)
     return hash;
 }
 
-static void *compute(const struct lt_task_spec *spec, const struct engine_blob *blob, size_t count)
+static void *compute(const struct engine_work *work)
 {
+    const struct lt_task_spec *spec = work->spec;
     const uint64_t hash = fold(spec);
     uint8_t *result = malloc((size_t)spec->result_bytes);
-    lt_assert(result && count > 0 && blob[0].role == LT_BLOB_LATENTS);
+    lt_assert(result && work->blob_count > 0 && work->blob[0].role == LT_BLOB_LATENTS);
     if (spec->kind == LT_TASK_VAE_DECODE) {
         for (size_t i = 0; i < spec->result_bytes; i++)
             result[i] = (uint8_t)((hash >> i % 56) + i);
         return result;
     }
-    const float *x = blob[0].data;
+    const float *x = work->blob[0].data;
     float *v = (float *)(void *)result;
     for (size_t i = 0; i < spec->result_bytes / sizeof *v; i++)
         v[i] = 0.6f * x[i] + 0.2f * x[i ? i - 1 : 0] + 1e-3f * (float)((hash >> i % 48) & 0xff);
@@ -48,34 +49,46 @@ static void *compute(const struct lt_task_spec *spec, const struct engine_blob *
 }
 
 /* The engine fails, or gives a prediction that is no number. */
-static void spoil(struct world_worker *worker, const struct lt_task_spec *spec)
+static void spoil(struct world *world, struct engine_work *work)
 {
     static const lt_status errors[] = {LT_DEVICE, LT_NO_MEMORY, LT_INTERNAL, LT_NO_DEVICE_MEMORY,
                                        LT_IO};
-    if (spec->kind == LT_TASK_PREDICT && world_chance(worker->world, 300)) {
-        memset(worker->result, 0xff, sizeof(float));
+    if (work->spec->kind == LT_TASK_PREDICT && world_chance(world, 300)) {
+        memset(work->result, 0xff, sizeof(float));
         return;
     }
-    worker->status = errors[world_draw(worker->world, LT_COUNT(errors))];
-    free(worker->result);
-    worker->result = NULL;
+    work->status = errors[world_draw(world, LT_COUNT(errors))];
+    free(work->result);
+    work->result = NULL;
+}
+
+static void check_blobs(struct world *world, const struct engine_work *work)
+{
+    for (size_t i = 0; i < work->blob_count; i++) {
+        const struct lt_digest digest = lt_sha256(work->blob[i].data, work->blob[i].bytes);
+        if (!lt_digest_equal(&digest, &work->spec->blob[i].digest))
+            world_fail(world, "a task was started with a blob of another digest");
+    }
 }
 
 static void start(struct world_worker *worker, const struct worker_action *action)
 {
     struct world *world = worker->world;
-    lt_assert(!worker->busy);
-    for (size_t i = 0; i < action->blob_count; i++) {
-        const struct lt_digest digest = lt_sha256(action->blob[i].data, action->blob[i].bytes);
-        if (!lt_digest_equal(&digest, &action->spec->blob[i].digest))
-            world_fail(world, "a task was started with a blob of another digest");
-    }
+    lt_assert(!worker->busy && action->work_count > 0);
     worker->busy = true;
     worker->cancelled = false;
-    worker->status = LT_OK;
-    worker->result = compute(action->spec, action->blob, action->blob_count);
-    if (!world->calm && world_chance(world, world->plan.engine_failure))
-        spoil(worker, action->spec);
+    worker->work_count = action->work_count;
+    for (size_t i = 0; i < action->work_count; i++) {
+        struct engine_work *work = &worker->work[i];
+        *work = action->work[i];
+        if (i > 0 && !engine_may_join(worker->work[0].spec, work->spec))
+            world_fail(world, "a batch of tasks that may not join each other");
+        check_blobs(world, work);
+        work->status = LT_OK;
+        work->result = compute(work);
+        if (!world->calm && world_chance(world, world->plan.engine_failure))
+            spoil(world, work);
+    }
     const int64_t took_us = 20000 + world_draw(world, 200000);
     worker->done_us = world->now_us + (worker->slow ? 20 * took_us : took_us);
 }
@@ -135,6 +148,7 @@ void worker_boot(struct world *world, uint32_t index)
     };
     lt_assert(worker_core_create(&params, perform, worker, world->now_us, &worker->core, &error) ==
               LT_OK);
+    worker_core_batch(worker->core, index % 2 ? world->plan.batch_max : 1);
     worker->slow = !world->calm && world_chance(world, world->plan.slow);
 }
 
@@ -146,8 +160,8 @@ void worker_kill(struct world *world, uint32_t index)
     worker_core_destroy(&worker->core);
     worker->link->ops->destroy(worker->link);
     lt_hub_cut(world->hub, worker->peer);
-    free(worker->result);
-    worker->result = NULL;
+    for (size_t i = 0; worker->busy && i < worker->work_count; i++)
+        free(worker->work[i].result);
     worker->link = NULL;
     worker->busy = worker->reconnect = worker->exited = false;
     worker->frozen_until_us = 0;
@@ -164,17 +178,20 @@ void worker_freeze(struct world *world, uint32_t index, int64_t us)
 
 static void finish(struct world *world, struct world_worker *worker)
 {
-    void *result = worker->result;
-    lt_status status = worker->status;
-    worker->result = NULL;
+    struct engine_work work[ENGINE_BATCH_MAX]; /* the last result may start the next batch */
+    const size_t count = worker->work_count;
+    memcpy(work, worker->work, count * sizeof *work);
     worker->busy = false;
-    if (worker->cancelled) {
-        free(result);
-        result = NULL;
-        status = LT_CANCELLED;
+    for (size_t i = 0; i < count; i++) {
+        if (worker->cancelled) {
+            free(work[i].result);
+            work[i].result = NULL;
+            work[i].status = LT_CANCELLED;
+        }
+        worker_core_finished(worker->core, work[i].task, work[i].status,
+                             work[i].status == LT_OK ? "" : "the device fell over", work[i].result,
+                             world->now_us);
     }
-    worker_core_finished(worker->core, status, status == LT_OK ? "" : "the device fell over",
-                         result, world->now_us);
 }
 
 /* In the order of the loop in worker.c: a worker that was stopped for long notices before it reads

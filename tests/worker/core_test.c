@@ -20,7 +20,8 @@ struct action {
     struct lt_message message; /* texts and lists only where copied below */
     struct lt_held held[4];
     struct lt_progress beat[4];
-    uint64_t task;
+    uint64_t task; /* START: the first of … */
+    size_t task_count;
     lt_status status;
     size_t payload_bytes;
 };
@@ -30,7 +31,8 @@ struct bench {
     int64_t now_us;
     struct action action[ACTIONS_MAX];
     size_t count, read;
-    bool has_task; /* the engine is busy */
+    uint64_t running[ENGINE_BATCH_MAX]; /* in the engine */
+    size_t running_count;
 };
 
 static const float slice[4] = {1, 2, 3, 4}, text[2] = {5, 6};
@@ -44,7 +46,8 @@ static void record(void *context, const struct worker_action *from)
     struct action *to = &b->action[b->count++];
     *to = (struct action){.kind = from->kind,
                           .message = from->packet.message,
-                          .task = from->task,
+                          .task = from->work_count ? from->work[0].task : 0,
+                          .task_count = from->work_count,
                           .status = from->status,
                           .payload_bytes = from->packet.payload_bytes};
     if (from->kind == WORKER_SEND && to->message.kind == LT_MESSAGE_HELLO) {
@@ -56,8 +59,9 @@ static void record(void *context, const struct worker_action *from)
         memcpy(to->beat, to->message.beat.lease, to->message.beat.lease_count * sizeof *to->beat);
     }
     if (from->kind == WORKER_START) {
-        assert_false(b->has_task);
-        b->has_task = true;
+        assert_int_equal(b->running_count, 0);
+        for (size_t i = 0; i < from->work_count; i++)
+            b->running[b->running_count++] = from->work[i].task;
     }
 }
 
@@ -152,12 +156,12 @@ static void end(struct bench *b)
 }
 
 /* Tasks differ in number only: the second finds its blobs in the cache. */
-static void assign(struct bench *b, uint64_t task, uint64_t epoch)
+static void assign_kind(struct bench *b, enum lt_task_kind kind, uint64_t task, uint64_t epoch)
 {
     struct lt_message message = {.kind = LT_MESSAGE_ASSIGN};
     message.assign = (struct lt_assign){.task = task, .epoch = epoch, .lease_ms = LEASE_MS};
     message.assign.spec = (struct lt_task_spec){
-        .kind = LT_TASK_PREDICT,
+        .kind = kind,
         .model = {.name = "m.gguf"},
         .blob = {{LT_BLOB_LATENTS, lt_sha256(slice, sizeof slice), sizeof slice},
                  {LT_BLOB_TEXT, lt_sha256(text, sizeof text), sizeof text}},
@@ -165,6 +169,11 @@ static void assign(struct bench *b, uint64_t task, uint64_t epoch)
         .result_bytes = RESULT_BYTES,
     };
     hear(b, &message);
+}
+
+static void assign(struct bench *b, uint64_t task, uint64_t epoch)
+{
+    assign_kind(b, LT_TASK_PREDICT, task, epoch);
 }
 
 static void give_blob(struct bench *b, uint64_t stream, const void *data, size_t bytes)
@@ -190,8 +199,10 @@ static void run_task(struct bench *b, uint64_t task)
 static void finish(struct bench *b, lt_status status)
 {
     void *result = status == LT_OK ? calloc(1, RESULT_BYTES) : NULL;
-    b->has_task = false;
-    worker_core_finished(b->core, status, "it fell over", result, b->now_us);
+    assert_true(b->running_count > 0);
+    const uint64_t task = b->running[0];
+    memmove(b->running, b->running + 1, --b->running_count * sizeof *b->running);
+    worker_core_finished(b->core, task, status, "it fell over", result, b->now_us);
 }
 
 static void answer(struct bench *b, uint64_t stream, enum lt_verdict verdict)
@@ -254,6 +265,94 @@ static void test_third_task_is_declined(void **state)
     finish(&b, LT_OK);
     next_sent(&b, LT_MESSAGE_OFFER);
     assert_int_equal(next_kind(&b, WORKER_START)->task, 2);
+    end(&b);
+}
+
+/* A worker that streams its weights: what waits is computed together. */
+static void test_waiting_tasks_run_as_one_batch(void **state)
+{
+    (void)state;
+    struct bench b;
+    begin_up(&b);
+    worker_core_batch(b.core, 3);
+    wait(&b, HEARTBEAT_MS * 1000);
+    assert_int_equal(next_sent(&b, LT_MESSAGE_BEAT)->message.beat.slot_count, 6);
+    run_task(&b, 1); /* alone: nothing else was there */
+    for (uint64_t task = 2; task <= 6; task++)
+        assign(&b, task, 1);
+    assert_nothing(&b);
+    finish(&b, LT_OK);
+    next_sent(&b, LT_MESSAGE_OFFER);
+    const struct action *start = next_kind(&b, WORKER_START);
+    assert_int_equal(start->task, 2);
+    assert_int_equal(start->task_count, 3);
+    finish(&b, LT_OK);
+    next_sent(&b, LT_MESSAGE_OFFER);
+    assert_nothing(&b); /* the next batch waits for all of this one */
+    finish(&b, LT_BAD_INPUT);
+    assert_int_equal(next_sent(&b, LT_MESSAGE_FAIL)->message.fail.task, 3);
+    finish(&b, LT_OK);
+    next_sent(&b, LT_MESSAGE_OFFER);
+    start = next_kind(&b, WORKER_START);
+    assert_int_equal(start->task, 5);
+    assert_int_equal(start->task_count, 2);
+    end(&b);
+}
+
+static void test_other_kinds_do_not_join_a_batch(void **state)
+{
+    (void)state;
+    struct bench b;
+    begin_up(&b);
+    worker_core_batch(b.core, 3);
+    run_task(&b, 1);
+    assign(&b, 2, 1);
+    assign_kind(&b, LT_TASK_VAE_DECODE, 3, 1);
+    assign(&b, 4, 1);
+    finish(&b, LT_OK);
+    next_sent(&b, LT_MESSAGE_OFFER);
+    assert_int_equal(next_kind(&b, WORKER_START)->task_count, 1); /* 2; 4 does not overtake 3 */
+    finish(&b, LT_OK);
+    next_sent(&b, LT_MESSAGE_OFFER);
+    assert_int_equal(next_kind(&b, WORKER_START)->task, 3);
+    end(&b);
+}
+
+static void test_a_batch_is_cancelled_when_nobody_waits_for_it(void **state)
+{
+    (void)state;
+    struct bench b;
+    begin_up(&b);
+    worker_core_batch(b.core, 2);
+    run_task(&b, 1);
+    assign(&b, 2, 1);
+    assign(&b, 3, 1);
+    finish(&b, LT_OK);
+    next_sent(&b, LT_MESSAGE_OFFER);
+    assert_int_equal(next_kind(&b, WORKER_START)->task_count, 2);
+    const struct lt_message first = {.kind = LT_MESSAGE_CANCEL, .cancel = {2, 1}};
+    hear(&b, &first);
+    assert_nothing(&b); /* the other one is wanted */
+    const struct lt_message second = {.kind = LT_MESSAGE_CANCEL, .cancel = {3, 1}};
+    hear(&b, &second);
+    next_kind(&b, WORKER_CANCEL);
+    finish(&b, LT_CANCELLED);
+    assert_int_equal(next_sent(&b, LT_MESSAGE_RELEASE)->message.release.task, 2);
+    finish(&b, LT_CANCELLED);
+    assert_int_equal(next_sent(&b, LT_MESSAGE_RELEASE)->message.release.task, 3);
+    end(&b);
+}
+
+static void test_beats_tell_memory(void **state)
+{
+    (void)state;
+    struct bench b;
+    begin_up(&b);
+    worker_core_memory(b.core, &(struct lt_beat_memory){.rss_bytes = 7, .swapping = 9});
+    wait(&b, HEARTBEAT_MS * 1000);
+    const struct lt_beat beat = next_sent(&b, LT_MESSAGE_BEAT)->message.beat;
+    assert_int_equal(beat.memory.rss_bytes, 7);
+    assert_int_equal(beat.memory.swapping, 9);
     end(&b);
 }
 
@@ -576,6 +675,10 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_task_goes_all_the_way),
         cmocka_unit_test(test_third_task_is_declined),
+        cmocka_unit_test(test_waiting_tasks_run_as_one_batch),
+        cmocka_unit_test(test_other_kinds_do_not_join_a_batch),
+        cmocka_unit_test(test_a_batch_is_cancelled_when_nobody_waits_for_it),
+        cmocka_unit_test(test_beats_tell_memory),
         cmocka_unit_test(test_failure_is_told_once),
         cmocka_unit_test(test_cancelled_task_is_released_when_it_has_ended),
         cmocka_unit_test(test_unanswered_is_asked_again),
