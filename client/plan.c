@@ -52,7 +52,10 @@ static void print_plan(const struct job *job, const struct plan *plan)
     printf(", %u latent frames, %lld tokens each\n", first->frame_count, (long long)tokens);
     printf("steps      %u, timesteps %g to %g\n", plan->step_count, plan->step[0].timestep,
            plan->step[plan->step_count - 1].timestep);
-    printf("tasks      %u predictions, %u decodes\n", plan->predict_count, plan->segment_count);
+    printf("tasks      %u predictions, %u decodes", plan->predict_count, plan->segment_count);
+    if (plan->condition_count)
+        printf(", %u encodes of what is given", plan->condition_count);
+    putchar('\n');
     printf("speed-up   at most %u workers can work at once\n", most);
     printf("wire       %s to workers, %s back; %s a window and step each way\n",
            lt_size_format(plan->wire_bytes_down, down), lt_size_format(plan->wire_bytes_up, up),

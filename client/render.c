@@ -4,7 +4,7 @@
 #include "client/commands.h"
 
 #include "client/crew.h"
-#include "client/job_file.h"
+#include "client/inputs.h"
 #include "client/report.h"
 #include "common/clock.h"
 #include "common/file.h"
@@ -73,7 +73,7 @@ static const struct lt_command command = {
     .operand_max = 1,
 };
 
-enum { STEP_MS = 50, LEAVE_US = 10000000, MODELS_MAX = 32 };
+enum { STEP_MS = 50, LEAVE_US = 10000000, MODELS_MAX = 32, MODEL_DIRS = 6 };
 
 struct render {
     const struct settings *settings;
@@ -81,7 +81,7 @@ struct render {
     struct job_file file;
     char state[PATH_MAX], socket_dir[64], endpoint[128];
     const char *models[MODELS_MAX];
-    char model_dir[4][PATH_MAX];
+    char model_dir[MODEL_DIRS][PATH_MAX];
     size_t model_count;
     struct lt_link *link;
     struct coordinator *coordinator;
@@ -138,13 +138,16 @@ static void add_model_dir(struct render *r, const char *name, char dir[PATH_MAX]
 static void choose_models(struct render *r)
 {
     const struct job *job = &r->file.job;
-    for (size_t i = 0; i < r->settings->models.count && r->model_count < MODELS_MAX - 4; i++)
+    for (size_t i = 0; i < r->settings->models.count && r->model_count < MODELS_MAX - MODEL_DIRS;
+         i++)
         r->models[r->model_count++] = r->settings->models.item[i];
     add_model_dir(r, job->transformer.name, r->model_dir[0]);
     add_model_dir(r, job->transformer_low.name, r->model_dir[1]);
     add_model_dir(r, job->vae.name, r->model_dir[2]);
-    snprintf(r->model_dir[3], PATH_MAX, "%s", r->file.dir);
-    r->models[r->model_count++] = r->model_dir[3];
+    add_model_dir(r, job->text_encoder.name, r->model_dir[3]);
+    add_model_dir(r, job->vision.name, r->model_dir[4]);
+    snprintf(r->model_dir[MODEL_DIRS - 1], PATH_MAX, "%s", r->file.dir);
+    r->models[r->model_count++] = r->model_dir[MODEL_DIRS - 1];
 }
 
 static lt_status open_link(struct render *r, struct lt_error *error)
@@ -170,14 +173,20 @@ static void on_event(void *context, const struct coordinator_event *event)
         r->report.task_failures++;
 }
 
+static lt_status keep_blob(void *coordinator, const void *data, size_t bytes,
+                           struct lt_digest *digest_out, struct lt_error *error)
+{
+    return coordinator_put_blob(coordinator, data, bytes, digest_out, error);
+}
+
 static lt_status add_job(struct render *r, struct lt_error *error)
 {
-    const struct coordinator_submit submit = {.json = r->file.json,
-                                              .json_bytes = r->file.bytes,
-                                              .origin = r->job_path,
-                                              .base_dir = r->file.dir,
-                                              .allow_paths = true};
     struct coordinator_job_status status;
+    char *json;
+    LT_TRY(inputs_upload(&r->file, keep_blob, r->coordinator, error));
+    LT_TRY(job_format(&r->file.job, &r->file.arena, &json, error));
+    const struct coordinator_submit submit = {
+        .json = json, .json_bytes = strlen(json), .origin = r->job_path};
     LT_TRY(coordinator_add_job(r->coordinator, &submit, &r->job, &r->resumed, error));
     LT_TRY(coordinator_job_status(r->coordinator, r->job, &status, error));
     if (status.state == JOB_STATE_COMPLETED)
@@ -187,7 +196,9 @@ static lt_status add_job(struct render *r, struct lt_error *error)
             "again",
             r->state);
     r->must_publish = status.state == JOB_STATE_FINALIZING;
-    if (r->resumed && status.progress.predict_done + status.progress.decode_done > 0)
+    if (r->resumed && status.progress.predict_done + status.progress.decode_done +
+                              status.progress.condition_done >
+                          0)
         fprintf(stderr, "resuming: %u of %u predictions and %u of %u decodes are done\n",
                 status.progress.predict_done, status.progress.predict_count,
                 status.progress.decode_done, status.progress.decode_count);
@@ -236,6 +247,9 @@ static void show(struct render *r, const struct coordinator_job_status *status)
     const struct run_progress *p = &status->progress;
     if (status->reason[0])
         snprintf(text, sizeof text, "%.160s", status->reason);
+    else if (p->predict_done == 0 && p->condition_done < p->condition_count)
+        snprintf(text, sizeof text, "encoding %u/%u  workers %d", p->condition_done,
+                 p->condition_count, crew_alive(&r->crew));
     else if (p->predict_done < p->predict_count)
         snprintf(text, sizeof text, "step %u/%u  windows %u/%u  workers %d", p->step_low + 1,
                  p->step_count, p->predict_done, p->predict_count, crew_alive(&r->crew));

@@ -1,14 +1,10 @@
 #include "client/commands.h"
 
 #include "client/api.h"
-#include "client/job_file.h"
+#include "client/inputs.h"
 #include "client/watch.h"
-#include "common/file.h"
-#include "coordinator/coordinator.h"
 
-#include <limits.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 struct settings {
@@ -28,7 +24,8 @@ static const struct lt_option options[] = {
 static const struct lt_command command = {
     .program = "longtake submit",
     .usage = "JOB.json [options]",
-    .summary = "Gives a job to a farm and prints its number. The prompt's features are sent along; "
+    .summary = "Gives a job to a farm and prints its number. What it names beside its models is "
+               "sent along; "
                "the models are files\n"
                "that the workers have. The same job given twice is one job.",
     .examples = "  longtake submit take.json\n  longtake submit take.json --priority 10 --watch",
@@ -38,55 +35,33 @@ static const struct lt_command command = {
     .operand_max = 1,
 };
 
-/* Sends the features of text.<which> and puts their digest in its place. */
-static lt_status send_text(struct api *api, const struct job_file *file, json_t *text,
-                           const char *which, struct lt_error *error)
+static lt_status post_blob(void *context, const void *data, size_t bytes,
+                           struct lt_digest *digest_out, struct lt_error *error)
 {
-    const char *path = json_string_value(json_object_get(text, which));
-    char full[PATH_MAX], name[128];
-    void *data;
-    size_t bytes;
+    const char *hex = NULL;
     json_t *answer;
-    const char *digest = NULL;
-    if (!path || strncmp(path, "sha256:", 7) == 0)
-        return LT_OK;
-    LT_TRY(path[0] == '/' ? lt_path_join(full, sizeof full, path, "", error)
-                          : lt_path_join(full, sizeof full, file->dir, path, error));
-    LT_TRY(coordinator_read_text(path[0] == '/' ? path : full, &data, &bytes, error));
-    const lt_status status =
-        api_json(api, "/v1/blobs", data, bytes, "application/octet-stream", &answer, error);
-    free(data);
-    LT_TRY(status);
-    json_unpack(answer, "{s:s}", "sha256", &digest);
-    snprintf(name, sizeof name, "sha256:%.64s", digest ? digest : "");
-    json_object_set_new(text, which, json_string(name));
+    LT_TRY(api_json(context, "/v1/blobs", data, bytes, "application/octet-stream", &answer, error));
+    json_unpack(answer, "{s:s}", "sha256", &hex);
+    const bool fine = hex && lt_digest_parse(hex, digest_out);
     json_decref(answer);
-    return LT_OK;
+    return fine ? LT_OK : lt_fail(error, LT_LINK, "the coordinator names no digest of a blob");
 }
 
 static lt_status submit(struct api *api, const struct settings *s, const char *path,
                         uint32_t *job_out, json_t **answer_out, struct lt_error *error)
 {
     struct job_file file;
-    char request[64], *body = NULL;
+    char request[64], *json;
     LT_TRY(job_file_read(path, &file,
                          error)); /* what is wrong with it is said before anything is sent */
-    json_t *json = json_loadb(file.json, file.bytes, 0, NULL),
-           *text = json_object_get(json, "text");
-    lt_status status = json ? LT_OK : lt_fail(error, LT_BAD_INPUT, "%s: not JSON", path);
+    lt_status status = inputs_upload(&file, post_blob, api, error);
     if (status == LT_OK)
-        status = send_text(api, &file, text, "positive", error);
-    if (status == LT_OK)
-        status = send_text(api, &file, text, "negative", error);
-    if (status == LT_OK && !(body = json_dumps(json, JSON_COMPACT)))
-        status = lt_fail(error, LT_NO_MEMORY, "no memory");
+        status = job_format(&file.job, &file.arena, &json, error);
     snprintf(request, sizeof request, "/v1/jobs?priority=%lld", (long long)s->priority);
     if (status == LT_OK)
-        status = api_json(api, request, body, strlen(body), "application/json", answer_out, error);
+        status = api_json(api, request, json, strlen(json), "application/json", answer_out, error);
     if (status == LT_OK)
         *job_out = (uint32_t)json_integer_value(json_object_get(*answer_out, "id"));
-    free(body);
-    json_decref(json);
     job_file_fini(&file);
     return status;
 }

@@ -3,7 +3,6 @@
 #include "common/clock.h"
 #include "common/file.h"
 #include "common/log.h"
-#include "common/safetensors.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -15,7 +14,7 @@
 #include <sys/file.h>
 #include <unistd.h>
 
-enum { PACKETS_PER_STEP = 256, TICK_US = 100000, TEXT_BYTES_MAX = 256 << 20 };
+enum { PACKETS_PER_STEP = 256, TICK_US = 100000 };
 
 struct call {
     struct call *next;
@@ -255,42 +254,20 @@ lt_status coordinator_step(struct coordinator *c, int timeout_ms, struct lt_erro
 
 /* -- jobs -------------------------------------------------------------------------------------- */
 
-lt_status coordinator_read_text(const char *path, void **data_out, size_t *bytes_out,
-                                struct lt_error *error)
-{
-    struct lt_safetensors *file;
-    struct lt_view view;
-    LT_TRY(lt_safetensors_open(path, &file, error));
-    const lt_status status = lt_safetensors_read_f32(file, "text", &view, error);
-    lt_safetensors_close(&file);
-    LT_TRY(status);
-    const int64_t count = lt_view_count(&view);
-    if (view.rank != 2 || count == 0 || count * 4 > TEXT_BYTES_MAX) {
-        free(view.data);
-        return lt_fail(error, LT_BAD_INPUT,
-                       "%s: tensor text: expected [n, text_dim], found rank %d with %lld values",
-                       path, view.rank, (long long)count);
-    }
-    *data_out = view.data;
-    *bytes_out = (size_t)count * 4;
-    return LT_OK;
-}
-
 static lt_status blob_path(const struct coordinator *c, const struct lt_digest *digest,
                            char path[PATH_MAX], struct lt_error *error)
 {
     char name[80];
-    run_text_name(digest, name); /* "blobs/<hex>", here as in a job's folder */
+    run_blob_name(digest, name); /* "blobs/<hex>", here as in a job's folder */
     return lt_path_join(path, PATH_MAX, c->dir, name, error);
 }
 
 lt_status coordinator_put_blob(struct coordinator *c, const void *data, size_t bytes,
                                struct lt_digest *digest_out, struct lt_error *error)
 {
-    if (bytes == 0 || bytes % 4 != 0 || bytes > TEXT_BYTES_MAX)
-        return lt_fail(error, LT_BAD_INPUT,
-                       "a blob of %zu bytes: expected f32 values, at most %d bytes", bytes,
-                       TEXT_BYTES_MAX);
+    if (bytes == 0 || bytes > COORDINATOR_BLOB_BYTES_MAX)
+        return lt_fail(error, LT_BAD_INPUT, "a blob of %zu bytes: expected 1 to %lld", bytes,
+                       (long long)COORDINATOR_BLOB_BYTES_MAX);
     const struct lt_digest digest = lt_sha256(data, bytes);
     char dir[PATH_MAX], path[PATH_MAX];
     LT_TRY(lt_path_join(dir, sizeof dir, c->dir, "blobs", error));
@@ -301,62 +278,47 @@ lt_status coordinator_put_blob(struct coordinator *c, const void *data, size_t b
     return LT_OK;
 }
 
-/* A text of a job, by "sha256:<hex>" or by path. */
-static lt_status load_text(struct coordinator *c, const struct coordinator_submit *submit,
-                           const char *text, void **data_out, size_t *bytes_out,
-                           struct lt_error *error)
+/* What a job names, read from where coordinator_put_blob left it. */
+struct blobs {
+    struct core_blob blob[RUN_BLOBS_MAX];
+    size_t count;
+};
+
+static void free_blobs(struct blobs *blobs)
 {
-    static const char prefix[] = "sha256:";
-    char path[PATH_MAX];
-    struct lt_digest digest;
-    if (strncmp(text, prefix, sizeof prefix - 1) == 0) {
-        if (!lt_digest_parse(text + sizeof prefix - 1, &digest))
-            return lt_fail(error, LT_BAD_INPUT,
-                           "%s: text: expected 64 hex digits after sha256:", submit->origin);
-        LT_TRY(blob_path(c, &digest, path, error));
-        if (lt_file_read(path, TEXT_BYTES_MAX, data_out, bytes_out, error) != LT_OK)
-            return lt_error_prefix(error, "%s: text %s was not uploaded", submit->origin, text);
-        return LT_OK;
-    }
-    if (!submit->allow_paths)
-        return lt_fail(error, LT_BAD_INPUT, "%s: text: upload it first and name it sha256:<hex>",
-                       submit->origin);
-    if (text[0] == '/' || !submit->base_dir)
-        return coordinator_read_text(text, data_out, bytes_out, error);
-    LT_TRY(lt_path_join(path, sizeof path, submit->base_dir, text, error));
-    return coordinator_read_text(path, data_out, bytes_out, error);
+    for (size_t i = 0; i < blobs->count; i++)
+        free((void *)(uintptr_t)blobs->blob[i].data);
 }
 
-static const char *name_text(struct lt_arena *arena, const void *data, size_t bytes)
+static lt_status load_blobs(struct coordinator *c, const char *origin, const struct job *job,
+                            struct blobs *blobs, struct lt_error *error)
 {
-    const struct lt_digest digest = lt_sha256(data, bytes);
-    char hex[LT_DIGEST_HEX], name[LT_DIGEST_HEX + 8];
-    lt_digest_format(&digest, hex);
-    snprintf(name, sizeof name, "sha256:%s", hex);
-    return lt_arena_text(arena, name);
+    struct lt_digest digest[RUN_BLOBS_MAX];
+    const size_t count = run_blobs(job, digest);
+    for (size_t i = 0; i < count; i++) {
+        char path[PATH_MAX], hex[LT_DIGEST_HEX];
+        void *data;
+        size_t bytes;
+        lt_digest_format(&digest[i], hex);
+        LT_TRY(blob_path(c, &digest[i], path, error));
+        if (lt_file_read(path, COORDINATOR_BLOB_BYTES_MAX, &data, &bytes, error) != LT_OK)
+            return lt_error_prefix(error, "%s: sha256:%s was not uploaded", origin, hex);
+        blobs->blob[blobs->count++] = (struct core_blob){digest[i], data, bytes};
+    }
+    return LT_OK;
 }
 
 static lt_status add_parsed(struct coordinator *c, const struct coordinator_submit *submit,
-                            struct job *job, struct lt_arena *arena, uint32_t *id_out,
+                            const struct job *job, struct lt_arena *arena, uint32_t *id_out,
                             bool *existed_out, struct lt_error *error)
 {
-    void *text = NULL, *negative = NULL;
     struct core_submit to = {.priority = submit->priority};
+    struct blobs blobs = {.count = 0};
     char *json;
     lt_status status;
-    LT_TRY_OR(job->text ? LT_OK
-                        : lt_fail(error, LT_BAD_INPUT, "%s: text is missing", submit->origin),
-              out);
-    LT_TRY_OR(load_text(c, submit, job->text, &text, &to.text_bytes, error), out);
-    job->text = name_text(arena, text, to.text_bytes);
-    if (job->text_negative) {
-        LT_TRY_OR(
-            load_text(c, submit, job->text_negative, &negative, &to.text_negative_bytes, error),
-            out);
-        job->text_negative = name_text(arena, negative, to.text_negative_bytes);
-    }
-    to.text = text;
-    to.text_negative = negative;
+    LT_TRY_OR(load_blobs(c, submit->origin, job, &blobs, error), out);
+    to.blob = blobs.blob;
+    to.blob_count = blobs.count;
     LT_TRY_OR(job_format(job, arena, &json, error), out);
     LT_TRY_OR(job_digest(job, &to.digest, error), out);
     to.json = json;
@@ -364,8 +326,7 @@ static lt_status add_parsed(struct coordinator *c, const struct coordinator_subm
     LT_TRY_OR(core_add_job(c->core, &to, lt_clock_now_us(), id_out, existed_out, error), out);
     LT_TRY_OR(flush(c, error), out);
 out:
-    free(text);
-    free(negative);
+    free_blobs(&blobs);
     return status;
 }
 

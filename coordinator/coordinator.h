@@ -12,6 +12,8 @@
 
 #include "coordinator/core.h"
 
+static const int64_t COORDINATOR_BLOB_BYTES_MAX = INT64_C(1) << 31;
+
 struct coordinator;
 
 struct coordinator_params {
@@ -46,28 +48,22 @@ lt_status coordinator_call(struct coordinator *coordinator, coordinator_work *wo
  * joins threads that call. */
 void coordinator_close_calls(struct coordinator *coordinator);
 
-/* Adds a job. Paths of texts are read now (tensor `text` of a safetensors file; relative ones are
- * below `base_dir`); "sha256:<hex>" names a blob given by coordinator_put_blob. `allow_paths` false
- * refuses paths. Durable on return. A job of equal content that is not failed or cancelled is the
- * same job: its id comes back and *existed_out is true. */
+/* Adds a job. What it names beside its models ("sha256:<hex>" and the like) was given by
+ * coordinator_put_blob before: this process opens no file a job names. Durable on return. A job of
+ * equal content that is not failed or cancelled is the same job: its id comes back and *existed_out
+ * is true. */
 struct coordinator_submit {
     const char *json;
     size_t json_bytes;
-    const char *origin;   /* for messages */
-    const char *base_dir; /* NULL: as written */
-    bool allow_paths;
-    int priority; /* higher first */
+    const char *origin; /* for messages */
+    int priority;       /* higher first */
 };
 lt_status coordinator_add_job(struct coordinator *coordinator,
                               const struct coordinator_submit *submit, uint32_t *id_out,
                               bool *existed_out, struct lt_error *error);
-/* Keeps f32 text rows [n, text_dim] for jobs to name by digest. */
+/* Keeps bytes for jobs to name by digest. */
 lt_status coordinator_put_blob(struct coordinator *coordinator, const void *data, size_t bytes,
                                struct lt_digest *digest_out, struct lt_error *error);
-/* Tensor `text` of a safetensors file as f32 bytes, malloc'ed for the caller. */
-lt_status coordinator_read_text(const char *path, void **data_out, size_t *bytes_out,
-                                struct lt_error *error);
-
 lt_status coordinator_cancel(struct coordinator *coordinator, uint32_t job, struct lt_error *error);
 /* The publisher's report on a FINALIZING job. LT_OK: completed, intermediate files go; else failed
  * with the text. */

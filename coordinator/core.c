@@ -109,10 +109,6 @@ void core_put_job(struct core *core, const struct core_job *job)
         .status = job->status,
         .reason = job->reason,
         .kernel_class = job->kernel_class,
-        .text = job->text.digest,
-        .text_bytes = job->text.bytes,
-        .text_negative = job->text_negative.digest,
-        .text_negative_bytes = job->text_negative.bytes,
     };
     memcpy(row.pin, job->pin, sizeof row.pin);
     struct lt_error error;
@@ -198,8 +194,6 @@ static struct core_job *append_job(struct core *core, const struct journal_job *
         .started_us = row->started_us,
         .finished_us = row->finished_us,
         .status = row->status,
-        .text = {row->text, row->text_bytes},
-        .text_negative = {row->text_negative, row->text_negative_bytes},
     };
     lt_assert(job->json);
     snprintf(job->reason, sizeof job->reason, "%s", row->reason);
@@ -223,8 +217,6 @@ static lt_status start_run(struct core *core, struct core_job *job, bool resume,
         .id = job->id,
         .json = job->json,
         .json_bytes = strlen(job->json),
-        .text = job->text,
-        .text_negative = job->text_negative,
         .journal = core->params.journal,
         .store = job->store,
     };
@@ -358,16 +350,16 @@ void core_destroy(struct core **at)
 
 /* -- jobs -------------------------------------------------------------------------------------- */
 
-static lt_status store_texts(struct core_job *job, const struct core_submit *submit,
+static lt_status store_blobs(struct core_job *job, const struct core_submit *submit,
                              struct lt_error *error)
 {
-    char name[80];
-    run_text_name(&job->text.digest, name);
-    LT_TRY(objects_put(job->store, name, submit->text, submit->text_bytes, error));
-    if (!submit->text_negative)
-        return LT_OK;
-    run_text_name(&job->text_negative.digest, name);
-    return objects_put(job->store, name, submit->text_negative, submit->text_negative_bytes, error);
+    for (size_t i = 0; i < submit->blob_count; i++) {
+        const struct core_blob *blob = &submit->blob[i];
+        char name[80];
+        run_blob_name(&blob->digest, name);
+        LT_TRY(objects_put(job->store, name, blob->data, blob->bytes, error));
+    }
+    return LT_OK;
 }
 
 static void drop_last_job(struct core *core)
@@ -401,18 +393,12 @@ lt_status core_add_job(struct core *core, const struct core_submit *submit, int6
         .created_us = core->params.wall_us(),
         .reason = "",
         .kernel_class = "",
-        .text = lt_sha256(submit->text, submit->text_bytes),
-        .text_bytes = submit->text_bytes,
     };
-    if (submit->text_negative) {
-        row.text_negative = lt_sha256(submit->text_negative, submit->text_negative_bytes);
-        row.text_negative_bytes = submit->text_negative_bytes;
-    }
     struct core_job *job = append_job(core, &row);
     const struct core_files *files = &core->params.files;
     lt_status status = files->open(files->context, job->id, true, &job->store, error);
     if (status == LT_OK)
-        status = store_texts(job, submit, error);
+        status = store_blobs(job, submit, error);
     if (status == LT_OK)
         status = start_run(core, job, false, error);
     if (status != LT_OK) {

@@ -131,8 +131,12 @@ struct core_submit {
     size_t json_bytes;
     struct lt_digest digest;
     int priority;
-    const void *text, *text_negative; /* f32 rows; negative NULL: none */
-    size_t text_bytes, text_negative_bytes;
+    const struct core_blob {
+        struct lt_digest digest; /* of the bytes */
+        const void *data;
+        size_t bytes;
+    } * blob; /* every one the job names */
+    size_t blob_count;
 };
 /* Durable after the next core_flush. A live or completed job of the same digest is the same job. */
 lt_status core_add_job(struct core *core, const struct core_submit *submit, int64_t now_us,
@@ -151,8 +155,8 @@ size_t core_workers(const struct core *core, int64_t now_us,
                     struct coordinator_worker_status *status_out, size_t max);
 /* Since the start of the process. */
 struct core_totals {
-    uint64_t tasks[2];  /* results, by enum plan_task_kind */
-    int64_t task_us[2]; /* the time on them */
+    uint64_t tasks[PLAN_KINDS];  /* results, by enum plan_task_kind */
+    int64_t task_us[PLAN_KINDS]; /* the time on them */
     uint64_t failures, leases_lost;
 };
 const struct core_totals *core_totals(const struct core *core);

@@ -18,7 +18,6 @@ struct core_job {
     lt_status status;
     char reason[512];
     char kernel_class[FLEET_TEXT_BYTES];
-    struct run_text text, text_negative;
     struct lt_digest pin[RUN_MODELS];
     struct objects *store; /* both NULL once it has ended */
     struct run *run;
@@ -28,8 +27,8 @@ struct core_job {
     struct {
         uint32_t count;
         int64_t spent_us;
-    } timed[2]; /* by enum plan_task_kind: results of this process and the time on them */
-    bool ended; /* files go after the next commit */
+    } timed[PLAN_KINDS]; /* by enum plan_task_kind: results of this process and the time on them */
+    bool ended;          /* files go after the next commit */
 };
 
 struct upload { /* a result on its way in */

@@ -6,21 +6,27 @@
 #include <string.h>
 
 /* What is left of each kind, at that kind's mean so far, by as many workers as worked on it. A kind
- * that was not timed yet counts like the other. */
+ * that was not timed yet counts like the mean of all. */
 static double estimate(const struct core_job *job, const struct run_progress *p, int64_t now_us)
 {
-    const double left[2] = {[PLAN_PREDICT] = p->predict_count - p->predict_done,
-                            [PLAN_DECODE] = p->decode_count - p->decode_done};
-    const int64_t spent = job->timed[0].spent_us + job->timed[1].spent_us;
+    const double left[PLAN_KINDS] = {[PLAN_PREDICT] = p->predict_count - p->predict_done,
+                                     [PLAN_DECODE] = p->decode_count - p->decode_done,
+                                     [PLAN_CONDITION] = p->condition_count - p->condition_done};
+    int64_t spent = 0;
+    uint32_t timed = 0;
     double work = 0;
-    if (left[0] + left[1] == 0)
+    for (int kind = 0; kind < PLAN_KINDS; kind++) {
+        spent += job->timed[kind].spent_us;
+        timed += job->timed[kind].count;
+    }
+    if (left[PLAN_PREDICT] + left[PLAN_DECODE] + left[PLAN_CONDITION] == 0)
         return 0;
     if (job->first_lease_us == 0 || spent == 0 || now_us <= job->first_lease_us)
         return -1;
-    for (int kind = 0; kind < 2; kind++) {
-        const int known = job->timed[kind].count ? kind : !kind;
-        work += left[kind] * (double)job->timed[known].spent_us / job->timed[known].count;
-    }
+    for (int kind = 0; kind < PLAN_KINDS; kind++)
+        work += left[kind] * (job->timed[kind].count
+                                  ? (double)job->timed[kind].spent_us / job->timed[kind].count
+                                  : (double)spent / timed);
     return work / (double)spent * (double)(now_us - job->first_lease_us) * 1e-6;
 }
 
@@ -59,8 +65,9 @@ lt_status core_job_status(struct core *core, uint32_t id, int64_t now_us,
     snprintf(status.reason, sizeof status.reason, "%s", job->reason);
     if (job->run) {
         run_progress(job->run, &status.progress);
-        const uint32_t total = status.progress.predict_count + status.progress.decode_count;
-        const uint32_t done = status.progress.predict_done + status.progress.decode_done;
+        const struct run_progress *p = &status.progress;
+        const uint32_t total = p->predict_count + p->decode_count + p->condition_count;
+        const uint32_t done = p->predict_done + p->decode_done + p->condition_done;
         status.fraction = (double)done / total;
         status.eta_seconds = estimate(job, &status.progress, now_us);
         const struct dispatch_job view = {job->run, job->priority, job->lease_count,

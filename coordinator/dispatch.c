@@ -9,6 +9,7 @@ enum refusal {
     LEAVING,
     HELD,
     OTHER_CLASS,
+    TOO_OLD,
     NO_MODEL,
     OTHER_MODEL,
     MODEL_REFUSED,
@@ -20,6 +21,7 @@ static const char *const refusal_text[REFUSAL_COUNT] = {
     [LEAVING] = "draining",
     [HELD] = "paused after failures",
     [OTHER_CLASS] = "of another kernel class",
+    [TOO_OLD] = "of an older version",
     [NO_MODEL] = "without the model",
     [OTHER_MODEL] = "with another file of the model's name",
     [MODEL_REFUSED] = "unable to use the model",
@@ -37,6 +39,8 @@ static enum refusal judge(const struct fleet_worker *worker, const struct dispat
         return LEAVING;
     if (job->kernel_class[0] && strcmp(job->kernel_class, worker->kernel_class) != 0)
         return OTHER_CLASS;
+    if (worker->version_minor < 1 && run_plan(job->run)->condition_count > 0)
+        return TOO_OLD;
     const struct fleet_model *file = fleet_model(worker, model->name, &model->fingerprint);
     if (!file)
         return fleet_model(worker, model->name, &any) ? OTHER_MODEL : NO_MODEL;
@@ -189,7 +193,8 @@ bool dispatch_lacks(const struct fleet *fleet, const struct dispatch_job *job, i
             continue;
         for (size_t i = 0; i < fleet->count; i++)
             count[judge(fleet->worker[i], job, model, now_us)]++;
-        if (count[OTHER_CLASS] + count[NO_MODEL] + count[OTHER_MODEL] + count[MODEL_REFUSED] <
+        if (count[OTHER_CLASS] + count[TOO_OLD] + count[NO_MODEL] + count[OTHER_MODEL] +
+                count[MODEL_REFUSED] <
             fleet->count)
             continue;
         const int at = snprintf(text_out, size, "needs %s; of %zu workers", name, fleet->count);

@@ -106,6 +106,7 @@ lt_status fleet_join(struct fleet *fleet, const struct lt_peer *peer, const stru
     snprintf(worker->kernel_class, sizeof worker->kernel_class, "%s", hello->kernel_class);
     worker->memory_bytes = hello->memory_bytes;
     fleet_set_slots(worker, hello->slot_count ? hello->slot_count : 1);
+    worker->version_minor = hello->version_minor;
     worker->heard_us = now_us;
     worker->suspect = false;
     *worker_out = worker;

@@ -5,6 +5,7 @@
  *
  *   pending[task]  slots of its window whose frame does not stand at the task's step yet
  *   left[frame]    slots of the frame's present step that are not committed yet
+ *   edge           plan->edge by the task they come from: edge_to[edge_first[task]] and so on
  *
  * The ready tasks are bits in a tree of 64-bit words (a set bit: something is set below), so the
  * lowest one, an insertion and a removal cost one word per level: at most four levels for 2^24
@@ -34,11 +35,13 @@ struct graph {
     struct lt_arena arena;
     struct cover
         *cover; /* [step_count + 1]; steps may share arrays; the last is of the decode segments */
-    uint8_t *state;    /* [task_count], enum task_state */
-    uint32_t *pending; /* [task_count] */
-    uint32_t *step;    /* [T] */
-    uint32_t *left;    /* [T] */
-    uint32_t *reached; /* [step_count + 1]: frames that stand at this step or beyond */
+    uint8_t *state;       /* [task_count], enum task_state */
+    uint32_t *pending;    /* [task_count] */
+    uint32_t *edge_first; /* [task_count + 1] */
+    uint32_t *edge_to;    /* [edge_count] */
+    uint32_t *step;       /* [T] */
+    uint32_t *left;       /* [T] */
+    uint32_t *reached;    /* [step_count + 1]: frames that stand at this step or beyond */
     struct ready_set ready;
     uint32_t committed_count;
 };
@@ -162,6 +165,47 @@ static void make_ready(struct graph *graph, uint32_t task)
     ready_add(&graph->ready, task);
 }
 
+/* Barrier: every frame stands at the task's step. */
+static bool is_gated(const struct graph *graph, uint32_t step)
+{
+    return graph->barrier && step < graph->plan->step_count &&
+           graph->reached[step] < graph->frame_count;
+}
+
+/* Counts, sums up, fills; what edges lead to waits for one more. */
+static bool build_edges(struct graph *graph)
+{
+    const struct plan *plan = graph->plan;
+    uint32_t *first = lt_arena_take_zeroed(&graph->arena, (plan->task_count + 2) * sizeof *first);
+    uint32_t *to = lt_arena_take_array(&graph->arena, plan->edge_count + 1, sizeof *to);
+    if (!first || !to)
+        return false;
+    for (uint32_t i = 0; i < plan->edge_count; i++) {
+        first[plan->edge[i].from + 2]++;
+        graph->pending[plan->edge[i].to]++;
+    }
+    for (uint32_t t = 0; t < plan->task_count; t++)
+        first[t + 2] += first[t + 1];
+    for (uint32_t i = 0; i < plan->edge_count; i++)
+        to[first[plan->edge[i].from + 1]++] = plan->edge[i].to;
+    graph->edge_first = first;
+    graph->edge_to = to;
+    return true;
+}
+
+/* `task` is committed: those that waited for it do so no more. */
+static void release_edges(struct graph *graph, uint32_t task)
+{
+    for (uint32_t i = graph->edge_first[task]; i < graph->edge_first[task + 1]; i++) {
+        const uint32_t to = graph->edge_to[i];
+        uint32_t step, window;
+        if (--graph->pending[to] > 0)
+            continue;
+        if (plan_task(graph->plan, to, &step, &window) != PLAN_PREDICT || !is_gated(graph, step))
+            make_ready(graph, to);
+    }
+}
+
 /* The frame stands at graph->step[frame] since now. */
 static void arrive(struct graph *graph, uint32_t frame)
 {
@@ -177,7 +221,8 @@ static void arrive(struct graph *graph, uint32_t frame)
     }
     if (++graph->reached[step] == graph->frame_count && gated)
         for (uint32_t w = 0; w < window_count(plan, step); w++)
-            make_ready(graph, task_of(plan, step, w));
+            if (graph->pending[task_of(plan, step, w)] == 0)
+                make_ready(graph, task_of(plan, step, w));
 }
 
 lt_status graph_create(const struct plan *plan, bool barrier, struct graph **graph_out,
@@ -194,15 +239,18 @@ lt_status graph_create(const struct plan *plan, bool barrier, struct graph **gra
     graph->cover = lt_arena_take_zeroed(&graph->arena, steps * sizeof *graph->cover);
     graph->reached = lt_arena_take_zeroed(&graph->arena, steps * sizeof *graph->reached);
     graph->state = lt_arena_take_zeroed(&graph->arena, plan->task_count);
-    graph->pending = lt_arena_take_array(&graph->arena, plan->task_count, sizeof *graph->pending);
+    graph->pending = lt_arena_take_zeroed(&graph->arena, plan->task_count * sizeof *graph->pending);
     graph->step = lt_arena_take_zeroed(&graph->arena, graph->frame_count * sizeof *graph->step);
     graph->left = lt_arena_take_zeroed(&graph->arena, graph->frame_count * sizeof *graph->left);
     if (!graph->cover || !graph->reached || !graph->state || !graph->pending || !graph->step ||
         !graph->left || !ready_init(&graph->ready, plan->task_count, &graph->arena) ||
-        !build_covers(graph)) {
+        !build_covers(graph) || !build_edges(graph)) {
         graph_destroy(&graph);
         return lt_fail(error, LT_NO_MEMORY, "no memory for a graph of %u tasks", plan->task_count);
     }
+    for (uint32_t t = plan->predict_count + plan->segment_count; t < plan->task_count; t++)
+        if (graph->pending[t] == 0)
+            make_ready(graph, t);
     for (uint32_t f = 0; f < graph->frame_count; f++)
         arrive(graph, f);
     *graph_out = graph;
@@ -285,6 +333,7 @@ lt_status graph_commit(struct graph *graph, uint32_t task, uint32_t *frames_out,
         ready_remove(&graph->ready, task);
     graph->state[task] = TASK_COMMITTED;
     graph->committed_count++;
+    release_edges(graph, task);
 
     uint32_t index, window, count = 0;
     if (plan_task(graph->plan, task, &index, &window) == PLAN_PREDICT) {

@@ -1,8 +1,9 @@
 /* Which tasks may run. Wavefront (design.md 4): every latent frame has its own step counter; window
  * w of step s is ready when all its frames stand at s; a frame advances to s+1 when every window of
  * step s that covers it is committed. Barrier mode: step s starts when all frames stand at s. A
- * decode segment is ready when its frames stand at the end. Pure bookkeeping: no bytes, no clock.
- * O(frames of the window) per event. */
+ * decode segment is ready when its frames stand at the end. A task with edges (plan.h) also waits
+ * for the tasks they come from; a conditioning task waits for nothing else. Pure bookkeeping: no
+ * bytes, no clock. O(frames of the window) per event. */
 #pragma once
 
 #include "coordinator/plan.h"

@@ -12,6 +12,7 @@
 #include <string.h>
 
 enum { SIDE_MAX = 8192 };
+static const int64_t JOB_INPUT_VALUES_MAX = INT64_C(1) << 31;
 
 /* One parse. */
 struct reader {
@@ -160,6 +161,41 @@ static lt_status read_model(const struct reader *reader, const struct job_field 
     return LT_OK;
 }
 
+/* "pose.mp4", or {"sha256": hex, "shape": [81, 480, 832, 3]} once uploaded. */
+static lt_status read_input(const struct reader *reader, const struct job_field *field,
+                            const json_t *value, struct job_input *to)
+{
+    struct job_input input = {.uploaded = json_is_object(value)};
+    if (!input.uploaded) {
+        LT_TRY(check_text(reader, field->section, field->key, value, &input.path));
+        *to = input;
+        return LT_OK;
+    }
+    const char *hex = json_string_value(json_object_get(value, "sha256"));
+    const json_t *shape = json_object_get(value, "shape");
+    const size_t rank = json_array_size(shape);
+    if (json_object_size(value) != 2 || !hex || !lt_digest_parse(hex, &input.digest) || rank < 1 ||
+        rank > JOB_INPUT_RANK)
+        return fail_at(reader, field->section, field->key, LT_BAD_INPUT,
+                       "expected a path, or {\"sha256\": 64 hexadecimal digits, \"shape\": 1 to %d "
+                       "numbers}",
+                       JOB_INPUT_RANK);
+    uint64_t values = 1;
+    for (size_t i = 0; i < JOB_INPUT_RANK; i++) {
+        const size_t missing = JOB_INPUT_RANK - rank;
+        const json_t *item = i < missing ? NULL : json_array_get(shape, i - missing);
+        const json_int_t number = i < missing ? 1 : json_integer_value(item);
+        if ((item && !json_is_integer(item)) || number < 1 || number > JOB_INPUT_VALUES_MAX ||
+            (values *= (uint64_t)number) > JOB_INPUT_VALUES_MAX)
+            return fail_at(reader, field->section, field->key, LT_BAD_INPUT,
+                           "shape: expected numbers from 1 whose product is at most %lld",
+                           (long long)JOB_INPUT_VALUES_MAX);
+        input.shape[i] = (uint32_t)number;
+    }
+    *to = input;
+    return LT_OK;
+}
+
 static lt_status read_field(const struct reader *reader, const struct job_field *field,
                             const json_t *value)
 {
@@ -179,6 +215,8 @@ static lt_status read_field(const struct reader *reader, const struct job_field 
         return check_text(reader, field->section, field->key, value, to);
     case JOB_FIELD_CHOICE:
         return read_choice(reader, field, value, to);
+    case JOB_FIELD_INPUT:
+        return read_input(reader, field, value, to);
     case JOB_FIELD_MODEL:
         return read_model(reader, field, value, to);
     case JOB_FIELD_OWN:
@@ -212,18 +250,13 @@ static lt_status read_list(const struct reader *reader, const char *section, con
 
 static lt_status read_kind(const struct reader *reader, const json_t *value)
 {
-    static const char *const later[] = {"image-to-video", "animate", "talk"};
-    const char *kind = json_string_value(value);
-    if (!kind)
-        return fail_at(reader, "", "kind", LT_BAD_INPUT, "expected a word, found %s",
-                       type_name(value));
-    for (size_t i = 0; i < LT_COUNT(later); i++)
-        if (strcmp(kind, later[i]) == 0)
-            return fail_at(reader, "", "kind", LT_UNSUPPORTED, "%s jobs are not supported yet",
-                           kind);
-    if (strcmp(kind, "text-to-video") != 0)
-        return fail_at(reader, "", "kind", LT_BAD_INPUT, "expected text-to-video, found '%.64s'",
-                       kind);
+    const struct job_field field = {.section = "", .key = "kind", .choice = job_kind_words};
+    unsigned kind = 0;
+    LT_TRY(read_choice(reader, &field, value, &kind));
+    if (kind == JOB_TALK)
+        return fail_at(reader, "", "kind", LT_UNSUPPORTED, "%s jobs are not supported yet",
+                       job_kind_words[kind]);
+    reader->job->kind = (enum job_kind)kind;
     return LT_OK;
 }
 
@@ -392,15 +425,77 @@ static lt_status check_conditioning(const struct reader *reader, const char *key
     return LT_OK;
 }
 
+/* Exactly one of features and prompt; a prompt needs its encoder. */
+static lt_status check_text_source(const struct reader *reader, const char *key, const char *text,
+                                   const char *prompt_key, const char *prompt)
+{
+    if (text && prompt)
+        return fail_at(reader, "text", prompt_key, LT_BAD_INPUT, "contradicts %s: give one of them",
+                       key);
+    if (prompt && !reader->job->text_encoder.name)
+        return fail_at(reader, "model", "text_encoder", LT_BAD_INPUT, "needed for /text/%s",
+                       prompt_key);
+    return LT_OK;
+}
+
+static bool has_input(const struct job *job, enum job_input_kind kind)
+{
+    return job->input[kind].path || job->input[kind].uploaded;
+}
+
+/* The pictures of a kind, and none that it has no use for. */
+static lt_status check_inputs(const struct reader *reader)
+{
+#define JOB_INPUT_BIT(name) (1u << JOB_INPUT_##name)
+    static const unsigned allowed[] = {
+        [JOB_TEXT_TO_VIDEO] = 0,
+        [JOB_IMAGE_TO_VIDEO] = JOB_INPUT_BIT(IMAGE) | JOB_INPUT_BIT(END_IMAGE) |
+                               JOB_INPUT_BIT(CLIP_IMAGE) | JOB_INPUT_BIT(END_CLIP_IMAGE) |
+                               JOB_INPUT_BIT(CLIP) | JOB_INPUT_BIT(Y),
+        [JOB_ANIMATE] = JOB_INPUT_BIT(IMAGE) | JOB_INPUT_BIT(CLIP_IMAGE) |
+                        JOB_INPUT_BIT(POSE_FRAMES) | JOB_INPUT_BIT(FACE_FRAMES) |
+                        JOB_INPUT_BIT(CLIP) | JOB_INPUT_BIT(POSE),
+        [JOB_TALK] = 0,
+    };
+    const struct job *job = reader->job;
+    for (size_t i = 0; i < job_field_count; i++) {
+        const struct job_field *field = &job_fields[i];
+        if (field->kind != JOB_FIELD_INPUT)
+            continue;
+        const size_t kind = (field->offset - offsetof(struct job, input)) / sizeof *job->input;
+        if (has_input(job, (enum job_input_kind)kind) && !(allowed[job->kind] & 1u << kind))
+            return fail_at(reader, field->section, field->key, LT_BAD_INPUT,
+                           "%s jobs have no use for it", job_kind_words[job->kind]);
+    }
+    if (job->kind == JOB_IMAGE_TO_VIDEO && !has_input(job, JOB_INPUT_IMAGE) &&
+        !has_input(job, JOB_INPUT_Y))
+        return fail_at(reader, "media", "image", LT_BAD_INPUT, "missing");
+    if (job->kind == JOB_ANIMATE && !has_input(job, JOB_INPUT_IMAGE))
+        return fail_at(reader, "media", "image", LT_BAD_INPUT, "missing: the reference");
+    if (job->kind != JOB_ANIMATE && job->mode == JOB_MODE_LOOP)
+        return fail_at(reader, "", "mode", LT_BAD_INPUT, "%s jobs have no loop mode",
+                       job_kind_words[job->kind]);
+    return LT_OK;
+}
+
 /* What several keys decide together. */
 static lt_status check_job(const struct reader *reader)
 {
     struct job *job = reader->job;
     job->frame_count_padded = (job->frame_count + 2) / 4 * 4 + 1;
     job->window_stride = job->window_stride > 1 ? job->window_stride : 1;
-    if (job->latent_channels == 48)
-        return fail_at(reader, "model", "latent_channels", LT_UNSUPPORTED,
-                       "the VAE with 48 channels (TI2V-5B) is not supported yet");
+    if (job->latent_channels == 48) { /* its VAE divides by 16, and the patches by 2 */
+        job->width = job->width / 32 * 32;
+        job->height = job->height / 32 * 32;
+        if (job->width == 0 || job->height == 0)
+            return fail_at(reader, "", "size", LT_BAD_INPUT, "at least 32x32 with 48 channels");
+    }
+    if (!job->text && !job->prompt)
+        return fail_at(reader, "text", "positive", LT_BAD_INPUT, "missing (or a prompt)");
+    LT_TRY(check_text_source(reader, "positive", job->text, "prompt", job->prompt));
+    LT_TRY(check_text_source(reader, "negative", job->text_negative, "negative_prompt",
+                             job->prompt_negative));
+    LT_TRY(check_inputs(reader));
     if (job->window_overlap >= job->window_frames)
         return fail_at(reader, "window", "overlap", LT_BAD_INPUT,
                        "%lld is not below latent_frames %lld: the windows would not advance",
@@ -415,7 +510,7 @@ static lt_status check_job(const struct reader *reader)
                        "only for unipc, dpm++ and dpm++_sde");
     LT_TRY(check_conditioning(reader, "positive", job->text));
     LT_TRY(check_conditioning(reader, "negative", job->text_negative));
-    for (size_t i = 0; i < job->guidance_count && !job->text_negative; i++)
+    for (size_t i = 0; i < job->guidance_count && !job->text_negative && !job->prompt_negative; i++)
         if (fabs(job->guidance[i] - 1) > 1e-9)
             return fail_at(reader, "text", "negative", LT_BAD_INPUT,
                            "needed, because guidance is %g; or set guidance to 1",

@@ -49,7 +49,49 @@ struct job_model {
     struct lt_digest fingerprint; /* zero: pinned when the first worker reports the file */
 };
 
+enum job_kind { JOB_TEXT_TO_VIDEO, JOB_IMAGE_TO_VIDEO, JOB_ANIMATE, JOB_TALK };
+
+/* windows: overlapping windows of one latent video, all at once; loop: a chain of clips, each of
+ * which starts on the last frames of the one before (pipeline.md 2.1) */
+enum job_mode { JOB_MODE_WINDOWS, JOB_MODE_LOOP };
+
+/* How an image or video of another shape is brought to the job's size. */
+enum job_fit { JOB_FIT_CROP, JOB_FIT_STRETCH, JOB_FIT_LETTERBOX };
+
+/* What a job is given beside its text: raw (a picture, a video, a voice), or encoded already.
+ *
+ *   name, section, key, shape once uploaded (u8 unless it says f32) */
+#define JOB_INPUT_LIST(X)                                                                          \
+    X(IMAGE, "media", "image")           /* [1, H, W, 3] of the job's size */                      \
+    X(END_IMAGE, "media", "end_image")   /* the same */                                            \
+    X(CLIP_IMAGE, "media", "clip_image") /* [1, h, w, 3], as it was before it was fitted */        \
+    X(END_CLIP_IMAGE, "media", "end_clip_image")                                                   \
+    X(POSE_FRAMES, "media", "pose") /* [n, H, W, 3] */                                             \
+    X(FACE_FRAMES, "media", "face") /* [n, 512, 512, 3] */                                         \
+    X(CLIP, "conditioning", "clip") /* f32 [257 or 514, 1280] */                                   \
+    X(Y, "conditioning", "y")       /* f32 [in_channels - C, T, h, w] */                           \
+    X(POSE, "conditioning", "pose") /* f32 [C, T - 1, h, w] */
+
+enum job_input_kind {
+#define JOB_INPUT_ENUM(name, section, key) JOB_INPUT_##name,
+    JOB_INPUT_LIST(JOB_INPUT_ENUM)
+#undef JOB_INPUT_ENUM
+        JOB_INPUT_COUNT
+};
+
+enum { JOB_INPUT_RANK = 4 };
+
+/* A path, as the user wrote it, or bytes that were uploaded: {"sha256": …, "shape": […]}. */
+struct job_input {
+    const char *path; /* NULL: uploaded, or not given */
+    bool uploaded;
+    struct lt_digest digest;
+    uint32_t shape[JOB_INPUT_RANK]; /* leading 1s where the rank is less */
+};
+
 struct job {
+    enum job_kind kind;
+    enum job_mode mode;
     const char *name;      /* for people; default: the output's stem */
     int64_t width, height; /* floored to a multiple of 16 */
     int64_t frame_count;   /* as asked; `frame_count_padded` is the 4k+1 at or above it that is
@@ -63,13 +105,24 @@ struct job {
     struct job_model transformer_low; /* name NULL: one expert */
     double boundary;                  /* high expert while timestep >= 1000 * boundary */
     struct job_model vae;
-    int64_t latent_channels; /* 16 */
-    int64_t text_len;        /* 512 */
+    struct job_model text_encoder; /* with a prompt */
+    struct job_model vision;       /* image-to-video 2.1, animate, talk: for image attention */
+    int64_t latent_channels;       /* 16; 48: TI2V-5B, whose VAE divides by 16 */
+    int64_t text_width;            /* of the encoder's features: 4096 */
+    int64_t text_len;              /* 512 */
     bool precision_bf16;
 
     const char
         *text; /* safetensors file with `text` [n, text_dim], or "sha256:<hex>" once uploaded */
     const char *text_negative; /* NULL when every guidance is 1 */
+    const char *prompt; /* in place of `text`: several are split by |, one for each part of the take
+                         */
+    const char *prompt_negative;
+    struct job_input input[JOB_INPUT_COUNT];
+    enum job_fit fit;
+    unsigned match;                    /* enum lt_match: colours of every clip as in the image */
+    double match_strength;             /* 0 … 1 */
+    int64_t clip_frames, clip_overlap; /* loop mode, pixel frames: 0: the model's own */
 
     enum sampler_kind sampler;
     bool beta_schedule;   /* "unipc/beta" … */

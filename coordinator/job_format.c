@@ -26,11 +26,22 @@ static json_t *model_value(const struct job_model *model)
     return json_pack("{s:s, s:s}", "file", model->name, "fingerprint", hex);
 }
 
+static json_t *input_value(const struct job_input *input)
+{
+    char hex[LT_DIGEST_HEX];
+    if (!input->uploaded)
+        return json_string(input->path);
+    lt_digest_format(&input->digest, hex);
+    return json_pack("{s:s, s:[I, I, I, I]}", "sha256", hex, "shape", (json_int_t)input->shape[0],
+                     (json_int_t)input->shape[1], (json_int_t)input->shape[2],
+                     (json_int_t)input->shape[3]);
+}
+
 static json_t *own_value(const struct job *job, const struct job_field *field)
 {
     const char *key = field->key;
     if (strcmp(key, "kind") == 0)
-        return json_string("text-to-video");
+        return json_string(job_kind_words[job->kind]);
     if (strcmp(key, "size") == 0)
         return json_pack("[I, I]", (json_int_t)job->width, (json_int_t)job->height);
     if (strcmp(key, "precision") == 0)
@@ -57,6 +68,8 @@ static json_t *field_value(const struct job *job, const struct job_field *field)
         return json_string(*(const char *const *)from);
     case JOB_FIELD_CHOICE:
         return json_string(field->choice[*(const unsigned *)from]);
+    case JOB_FIELD_INPUT:
+        return input_value(from);
     case JOB_FIELD_MODEL:
         return model_value(from);
     case JOB_FIELD_OWN:
@@ -69,7 +82,9 @@ static json_t *field_value(const struct job *job, const struct job_field *field)
 static bool is_absent(const struct job *job, const struct job_field *field)
 {
     const void *from = (const char *)job + field->offset;
-    return (field->kind == JOB_FIELD_TEXT && !*(const char *const *)from) ||
+    const struct job_input *input = from;
+    return (field->kind == JOB_FIELD_INPUT && !input->path && !input->uploaded) ||
+           (field->kind == JOB_FIELD_TEXT && !*(const char *const *)from) ||
            (field->kind == JOB_FIELD_MODEL && !((const struct job_model *)from)->name) ||
            (field->kind == JOB_FIELD_OWN && strcmp(field->key, "sigmas") == 0 && !job->sigma);
 }

@@ -4,6 +4,24 @@
 
 #include <string.h>
 
+const char *const job_kind_words[] = {
+    [JOB_TEXT_TO_VIDEO] = "text-to-video",
+    [JOB_IMAGE_TO_VIDEO] = "image-to-video",
+    [JOB_ANIMATE] = "animate",
+    [JOB_TALK] = "talk",
+    NULL,
+};
+
+static const char *const mode_words[] = {
+    [JOB_MODE_WINDOWS] = "windows", [JOB_MODE_LOOP] = "loop", NULL};
+
+static const char *const match_words[] = {"none", "reinhard", "mkl", NULL}; /* enum lt_match */
+
+static const char *const fit_words[] = {[JOB_FIT_CROP] = "crop",
+                                        [JOB_FIT_STRETCH] = "stretch",
+                                        [JOB_FIT_LETTERBOX] = "letterbox",
+                                        NULL};
+
 static const char *const noise_words[] = {
     [NOISE_TORCH] = "torch", [NOISE_PHILOX] = "counter", NULL};
 
@@ -69,6 +87,9 @@ enum { LATENTS_MAX = (JOB_FRAMES_MAX - 1) / 4 + 2 };
     {                                                                                              \
         section, key, JOB_FIELD_MODEL, offsetof(struct job, field), 0, 0, NULL, required           \
     }
+#define INPUT(name, section, key)                                                                  \
+    {section, key,  JOB_FIELD_INPUT, offsetof(struct job, input[JOB_INPUT_##name]), 0, 0,          \
+     NULL,    false},
 #define OWN(section, key)                                                                          \
     {                                                                                              \
         section, key, JOB_FIELD_OWN, 0, 0, 0, NULL, false                                          \
@@ -76,6 +97,7 @@ enum { LATENTS_MAX = (JOB_FRAMES_MAX - 1) / 4 + 2 };
 
 const struct job_field job_fields[] = {
     OWN("", "kind"),
+    CHOICE("", "mode", mode, mode_words),
     TEXT("", "name", name, false),
     OWN("", "size"),
     INT("", "frames", frame_count, 1, JOB_FRAMES_MAX),
@@ -87,11 +109,21 @@ const struct job_field job_fields[] = {
     MODEL("model", "transformer_low", transformer_low, false),
     REAL("model", "boundary", boundary, 0, 1),
     MODEL("model", "vae", vae, true),
+    MODEL("model", "text_encoder", text_encoder, false),
+    MODEL("model", "vision", vision, false),
     INT("model", "latent_channels", latent_channels, 1, 64),
     INT("model", "text_len", text_len, 1, 4096),
+    INT("model", "text_width", text_width, 1, 65536),
     OWN("model", "precision"),
-    TEXT("text", "positive", text, true),
+    TEXT("text", "positive", text, false),
     TEXT("text", "negative", text_negative, false),
+    TEXT("text", "prompt", prompt, false),
+    TEXT("text", "negative_prompt", prompt_negative, false),
+    JOB_INPUT_LIST(INPUT) CHOICE("media", "fit", fit, fit_words),
+    CHOICE("colour", "match", match, match_words),
+    REAL("colour", "strength", match_strength, 0, 1),
+    INT("loop", "frames", clip_frames, 0, 4097),
+    INT("loop", "overlap", clip_overlap, 0, 4097),
     {"sampler", "name", JOB_FIELD_OWN, offsetof(struct job, sampler), 0, 0, sampler_words, false},
     BOOL("sampler", "beta", beta_schedule),
     BOOL("sampler", "official", official_sigmas),
@@ -128,6 +160,8 @@ void job_defaults(struct job *job)
         .boundary = 0.875,
         .latent_channels = 16,
         .text_len = 512,
+        .text_width = 4096,
+        .match_strength = 1,
         .precision_bf16 = true,
         .sampler = SAMPLER_UNIPC,
         .step_count = 30,

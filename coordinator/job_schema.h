@@ -10,6 +10,7 @@ enum job_field_kind {
     JOB_FIELD_BOOL,
     JOB_FIELD_TEXT,   /* const char *, 1 to JOB_TEXT_MAX bytes; may be absent */
     JOB_FIELD_CHOICE, /* an enum: the index of the word */
+    JOB_FIELD_INPUT,  /* struct job_input: a path, or {"sha256", "shape"} */
     JOB_FIELD_MODEL,  /* struct job_model: a name, or {"file", "fingerprint"} */
     JOB_FIELD_OWN,    /* has code of its own: kind, size, guidance, precision, name of the sampler,
                          sigmas */
@@ -27,6 +28,7 @@ struct job_field {
     bool required;
 };
 
+extern const char *const job_kind_words[]; /* by enum job_kind, ends with NULL */
 extern const struct job_field job_fields[];
 extern const size_t job_field_count;
 

@@ -13,9 +13,7 @@ static const char schema[] =
     "CREATE TABLE job (id INTEGER PRIMARY KEY, digest BLOB NOT NULL, json TEXT NOT NULL,"
     " state INTEGER NOT NULL, priority INTEGER NOT NULL, created INTEGER NOT NULL,"
     " started INTEGER NOT NULL, finished INTEGER NOT NULL, status INTEGER NOT NULL,"
-    " reason TEXT NOT NULL, kernel_class TEXT NOT NULL, text BLOB NOT NULL,"
-    " text_bytes INTEGER NOT NULL, negative BLOB NOT NULL, negative_bytes INTEGER NOT NULL,"
-    " pin0 BLOB NOT NULL, pin1 BLOB NOT NULL, pin2 BLOB NOT NULL);"
+    " reason TEXT NOT NULL, kernel_class TEXT NOT NULL, pins BLOB NOT NULL);"
     "CREATE TABLE task (job INTEGER NOT NULL, task INTEGER NOT NULL, state INTEGER NOT NULL,"
     " epoch INTEGER NOT NULL, attempts INTEGER NOT NULL, peer BLOB NOT NULL,"
     " PRIMARY KEY (job, task)) WITHOUT ROWID;"
@@ -41,7 +39,7 @@ static const char *const statements[STATEMENT_COUNT] = {
     [BEGIN] = "BEGIN IMMEDIATE",
     [COMMIT] = "COMMIT",
     [ROLLBACK] = "ROLLBACK",
-    [PUT_JOB] = "INSERT OR REPLACE INTO job VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
+    [PUT_JOB] = "INSERT OR REPLACE INTO job VALUES (?,?,?,?,?,?,?,?,?,?,?,?)",
     [PUT_TASK] = "INSERT OR REPLACE INTO task VALUES (?,?,?,?,?,?)",
     [PUT_FRAME] = "INSERT OR REPLACE INTO frame VALUES (?,?,?)",
     [FORGET_TASKS] = "DELETE FROM task WHERE job = ?",
@@ -234,12 +232,7 @@ lt_status journal_put_job(struct journal *journal, const struct journal_job *job
     sqlite3_bind_int64(s, 9, job->status);
     sqlite3_bind_text(s, 10, job->reason, -1, SQLITE_STATIC);
     sqlite3_bind_text(s, 11, job->kernel_class, -1, SQLITE_STATIC);
-    bind_digest(s, 12, &job->text);
-    sqlite3_bind_int64(s, 13, (int64_t)job->text_bytes);
-    bind_digest(s, 14, &job->text_negative);
-    sqlite3_bind_int64(s, 15, (int64_t)job->text_negative_bytes);
-    for (int i = 0; i < 3; i++)
-        bind_digest(s, 16 + i, &job->pin[i]);
+    sqlite3_bind_blob(s, 12, job->pin, sizeof job->pin, SQLITE_STATIC);
     return finish(journal, PUT_JOB, error);
 }
 
@@ -326,16 +319,10 @@ static bool read_job(sqlite3_stmt *s, struct journal_job *job)
         .status = (uint32_t)sqlite3_column_int64(s, 8),
         .reason = (const char *)sqlite3_column_text(s, 9),
         .kernel_class = (const char *)sqlite3_column_text(s, 10),
-        .text_bytes = (uint64_t)sqlite3_column_int64(s, 12),
-        .text_negative_bytes = (uint64_t)sqlite3_column_int64(s, 14),
     };
-    for (int i = 0; i < 3; i++)
-        if (!read_bytes(s, 15 + i, job->pin[i].byte, LT_DIGEST_BYTES))
-            return false;
     return job->json && job->reason && job->kernel_class &&
            read_bytes(s, 1, job->digest.byte, LT_DIGEST_BYTES) &&
-           read_bytes(s, 11, job->text.byte, LT_DIGEST_BYTES) &&
-           read_bytes(s, 13, job->text_negative.byte, LT_DIGEST_BYTES);
+           read_bytes(s, 11, job->pin, sizeof job->pin);
 }
 
 /* Steps a query; *more_out false: it has ended. */

@@ -6,7 +6,7 @@
 #include "coordinator/job.h"
 #include "proto/link.h"
 
-enum { JOURNAL_VERSION = 1 };
+enum { JOURNAL_VERSION = 2, JOURNAL_PINS = 6 };
 
 struct journal;
 
@@ -19,9 +19,7 @@ struct journal_job {
     int64_t created_us, started_us, finished_us;
     uint32_t status; /* lt_status */
     const char *reason, *kernel_class;
-    struct lt_digest text, text_negative;
-    uint64_t text_bytes, text_negative_bytes;
-    struct lt_digest pin[3]; /* transformer, transformer_low, vae; zero: not yet */
+    struct lt_digest pin[JOURNAL_PINS]; /* fingerprints of the job's models; zero: not yet */
 };
 
 struct journal_task {

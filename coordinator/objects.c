@@ -9,6 +9,7 @@
 #include <limits.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 enum { OPEN_MAX_OBJECTS = 4, NAME_MAX_BYTES = 128 };
@@ -131,12 +132,17 @@ static lt_status dir_read(struct objects *base, const char *name, uint64_t offse
     return status;
 }
 
-static bool dir_exists(struct objects *base, const char *name)
+static lt_status dir_size(struct objects *base, const char *name, uint64_t *bytes_out,
+                          struct lt_error *error)
 {
-    struct lt_error error;
+    struct stat info;
     char path[PATH_MAX];
-    return path_of((struct dir_store *)base, name, path, &error) == LT_OK &&
-           access(path, F_OK) == 0;
+    LT_TRY(path_of((struct dir_store *)base, name, path, error));
+    if (stat(path, &info) != 0)
+        return lt_fail(error, errno == ENOENT ? LT_NOT_FOUND : LT_IO, "%s: %s", path,
+                       strerror(errno));
+    *bytes_out = (uint64_t)info.st_size;
+    return LT_OK;
 }
 
 static void dir_remove(struct objects *base, const char *name)
@@ -168,7 +174,7 @@ static const struct objects_ops dir_ops = {
     .write = dir_write,
     .sync = dir_sync,
     .read = dir_read,
-    .exists = dir_exists,
+    .size = dir_size,
     .remove = dir_remove,
     .destroy = dir_destroy,
 };

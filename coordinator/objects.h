@@ -19,7 +19,9 @@ struct objects_ops {
     /* Exactly `bytes`. LT_NOT_FOUND: no such object; LT_CORRUPT: it is shorter. */
     lt_status (*read)(struct objects *store, const char *name, uint64_t offset, void *data,
                       size_t bytes, struct lt_error *error);
-    bool (*exists)(struct objects *store, const char *name);
+    /* LT_NOT_FOUND: no such object. */
+    lt_status (*size)(struct objects *store, const char *name, uint64_t *bytes_out,
+                      struct lt_error *error);
     /* A missing object is fine. */
     void (*remove)(struct objects *store, const char *name);
     void (*destroy)(struct objects *store); /* keeps the objects of a folder */
@@ -53,9 +55,10 @@ static inline lt_status objects_sync(struct objects *store, const char *name,
     return store->ops->sync(store, name, error);
 }
 
-static inline bool objects_exists(struct objects *store, const char *name)
+static inline lt_status objects_size(struct objects *store, const char *name, uint64_t *bytes_out,
+                                     struct lt_error *error)
 {
-    return store->ops->exists(store, name);
+    return store->ops->size(store, name, bytes_out, error);
 }
 
 static inline void objects_remove(struct objects *store, const char *name)

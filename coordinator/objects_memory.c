@@ -118,9 +118,14 @@ static lt_status memory_read(struct objects *base, const char *name, uint64_t of
     return LT_OK;
 }
 
-static bool memory_exists(struct objects *base, const char *name)
+static lt_status memory_size(struct objects *base, const char *name, uint64_t *bytes_out,
+                             struct lt_error *error)
 {
-    return find(base, name) != NULL;
+    const struct object *object = find(base, name);
+    if (!object)
+        return lt_fail(error, LT_NOT_FOUND, "%s: no such object", name);
+    *bytes_out = object->bytes;
+    return LT_OK;
 }
 
 static void free_object(struct object *object)
@@ -159,7 +164,7 @@ static const struct objects_ops memory_ops = {
     .write = memory_write,
     .sync = memory_sync,
     .read = memory_read,
-    .exists = memory_exists,
+    .size = memory_size,
     .remove = memory_remove,
     .destroy = memory_destroy,
 };

@@ -2,6 +2,7 @@
  * equal plans. */
 #pragma once
 
+#include "coordinator/clips.h"
 #include "coordinator/job.h"
 
 struct window {
@@ -27,7 +28,28 @@ struct plan_segment {                  /* one decode task */
         pixel_count; /* pixel frames of the take it gives (after trimming to frame_count) */
 };
 
-enum plan_task_kind { PLAN_PREDICT, PLAN_DECODE };
+/* What is computed once, beside the windows: features and latents of what the user gave. */
+enum plan_condition_what {
+    PLAN_CONDITION_TEXT,     /* index: of the prompt */
+    PLAN_CONDITION_NEGATIVE, /* text */
+    PLAN_CONDITION_CLIP,     /* index 0: image, 1: end image */
+    PLAN_CONDITION_Y,        /* latents of the picture and the grey frames after it; index: of the
+                                clip in a loop's first clip only */
+    PLAN_CONDITION_FIRST,    /* latents of the image alone: reference, or clean first frame */
+    PLAN_CONDITION_POSE,     /* index: of the clip */
+};
+
+struct plan_condition { /* one conditioning task */
+    enum plan_condition_what what;
+    uint32_t index;
+};
+
+/* Task `to` waits until `from` is committed (beside its frames). */
+struct plan_edge {
+    uint32_t from, to;
+};
+
+enum plan_task_kind { PLAN_PREDICT, PLAN_DECODE, PLAN_CONDITION, PLAN_KINDS };
 
 struct plan {
     int64_t latent_channels, latent_frames, latent_height, latent_width; /* C T h w */
@@ -35,8 +57,18 @@ struct plan {
     uint32_t step_count;
     struct plan_segment *segment;
     uint32_t segment_count;
-    uint32_t predict_count; /* tasks [0, predict_count) predict, then one decode task per segment */
+    uint32_t predict_count; /* tasks [0, predict_count) predict, then one decode task per segment,
+                               then the conditioning: what windows wait for is ready before them,
+                               and what later clips need waits for the windows of earlier ones */
+    struct plan_condition *condition;
+    uint32_t condition_count;
+    struct plan_edge *edge;
+    uint32_t edge_count;
     uint32_t task_count;
+    uint32_t prompt_count;
+    uint32_t scale;       /* pixels a latent, each way: 8, or 16 with 48 channels */
+    uint32_t lead;        /* latent frames before the picture's: 1 with a reference image */
+    struct clips clips;   /* loop mode; count 0: windows */
     uint64_t frame_bytes; /* f32 bytes of one latent frame: 4·C·h·w */
     uint64_t wire_bytes_down,
         wire_bytes_up; /* payload of the whole job: slices down, predictions and pixels up */
@@ -47,5 +79,10 @@ struct plan {
 lt_status plan_build(const struct job *job, struct lt_arena *arena, struct plan *plan_out,
                      struct lt_error *error);
 
+/* The conditioning task of (what, index); UINT32_MAX: the job has none. */
+uint32_t plan_find_condition(const struct plan *plan, enum plan_condition_what what,
+                             uint32_t index);
+
+/* For conditioning: its number among them. */
 enum plan_task_kind plan_task(const struct plan *plan, uint32_t task, uint32_t *step_or_segment_out,
                               uint32_t *window_out);

@@ -55,8 +55,9 @@ static void write_steps(const struct plan *plan, FILE *to)
 static void write_tasks(const struct plan *plan, FILE *to)
 {
     fprintf(to,
-            "\"tasks\":{\"predict\":%" PRIu32 ",\"decode\":%" PRIu32 ",\"total\":%" PRIu32 "},\n",
-            plan->predict_count, plan->segment_count, plan->task_count);
+            "\"tasks\":{\"predict\":%" PRIu32 ",\"decode\":%" PRIu32 ",\"condition\":%" PRIu32
+            ",\"total\":%" PRIu32 "},\n",
+            plan->predict_count, plan->segment_count, plan->condition_count, plan->task_count);
     fputs("\"segments\":[", to);
     for (uint32_t k = 0; k < plan->segment_count; k++) {
         const struct plan_segment *segment = &plan->segment[k];

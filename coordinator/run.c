@@ -38,10 +38,13 @@ static lt_status build(struct run *run, const struct run_params *params, struct 
                         run->sampler.history_count, run->plan.frame_bytes, error));
     LT_TRY(collect_init(&run->collect, &run->plan, &run->sampler, run->noise, &run->latents,
                         run->graph, run->store, error));
-    run->model[0] = run->job.transformer;
-    run->model[1] = run->job.transformer_low;
-    run->model[2] = run->job.vae;
-    return allocate(run, error);
+    run->model[RUN_TRANSFORMER] = run->job.transformer;
+    run->model[RUN_TRANSFORMER_LOW] = run->job.transformer_low;
+    run->model[RUN_VAE] = run->job.vae;
+    run->model[RUN_TEXT_ENCODER] = run->job.text_encoder;
+    run->model[RUN_VISION] = run->job.vision;
+    LT_TRY(allocate(run, error));
+    return run_blobs_init(run, error);
 }
 
 static lt_status write_noise(struct run *run, struct lt_error *error)
@@ -106,19 +109,14 @@ static lt_status advance_frame(struct run *run, uint32_t frame, struct lt_error 
 
 static void count_committed(struct run *run, uint32_t task)
 {
-    if (task < run->plan.predict_count)
-        run->predict_done++;
-    else
-        run->decode_done++;
+    uint32_t index, window;
+    run->done[plan_task(&run->plan, task, &index, &window)]++;
 }
 
 static lt_status replay_committed(struct replay *replay, uint32_t task, struct lt_error *error)
 {
     struct run *run = replay->run;
     uint32_t count;
-    if (graph_state(run->graph, task) != TASK_READY)
-        return lt_fail(error, LT_CORRUPT, "journal: task %u of job %u is done before its inputs",
-                       task, run->id);
     LT_TRY(graph_commit(run->graph, task, run->frames, &count, error));
     count_committed(run, task);
     for (uint32_t i = 0; i < count; i++) {
@@ -147,16 +145,44 @@ static void remove_leftovers(struct run *run)
         }
 }
 
+/* Inputs before what needs them: in rounds, because conditioning and clips do not stand in that
+ * order. A round goes by index, so that the windows of a long take need one. */
+static lt_status replay_all_committed(struct replay *replay, struct lt_error *error)
+{
+    struct run *run = replay->run;
+    for (size_t left = SIZE_MAX, before; left > 0;) {
+        uint32_t waiting = 0;
+        before = left;
+        left = 0;
+        for (size_t i = 0; i < replay->task_count; i++) {
+            const struct journal_task *row = &replay->task[i];
+            if (row->state != TASK_COMMITTED ||
+                graph_state(run->graph, row->task) == TASK_COMMITTED)
+                continue;
+            if (graph_state(run->graph, row->task) == TASK_READY) {
+                LT_TRY(replay_committed(replay, row->task, error));
+            } else {
+                waiting = row->task;
+                left++;
+            }
+        }
+        if (left == before)
+            return lt_fail(error, LT_CORRUPT,
+                           "journal: task %u of job %u is done before its inputs", waiting,
+                           run->id);
+    }
+    return LT_OK;
+}
+
 static lt_status replay_tasks(struct replay *replay, struct lt_error *error)
 {
     struct run *run = replay->run;
-    for (size_t i = 0; i < replay->task_count; i++) { /* by index: inputs first */
+    for (size_t i = 0; i < replay->task_count; i++) {
         const struct journal_task *row = &replay->task[i];
         run->task[row->task].epoch = row->epoch;
         run->task[row->task].attempts = row->attempts;
-        if (row->state == TASK_COMMITTED)
-            LT_TRY(replay_committed(replay, row->task, error));
     }
+    LT_TRY(replay_all_committed(replay, error));
     run->recovered = calloc(replay->task_count + 1, sizeof *run->recovered);
     if (!run->recovered)
         return no_memory(error);
@@ -205,8 +231,6 @@ lt_status run_create(const struct run_params *params, bool resume, struct run **
     run->id = params->id;
     run->journal = params->journal;
     run->store = params->store;
-    run->text[0] = params->text;
-    run->text[1] = params->text_negative;
     lt_status status = build(run, params, error);
     if (status == LT_OK)
         status = resume ? recover(run, error) : write_noise(run, error);
@@ -222,6 +246,7 @@ void run_destroy(struct run **run)
 {
     if (!*run)
         return;
+    run_blobs_fini(*run);
     collect_fini(&(*run)->collect);
     latents_fini(&(*run)->latents);
     graph_destroy(&(*run)->graph);
@@ -279,19 +304,43 @@ void run_pin_model(struct run *run, uint32_t index, const struct lt_digest *fing
     run->model[index].fingerprint = *fingerprint;
 }
 
+static enum run_model_kind condition_model(enum plan_condition_what what)
+{
+    switch (what) {
+    case PLAN_CONDITION_TEXT:
+    case PLAN_CONDITION_NEGATIVE:
+        return RUN_TEXT_ENCODER;
+    case PLAN_CONDITION_CLIP:
+        return RUN_VISION;
+    default:
+        return RUN_VAE;
+    }
+}
+
 uint32_t run_task_model(const struct run *run, uint32_t task)
 {
     uint32_t index, window;
-    if (plan_task(&run->plan, task, &index, &window) == PLAN_DECODE)
-        return 2;
-    return run->plan.step[index].low_expert ? 1 : 0;
+    switch (plan_task(&run->plan, task, &index, &window)) {
+    case PLAN_PREDICT:
+        return run->plan.step[index].low_expert ? RUN_TRANSFORMER_LOW : RUN_TRANSFORMER;
+    case PLAN_CONDITION:
+        return condition_model(run->plan.condition[index].what);
+    default:
+        return RUN_VAE;
+    }
 }
 
 uint32_t run_model_end(const struct run *run, uint32_t task)
 {
     uint32_t index, window;
-    if (plan_task(&run->plan, task, &index, &window) == PLAN_DECODE)
-        return run->plan.task_count;
+    switch (plan_task(&run->plan, task, &index, &window)) {
+    case PLAN_DECODE:
+        return run->plan.predict_count + run->plan.segment_count;
+    case PLAN_CONDITION:
+        return task + 1;
+    default:
+        break;
+    }
     const bool low = run->plan.step[index].low_expert;
     while (index < run->plan.step_count && run->plan.step[index].low_expert == low)
         index++;
@@ -321,15 +370,13 @@ static lt_status store_result(struct run *run, uint32_t task, const void *data, 
         return lt_fail(error, LT_BAD_INPUT,
                        "task %u of job %u: a result of %zu bytes, expected %llu", task, run->id,
                        bytes, (unsigned long long)run_result_bytes(run, task));
-    if (task >= run->plan.predict_count) {
-        snprintf(name, sizeof name, "segments/%u", task - run->plan.predict_count);
-        return objects_put(run->store, name, data, bytes, error);
-    }
-    if (!blend_is_finite(data, bytes / sizeof(float), &bad))
+    const uint64_t pixels = run_pixel_bytes(run, task); /* u8: any value is one */
+    if (!blend_is_finite((const float *)(const void *)((const char *)data + pixels),
+                         (bytes - pixels) / sizeof(float), &bad))
         return lt_fail(error, LT_BAD_INPUT,
-                       "task %u of job %u: value %zu of the prediction is not finite", task,
-                       run->id, bad);
-    collect_prediction_name(task, name);
+                       "task %u of job %u: value %zu of the result is not finite", task, run->id,
+                       bad);
+    run_result_name(run, task, name);
     return objects_put(run->store, name, data, bytes, error);
 }
 
@@ -377,9 +424,11 @@ void run_progress(const struct run *run, struct run_progress *progress_out)
     }
     *progress_out = (struct run_progress){
         .predict_count = run->plan.predict_count,
-        .predict_done = run->predict_done,
+        .predict_done = run->done[PLAN_PREDICT],
         .decode_count = run->plan.segment_count,
-        .decode_done = run->decode_done,
+        .decode_done = run->done[PLAN_DECODE],
+        .condition_count = run->plan.condition_count,
+        .condition_done = run->done[PLAN_CONDITION],
         .ready_count = graph_ready_count(run->graph),
         .leased_count = run->leased_count,
         .step_count = run->plan.step_count,

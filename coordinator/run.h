@@ -17,20 +17,17 @@
 
 struct run;
 
-/* Text blobs of a job: [rows, text_dim] f32 under blobs/<digest> in the store. */
-struct run_text {
-    struct lt_digest digest;
-    uint64_t bytes; /* 0: not given */
-};
-
-/* "blobs/<hex>": where a text lies in the store. */
-void run_text_name(const struct lt_digest *digest, char name_out[80]);
+/* "blobs/<hex>": where bytes that a job came with lie in its store. */
+void run_blob_name(const struct lt_digest *digest, char name_out[80]);
+/* The digests a job names: its store must hold them before the run is made. At most `max` are
+ * written; returns how many there are. */
+enum { RUN_BLOBS_MAX = 2 + JOB_INPUT_COUNT };
+size_t run_blobs(const struct job *job, struct lt_digest digest_out[RUN_BLOBS_MAX]);
 
 struct run_params {
     uint32_t id;
     const char *json; /* canonical; copied */
     size_t json_bytes;
-    struct run_text text, text_negative;
     struct journal *journal; /* borrowed */
     struct objects *store;   /* borrowed */
 };
@@ -47,9 +44,15 @@ const struct job *run_job(const struct run *run);
 const struct plan *run_plan(const struct run *run);
 struct graph *run_graph(struct run *run);
 
-/* The models of the job in the order transformer, transformer_low, vae; fingerprints zero until
- * pinned. */
-enum { RUN_MODELS = 3 };
+/* The models of the job; fingerprints zero until pinned. */
+enum run_model_kind {
+    RUN_TRANSFORMER,
+    RUN_TRANSFORMER_LOW,
+    RUN_VAE,
+    RUN_TEXT_ENCODER,
+    RUN_VISION,
+    RUN_MODELS = JOURNAL_PINS
+};
 const struct job_model *run_model(const struct run *run,
                                   uint32_t index); /* name NULL: the job has none */
 void run_pin_model(struct run *run, uint32_t index, const struct lt_digest *fingerprint);
@@ -85,10 +88,9 @@ size_t run_take_recovered(struct run *run,
 lt_status run_task_spec(struct run *run, uint32_t task, struct lt_task_spec *spec_out,
                         struct lt_error *error);
 uint64_t run_result_bytes(const struct run *run, uint32_t task);
+uint64_t run_pixel_bytes(const struct run *run, uint32_t task); /* those of it that are pixels */
 /* `bytes` at `offset` of a blob of a LEASED task; LT_NOT_FOUND: the task names no such blob (any
  * more). */
-lt_status run_blob_bytes(struct run *run, uint32_t task, const struct lt_digest *digest,
-                         uint64_t *bytes_out, struct lt_error *error);
 lt_status run_read_blob(struct run *run, uint32_t task, const struct lt_digest *digest,
                         uint64_t offset, void *data, size_t bytes, struct lt_error *error);
 
@@ -122,6 +124,7 @@ lt_status run_frames_digest(struct run *run, struct lt_digest *digest_out, struc
 struct run_progress {
     uint32_t predict_count, predict_done; /* windows x steps */
     uint32_t decode_count, decode_done;
+    uint32_t condition_count, condition_done;
     uint32_t ready_count, leased_count;
     uint32_t step_count, step_low,
         step_high; /* the lowest and highest step at which a latent frame stands */

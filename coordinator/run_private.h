@@ -1,7 +1,9 @@
 /* What run.c and run_blobs.c share: the run itself. */
 #pragma once
 
+#include "common/lru.h"
 #include "coordinator/collect.h"
+#include "coordinator/cut.h"
 #include "coordinator/run.h"
 
 struct run {
@@ -9,7 +11,9 @@ struct run {
     struct lt_arena arena;
     struct job job;
     struct job_model model[RUN_MODELS];
-    struct run_text text[2]; /* positive, negative */
+    uint64_t text_bytes[2]; /* of the features: positive, negative */
+    struct lt_digest text[2];
+    struct lt_lru *digests; /* of cuts that do not change, by name and role */
     struct plan plan;
     struct sampler sampler;
     struct noise *noise;
@@ -22,5 +26,11 @@ struct run {
     uint32_t *frames; /* those a commit completes: [frames of the largest window] */
     struct run_recovered *recovered;
     size_t recovered_count;
-    uint32_t predict_done, decode_done, leased_count;
+    uint32_t done[PLAN_KINDS], leased_count; /* committed, by kind */
 };
+
+/* run_blobs.c */
+lt_status run_blobs_init(struct run *run, struct lt_error *error);
+void run_blobs_fini(struct run *run);
+/* "segments/3", "results/0", "predictions/17": where the result of a task lies. */
+void run_result_name(const struct run *run, uint32_t task, char name_out[32]);

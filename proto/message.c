@@ -149,6 +149,7 @@ static ProtobufCMessage *encode_hello(struct encoder *e, const struct lt_message
     }
     to->n_model = from->model_count;
     to->n_held = from->held_count;
+    to->version_minor = from->version_minor;
     return &to->base;
 }
 
@@ -181,8 +182,9 @@ static ProtobufCMessage *encode_reject(struct encoder *e, const struct lt_messag
 static Longtake__TaskSpec *encode_spec(struct encoder *e, const struct lt_task_spec *from)
 {
     INIT(Longtake__TaskSpec, longtake__task_spec__init);
-    if (from->blob_count > LT_SPEC_BLOBS_MAX) {
-        refuse(e, LT_BAD_INPUT, "too many blobs");
+    if (from->blob_count > LT_SPEC_BLOBS_MAX || from->frame_at_count > LT_SPEC_SLOTS_MAX ||
+        from->clean_slot_count > LT_SPEC_SLOTS_MAX) {
+        refuse(e, LT_BAD_INPUT, "too many blobs or slots");
         return NULL;
     }
     to->model = make(e, 1, sizeof *to->model);
@@ -209,6 +211,14 @@ static Longtake__TaskSpec *encode_spec(struct encoder *e, const struct lt_task_s
     to->drop_frames = from->drop_frames;
     to->text_len = from->text_len;
     to->result_size = from->result_bytes;
+    to->frame_at = (uint32_t *)(uintptr_t)from->frame_at;
+    to->n_frame_at = from->frame_at_count;
+    to->clean_slot = (uint32_t *)(uintptr_t)from->clean_slot;
+    to->n_clean_slot = from->clean_slot_count;
+    to->handoff_frames = from->handoff_frames;
+    to->handoff_length = from->handoff_length;
+    to->match = from->match;
+    to->match_strength = from->match_strength;
     return to;
 }
 
@@ -469,7 +479,8 @@ static void decode_hello(struct decoder *d, const ProtobufCMessage *raw, struct 
                             .slot_count =
                                 take_enum(d, "slot_count", from->slot_count, 1, LT_SLOTS_MAX),
                             .model_count = from->n_model,
-                            .held_count = from->n_held};
+                            .held_count = from->n_held,
+                            .version_minor = from->version_minor};
     to->model = take_list(d, "model", from->n_model, sizeof *to->model);
     to->held = take_list(d, "held", from->n_held, sizeof *to->held);
     for (size_t i = 0; i < from->n_model && d->status == LT_OK; i++)
@@ -503,6 +514,18 @@ static void decode_reject(struct decoder *d, const ProtobufCMessage *raw,
                            from->version_min, from->version_max};
 }
 
+static size_t take_slots(struct decoder *d, const char *field, const uint32_t *from, size_t count,
+                         uint32_t to[LT_SPEC_SLOTS_MAX])
+{
+    if (count > LT_SPEC_SLOTS_MAX) {
+        reject(d, field, "too many entries");
+        return 0;
+    }
+    if (count > 0)
+        memcpy(to, from, count * sizeof *to);
+    return count;
+}
+
 static void decode_spec(struct decoder *d, const Longtake__TaskSpec *from, struct lt_task_spec *to)
 {
     if (!from || !from->model || from->n_shape != 4) {
@@ -515,7 +538,7 @@ static void decode_spec(struct decoder *d, const Longtake__TaskSpec *from, struc
     }
     *to = (struct lt_task_spec){
         .kind = (enum lt_task_kind)take_enum(d, "kind", from->kind, LT_TASK_PREDICT,
-                                             LT_TASK_VAE_ENCODE),
+                                             LT_TASK_ENCODE_AUDIO),
         .model = take_file(d, "model", from->model),
         .blob_count = from->n_blob,
         .timestep = from->timestep,
@@ -524,16 +547,25 @@ static void decode_spec(struct decoder *d, const Longtake__TaskSpec *from, struc
         .drop_frames = from->drop_frames,
         .text_len = from->text_len,
         .result_bytes = from->result_size,
+        .handoff_frames = from->handoff_frames,
+        .handoff_length = from->handoff_length,
+        .match = take_enum(d, "match", from->match, LT_MATCH_NONE, LT_MATCH_MKL),
+        .match_strength = from->match_strength,
     };
     memcpy(to->shape, from->shape, sizeof to->shape);
+    to->frame_at_count = take_slots(d, "frame_at", from->frame_at, from->n_frame_at, to->frame_at);
+    to->clean_slot_count =
+        take_slots(d, "clean_slot", from->clean_slot, from->n_clean_slot, to->clean_slot);
     for (size_t i = 0; i < from->n_blob; i++)
         to->blob[i] = (struct lt_blob_ref){
             (enum lt_blob_role)take_enum(d, "blob.role", from->blob[i]->role, LT_BLOB_LATENTS,
-                                         LT_BLOB_PIXELS),
+                                         LT_BLOB_ROLE_LAST),
             take_digest(d, "blob.digest", from->blob[i]->digest), from->blob[i]->size};
     if (!(from->timestep >= 0 && from->timestep <= 1000) ||
         !(from->guidance > -1e6 && from->guidance < 1e6))
         reject(d, "timestep or guidance", "out of range");
+    if (!(from->match_strength >= 0 && from->match_strength <= 1))
+        reject(d, "match_strength", "out of range");
 }
 
 static void decode_assign(struct decoder *d, const ProtobufCMessage *raw,

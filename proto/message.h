@@ -9,7 +9,7 @@
 
 enum {
     LT_WIRE_MAJOR = 1,
-    LT_WIRE_MINOR = 0,
+    LT_WIRE_MINOR = 1,
     LT_BODY_BYTES_MAX = 64 * 1024,
     LT_CHUNK_BYTES_MAX = 256 * 1024,
     LT_REPEAT_MAX = 256,      /* entries of any repeated field */
@@ -76,6 +76,7 @@ struct lt_hello {
     size_t model_count;
     struct lt_held *held;
     size_t held_count;
+    uint32_t version_minor; /* of version_max; 0: knows predict, vae-decode and vae-encode only */
 };
 
 struct lt_welcome {
@@ -93,13 +94,30 @@ struct lt_reject {
     uint32_t retry_after_ms, version_min, version_max;
 };
 
-enum lt_task_kind { LT_TASK_PREDICT = 1, LT_TASK_VAE_DECODE = 2, LT_TASK_VAE_ENCODE = 3 };
+enum lt_task_kind {
+    LT_TASK_PREDICT = 1,
+    LT_TASK_VAE_DECODE,
+    LT_TASK_VAE_ENCODE,
+    LT_TASK_ENCODE_TEXT, /* since 1.1 */
+    LT_TASK_ENCODE_IMAGE,
+    LT_TASK_ENCODE_AUDIO,
+};
 
 enum lt_blob_role {
-    LT_BLOB_LATENTS = 1,       /* f32, shape of the spec: the slice to work on */
-    LT_BLOB_TEXT = 2,          /* f32 [n, text_dim], positive prompt */
-    LT_BLOB_TEXT_NEGATIVE = 3, /* needed when guidance != 1 */
-    LT_BLOB_PIXELS = 4,        /* vae-encode: f32 [3, F, H, W] in [-1,1] */
+    LT_BLOB_LATENTS = 1,        /* f32, shape of the spec: the slice to work on */
+    LT_BLOB_TEXT = 2,           /* f32 [n, text_dim], positive prompt */
+    LT_BLOB_TEXT_NEGATIVE = 3,  /* needed when guidance != 1 */
+    LT_BLOB_PIXELS = 4,         /* u8 [frames, H, W, 3]: what vae-encode or encode-image is given */
+    LT_BLOB_Y = 5,              /* f32 [in_channels - C, F, h, w]: mask and conditioning latents */
+    LT_BLOB_CLIP = 6,           /* f32 [257 or 514, 1280] */
+    LT_BLOB_POSE = 7,           /* f32 [C, F - 1, h, w] */
+    LT_BLOB_FACE = 8,           /* u8 [P, side, side, 3] */
+    LT_BLOB_AUDIO = 9,          /* f32 [speakers, frames, 5 taps, layers, width] */
+    LT_BLOB_SPEAKER_MASKS = 10, /* f32 [3, h/2, w/2] */
+    LT_BLOB_PROMPT = 11,        /* encode-text: UTF-8 */
+    LT_BLOB_SAMPLES = 12,       /* encode-audio: f32 mono, 16 kHz */
+    LT_BLOB_REFERENCE = 13,     /* vae-decode: u8 [H, W, 3], whose colours are matched */
+    LT_BLOB_ROLE_LAST = LT_BLOB_REFERENCE,
 };
 
 struct lt_blob_ref {
@@ -108,7 +126,9 @@ struct lt_blob_ref {
     uint64_t bytes;
 };
 
-enum { LT_SPEC_BLOBS_MAX = 8 };
+enum { LT_SPEC_BLOBS_MAX = 16, LT_SPEC_SLOTS_MAX = 32 };
+
+enum lt_match { LT_MATCH_NONE, LT_MATCH_REINHARD, LT_MATCH_MKL };
 
 /* Everything a worker needs to compute a task: with equal specs any worker of one kernel class
  * gives equal bytes. */
@@ -117,13 +137,27 @@ struct lt_task_spec {
     struct lt_model_file model;
     struct lt_blob_ref blob[LT_SPEC_BLOBS_MAX];
     size_t blob_count;
-    uint32_t shape[4];  /* predict: C F h w; vae-decode: z T h w; vae-encode: 3 F H W */
+    /* predict: C F h w; vae-decode: z T h w; vae-encode: 3 F H W; encode-text: rows, width, 1, 1 of
+     * the result; encode-image: 3, images, H, W; encode-audio: frames, layers, width, samples */
+    uint32_t shape[4];
     double timestep;    /* 0..1000, as the model takes it */
     double guidance;    /* 1: one prediction; else u + g (c - u), on the worker */
     uint32_t precision; /* enum lt_precision */
     uint32_t drop_frames;
     uint32_t text_len;
-    uint64_t result_bytes; /* predict: f32 [C,F,h,w]; vae-decode: u8 [frames, 8h, 8w, 3] */
+    /* predict: f32 [C,F,h,w]; vae-decode: u8 [frames, H, W, 3], then the latents of the hand-off;
+     * others: f32 features or latents */
+    uint64_t result_bytes;
+    uint32_t frame_at[LT_SPEC_SLOTS_MAX]; /* vae-encode: where the given frames stand; the others
+                                             are grey; none: all F are given */
+    size_t frame_at_count;
+    uint32_t clean_slot[LT_SPEC_SLOTS_MAX]; /* predict: slots that are fed timestep 0 */
+    size_t clean_slot_count;
+    uint32_t handoff_frames, handoff_length; /* vae-decode: the last frames, encoded for the next
+                                                clip as the first of `handoff_length`, the others
+                                                grey; 0: none */
+    uint32_t match;                          /* enum lt_match: vae-decode */
+    double match_strength;
 };
 
 struct lt_assign {

@@ -150,6 +150,7 @@ void worker_core_connected(struct worker_core *core, int64_t now_us)
         .boot_nonce = core->params.boot_nonce,
         .version_min = LT_WIRE_MAJOR,
         .version_max = LT_WIRE_MAJOR,
+        .version_minor = LT_WIRE_MINOR,
         .build = core->params.build,
         .device = core->params.device,
         .kernel_class = core->params.kernel_class,

@@ -115,11 +115,12 @@ static void set_workers(struct http_metrics *m, struct coordinator *coordinator)
 void http_metrics_write(struct http_metrics *m, struct coordinator *coordinator,
                         const struct lt_link *link, FILE *to)
 {
-    static const char *const kinds[] = {[PLAN_PREDICT] = "predict", [PLAN_DECODE] = "decode"};
+    static const char *const kinds[] = {[PLAN_PREDICT] = "predict", [PLAN_DECODE] = "decode",
+                                        [PLAN_CONDITION] = "condition"};
     const struct core_totals *totals = coordinator_totals(coordinator);
     set_jobs(m, coordinator);
     set_workers(m, coordinator);
-    for (int kind = 0; kind < 2; kind++) {
+    for (int kind = 0; kind < PLAN_KINDS; kind++) {
         advance(m->tasks, kinds[kind], NULL, (double)totals->tasks[kind]);
         advance(m->seconds, kinds[kind], NULL, (double)totals->task_us[kind] * 1e-6);
     }

@@ -10,7 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { JOB_BYTES_MAX = 1 << 20, BLOB_BYTES_MAX = 256 << 20, JOBS_MAX = 10000, WORKERS_MAX = 1024 };
+enum { JOB_BYTES_MAX = 1 << 20, JOBS_MAX = 10000, WORKERS_MAX = 1024 };
 
 /* A question to the loop and its answer. */
 struct question {
@@ -325,7 +325,7 @@ static const struct http_route routes[] = {
     {"POST", "/v1/jobs/#/cancel", "application/json", JOB_BYTES_MAX, false, post_cancel},
     {"GET", "/v1/jobs/#/take", NULL, 0, false, get_take},
     {"GET", "/v1/jobs/#/latents", NULL, 0, false, get_latents},
-    {"POST", "/v1/blobs", "application/octet-stream", BLOB_BYTES_MAX, false, post_blob},
+    {"POST", "/v1/blobs", "application/octet-stream", COORDINATOR_BLOB_BYTES_MAX, false, post_blob},
     {"GET", "/v1/workers", NULL, 0, false, get_workers},
 };
 

@@ -114,6 +114,7 @@ static lt_status submit(struct bench *b, const char *format, struct lt_error *er
     static const float text[2] = {1, 2};
     char hex[LT_DIGEST_HEX], json[1024];
     const struct lt_digest digest = lt_sha256(text, sizeof text);
+    const struct core_blob blob = {digest, text, sizeof text};
     uint32_t id;
     bool existed;
     lt_digest_format(&digest, hex);
@@ -121,8 +122,8 @@ static lt_status submit(struct bench *b, const char *format, struct lt_error *er
     const struct core_submit request = {.json = json,
                                         .json_bytes = strlen(json),
                                         .digest = lt_sha256(json, strlen(json)),
-                                        .text = text,
-                                        .text_bytes = sizeof text};
+                                        .blob = &blob,
+                                        .blob_count = 1};
     return core_add_job(b->core, &request, b->now_us, &id, &existed, error);
 }
 
@@ -360,7 +361,7 @@ static void test_job_whose_files_are_gone_says_why(void **state)
                                         LT_MESSAGE_BEAT}; /* it lost its lease: it is told again */
     say(&b, 1, &beat);
     assert_int_equal(status_of(&b).state, JOB_STATE_FAILED);
-    assert_reason(&b, "latents");
+    assert_reason(&b, "cannot be resumed");
     assert_fails(core_cancel(b.core, 1, &error), LT_CONFLICT, "job 1 is failed already");
     assert_fails(core_published(b.core, 1, LT_OK, "", &error), LT_CONFLICT,
                  "job 1 is failed already");

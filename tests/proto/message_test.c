@@ -70,11 +70,12 @@ static void lists_survive(void **state)
     struct lt_model_file files[] = {{"a", lt_sha256("x", 1), 1}, {"b", lt_sha256("y", 1), 2}};
     struct lt_held held[] = {{5, 6, true}};
     struct lt_message m = {.kind = LT_MESSAGE_HELLO};
-    m.hello =
-        (struct lt_hello){"w1", 77, 1, 1, "0.1", "host", "avx512", 1 << 30, 2, files, 2, held, 1};
+    m.hello = (struct lt_hello){"w1",    77, 1,     1, "0.1", "host", "avx512",
+                                1 << 30, 2,  files, 2, held,  1,      7};
     struct lt_message back = round_trip(&m, true, 0);
     assert_int_equal(back.hello.model_count, 2);
     assert_string_equal(back.hello.model[1].name, "b");
+    assert_int_equal(back.hello.version_minor, 7);
     assert_true(back.hello.held[0].finished && back.hello.held[0].epoch == 6);
     struct lt_task_ref keep[] = {{1, 2}, {3, 4}};
     m = (struct lt_message){.kind = LT_MESSAGE_WELCOME,
@@ -94,11 +95,39 @@ static void lists_survive(void **state)
 
 /* The first bytes of a released message must never change: version 1 of both programs reads them.
  */
+/* A coordinator of 1.0 sends none of the later fields; their absence is 0. */
+static void conditioning_survives(void **state)
+{
+    (void)state;
+    struct lt_message m = assign();
+    m.assign.spec.kind = LT_TASK_ENCODE_AUDIO;
+    m.assign.spec.blob[0].role = LT_BLOB_ROLE_LAST;
+    m.assign.spec.frame_at[0] = 0;
+    m.assign.spec.frame_at[1] = 80;
+    m.assign.spec.frame_at_count = 2;
+    m.assign.spec.clean_slot[0] = 3;
+    m.assign.spec.clean_slot_count = 1;
+    m.assign.spec.handoff_frames = 25;
+    m.assign.spec.handoff_length = 81;
+    m.assign.spec.match = LT_MATCH_MKL;
+    m.assign.spec.match_strength = 0.5;
+    const struct lt_task_spec spec = round_trip(&m, false, 0).assign.spec;
+    assert_int_equal(spec.kind, LT_TASK_ENCODE_AUDIO);
+    assert_int_equal(spec.frame_at_count, 2);
+    assert_int_equal(spec.frame_at[1], 80);
+    assert_int_equal(spec.clean_slot_count, 1);
+    assert_int_equal(spec.clean_slot[0], 3);
+    assert_int_equal(spec.handoff_frames, 25);
+    assert_int_equal(spec.handoff_length, 81);
+    assert_int_equal(spec.match, LT_MATCH_MKL);
+    assert_true(spec.match_strength == 0.5);
+}
+
 static void golden_bytes_of_a_cancel(void **state)
 {
     (void)state;
     static const uint8_t want_body[] = {0x08, 0x96, 0x01, 0x10, 0x02};
-    static const uint8_t want_header[] = {'L', 'T', 1, 0, LT_MESSAGE_CANCEL, 0, 0, 0, 7, 0, 0, 0,
+    static const uint8_t want_header[] = {'L', 'T', 1, 1, LT_MESSAGE_CANCEL, 0, 0, 0, 7, 0, 0, 0,
                                           0,   0,   0, 0};
     struct lt_message m = {.kind = LT_MESSAGE_CANCEL, .cancel = {150, 2}};
     uint8_t header[LT_FRAME_HEADER_BYTES], *body;
@@ -149,6 +178,14 @@ static void values_out_of_range_are_refused(void **state)
     assert_ok(lt_message_encode(&m, &arena, &body, &bytes, &error));
     assert_fails(lt_message_decode(LT_MESSAGE_ASSIGN, body, bytes, &arena, &back, &error),
                  LT_BAD_INPUT, "blob.role");
+    m = assign();
+    m.assign.spec.match = 9;
+    assert_ok(lt_message_encode(&m, &arena, &body, &bytes, &error));
+    assert_fails(lt_message_decode(LT_MESSAGE_ASSIGN, body, bytes, &arena, &back, &error),
+                 LT_BAD_INPUT, "match");
+    m = assign();
+    m.assign.spec.frame_at_count = LT_SPEC_SLOTS_MAX + 1;
+    assert_fails(lt_message_encode(&m, &arena, &body, &bytes, &error), LT_BAD_INPUT, "slots");
     struct lt_task_ref many[LT_REPEAT_MAX + 1] = {{0, 0}};
     m = (struct lt_message){.kind = LT_MESSAGE_BEAT_ACK, .beat_ack = {1, many, LT_REPEAT_MAX + 1}};
     assert_fails(lt_message_encode(&m, &arena, &body, &bytes, &error), LT_BAD_INPUT, "too long");
@@ -159,6 +196,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(assign_survives, begin, end),
         cmocka_unit_test_setup_teardown(lists_survive, begin, end),
+        cmocka_unit_test_setup_teardown(conditioning_survives, begin, end),
         cmocka_unit_test_setup_teardown(golden_bytes_of_a_cancel, begin, end),
         cmocka_unit_test_setup_teardown(hostile_frames_are_refused, begin, end),
         cmocka_unit_test_setup_teardown(values_out_of_range_are_refused, begin, end),

@@ -92,8 +92,9 @@ struct world {
     bool failed;
     char failure[512];
     uint64_t events, crashes, retries;
-    uint32_t sent[LT_MESSAGE_COUNT], received[LT_MESSAGE_COUNT],
-        task_count; /* of the coordinator; of the last job */
+    uint32_t sent[LT_MESSAGE_COUNT], received[LT_MESSAGE_COUNT], task_count,
+        conditioned_count; /* of the coordinator; of the last job: its tasks, and the
+                              blobs of conditioning its windows are fed */
 };
 
 /* The reference: what each kind of job gives on one worker without faults. */

@@ -54,7 +54,9 @@ void check_sent(struct world *world, const struct lt_packet *packet)
 void check_quiet(struct world *world)
 {
     const uint32_t tasks = world->task_count,
-                   fetches = tasks + 2; /* a slice each (or an equal one), two texts */
+                   /* a slice each (or an equal one), two texts, conditioning once for each window
+                    */
+        fetches = tasks + 2 + world->conditioned_count;
     if (world->sent[LT_MESSAGE_ASSIGN] != tasks || world->sent[LT_MESSAGE_WANT] != tasks ||
         world->sent[LT_MESSAGE_COMMITTED] != tasks || world->received[LT_MESSAGE_FETCH] > fetches)
         world_fail(world,

@@ -17,6 +17,21 @@ enum { TICK_US = 100000, HEAVY_TEXT_BYTES = 2 * LT_CHUNK_BYTES_MAX + 4000 };
     "\"window\": {\"schedule\": \"" schedule "\", \"latent_frames\": 4, " extra "},"               \
     "\"decode\": {\"segment\": 5, \"warmup\": 2}}"
 
+/* With conditioning: pictures, prompts, a pose; as windows and as a loop of clips. */
+#define MORE(kind, size, channels, frames, text, media, rest)                                      \
+    "{\"kind\": \"" kind "\", \"size\": [" size ", " size "], \"frames\": " frames                 \
+    ", \"seed\": 7, \"guidance\": [2, 1], \"model\": {\"transformer\": \"high.gguf\","             \
+    "\"transformer_low\": \"low.gguf\", \"vae\": \"vae.safetensors\","                             \
+    "\"text_encoder\": \"text.gguf\", \"text_len\": 3, \"text_width\": 2,"                         \
+    "\"latent_channels\": " channels "}, \"text\": {" text "}, \"media\": {" media "},"            \
+    "\"sampler\": {\"name\": \"unipc\", \"steps\": 4}, \"decode\": {\"segment\": 5, \"warmup\": "  \
+    "2},"                                                                                          \
+    "\"window\": {\"latent_frames\": 4, \"overlap\": 2}" rest "}"
+#define FEATURES "\"positive\": \"sha256:%s\", \"negative\": \"sha256:%s\""
+#define PROMPTS  "\"prompt\": \"%.3s | %.3s\", \"negative_prompt\": \"bad\""
+#define PICTURE(key, count, side)                                                                  \
+    "\"" key "\": {\"sha256\": \"%s\", \"shape\": [" count ", " side ", " side ", 3]}"
+
 static const char *const jobs[] = {
     JOB("16", "euler", "static_standard", "\"overlap\": 2", "45"),
     JOB("16", "unipc", "static_balanced", "\"overlap\": 2, \"fuse\": \"hann\"", "43"),
@@ -24,9 +39,25 @@ static const char *const jobs[] = {
     JOB("16", "dpm++", "uniform_looped", "\"overlap\": 2, \"stride\": 2", "45"),
     JOB("16", "lcm", "batched_shifted", "\"overlap\": 0", "37"),
     JOB("16", "unipc", "static_standard", "\"overlap\": 2, \"barrier\": true", "33"),
+    MORE("image-to-video", "16", "16", "41", PROMPTS,
+         PICTURE("image", "1", "16") ", " PICTURE("end_image", "1", "16"), ""),
+    MORE("animate", "16", "16", "37", FEATURES,
+         PICTURE("image", "1", "16") "%.0s, " PICTURE("pose", "3", "16"), ""),
+    MORE("animate", "16", "16", "30", PROMPTS,
+         PICTURE("image", "1", "16") "%.0s, " PICTURE("pose", "3", "16"),
+         ", \"mode\": \"loop\", \"loop\": {\"frames\": 9, \"overlap\": 1}"),
+    MORE("image-to-video", "32", "48", "33", FEATURES, PICTURE("image", "1", "32"), ""),
     JOB("128", "euler", "static_standard", "\"overlap\": 1",
         "33"), /* with the long text: the heavy one */
 };
+
+enum { BLOBS = 5 };
+
+/* The one of 48 channels: its pictures are 32 wide. */
+static uint32_t coordinator_clean_kind(void)
+{
+    return LT_COUNT(jobs) - 2;
+}
 
 uint32_t coordinator_job_kinds(void)
 {
@@ -204,28 +235,29 @@ static bool add(struct world *world, const struct core_submit *submit, uint32_t 
 
 void coordinator_submit(struct world *world, uint32_t kind)
 {
-    const size_t bytes = kind == coordinator_heavy_kind() ? HEAVY_TEXT_BYTES : 32;
+    /* two texts, two pictures, three pictures of a pose */
+    const size_t text_bytes = kind == coordinator_heavy_kind() ? HEAVY_TEXT_BYTES : 32;
+    const size_t side = kind == coordinator_clean_kind() ? 32 : 16;
+    const size_t bytes[BLOBS] = {text_bytes, text_bytes, 3 * side * side, 3 * side * side,
+                                 9 * side * side};
     const uint32_t id = world->job_count + 1;
-    float *text[2];
-    struct lt_digest digest[2];
-    char hex[2][LT_DIGEST_HEX], json[2048];
-    for (int i = 0; i < 2; i++) {
-        text[i] = malloc(bytes);
-        lt_assert(text[i]);
-        for (size_t k = 0; k < bytes / sizeof(float); k++)
-            text[i][k] = (float)(i ? -1 : 1) * (float)(k + 1);
-        digest[i] = lt_sha256(text[i], bytes);
-        lt_digest_format(&digest[i], hex[i]);
+    struct core_blob blob[BLOBS];
+    char hex[BLOBS][LT_DIGEST_HEX], json[4096];
+    for (int i = 0; i < BLOBS; i++) {
+        float *value = calloc(1, bytes[i] + sizeof *value);
+        lt_assert(value);
+        for (size_t k = 0; k < bytes[i] / sizeof(float); k++)
+            value[k] = (float)(i ? -i : 1) * (float)(k + 1);
+        blob[i] = (struct core_blob){lt_sha256(value, bytes[i]), value, bytes[i]};
+        lt_digest_format(&blob[i].digest, hex[i]);
     }
-    snprintf(json, sizeof json, jobs[kind], hex[0], hex[1]);
+    snprintf(json, sizeof json, jobs[kind], hex[0], hex[1], hex[2], hex[3], hex[4]);
     const struct core_submit submit = {
         .json = json,
         .json_bytes = strlen(json),
         .digest = lt_sha256(json, strlen(json)),
-        .text = text[0],
-        .text_negative = text[1],
-        .text_bytes = bytes,
-        .text_negative_bytes = bytes,
+        .blob = blob,
+        .blob_count = BLOBS,
     };
     if (!world->calm &&
         world_chance(world, 100)) { /* nobody was told that it is accepted: the client asks again */
@@ -235,14 +267,16 @@ void coordinator_submit(struct world *world, uint32_t kind)
     }
     if (!world->failed && add(world, &submit, id, false)) {
         world->job[world->job_count++].kind = kind;
-        world->task_count = run_plan(core_job_run(world->core, id))->task_count;
+        const struct plan *plan = run_plan(core_job_run(world->core, id));
+        world->task_count = plan->task_count;
+        world->conditioned_count = plan->condition_count ? 4 * plan->step[0].window_count : 0;
         if (world->task_count > WORLD_TASKS_MAX)
             world_fail(world, "job of kind %u has too many tasks for the world", kind);
         flush(world);
         add(world, &submit, id, true);
     }
-    free(text[0]);
-    free(text[1]);
+    for (int i = 0; i < BLOBS; i++)
+        free((void *)(uintptr_t)blob[i].data);
 }
 
 void coordinator_cancel(struct world *world, struct world_job *job)

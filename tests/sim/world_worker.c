@@ -22,6 +22,9 @@ static uint64_t fold(const struct lt_task_spec *spec)
     hash = mix(hash, &spec->timestep, sizeof spec->timestep);
     hash = mix(hash, &spec->guidance, sizeof spec->guidance);
     hash = mix(hash, &spec->drop_frames, sizeof spec->drop_frames);
+    hash = mix(hash, spec->frame_at, spec->frame_at_count * sizeof *spec->frame_at);
+    hash = mix(hash, spec->clean_slot, spec->clean_slot_count * sizeof *spec->clean_slot);
+    hash = mix(hash, &spec->handoff_frames, sizeof spec->handoff_frames);
     hash = mix(hash, spec->model.fingerprint.byte, LT_DIGEST_BYTES);
     for (size_t i = 0; i < spec->blob_count; i++) {
         hash = mix(hash, &spec->blob[i].role, sizeof spec->blob[i].role);
@@ -35,12 +38,13 @@ static void *compute(const struct engine_work *work)
     const struct lt_task_spec *spec = work->spec;
     const uint64_t hash = fold(spec);
     uint8_t *result = malloc((size_t)spec->result_bytes);
-    lt_assert(result && work->blob_count > 0 && work->blob[0].role == LT_BLOB_LATENTS);
-    if (spec->kind == LT_TASK_VAE_DECODE) {
+    lt_assert(result);
+    if (spec->kind != LT_TASK_PREDICT) { /* pixels, latents, features: finite as f32 too */
         for (size_t i = 0; i < spec->result_bytes; i++)
-            result[i] = (uint8_t)((hash >> i % 56) + i);
+            result[i] = (uint8_t)((hash >> i % 56) + i) & 0x3f;
         return result;
     }
+    lt_assert(work->blob_count > 0 && work->blob[0].role == LT_BLOB_LATENTS);
     const float *x = work->blob[0].data;
     float *v = (float *)(void *)result;
     for (size_t i = 0; i < spec->result_bytes / sizeof *v; i++)
@@ -122,6 +126,7 @@ void worker_boot(struct world *world, uint32_t index)
         {.name = "high.gguf", .fingerprint = {{1}}, .bytes = 1},
         {.name = "low.gguf", .fingerprint = {{2}}, .bytes = 1},
         {.name = "vae.safetensors", .fingerprint = {{3}}, .bytes = 1},
+        {.name = "text.gguf", .fingerprint = {{4}}, .bytes = 1},
     };
     /* The first worker has all, so that every task can be done somewhere. */
     const uint32_t skipped =

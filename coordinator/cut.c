@@ -1,0 +1,552 @@
+#include "coordinator/cut.h"
+
+#include <string.h>
+
+enum {
+    CLIP_ROWS = 257, /* ViT-H/14 at 224: 16 x 16 patches and the class token */
+    CLIP_WIDTH = 1280,
+    FACE_SIDE = 512,
+    MASK_CHANNELS = 4, /* one for each pixel frame of a latent frame */
+};
+
+static const uint32_t one_channel[] = {1};
+
+/* A task being cut. */
+struct knife {
+    const struct job *job;
+    const struct plan *plan;
+    struct lt_arena *arena;
+    struct cut *cut;
+    size_t count;
+    const uint64_t *text_bytes;
+    bool failed; /* no memory */
+};
+
+static struct cut_cell zero(void)
+{
+    return (struct cut_cell){.source = CUT_ZERO, .frame_count = 1};
+}
+
+static struct cut_cell one(void)
+{
+    return (struct cut_cell){.source = CUT_ONE, .frame_count = 1};
+}
+
+/* Room for the cells of a new blob. NULL: no memory. */
+static struct cut_cell *begin(struct knife *knife, enum lt_blob_role role, uint64_t plane_bytes,
+                              uint32_t slots, const uint32_t *channels, uint32_t groups,
+                              const void *name)
+{
+    struct cut_cell *cell = lt_arena_take_array(knife->arena, (size_t)groups * slots, sizeof *cell);
+    lt_assert(knife->count < CUTS_MAX);
+    if (!cell) {
+        knife->failed = true;
+        return NULL;
+    }
+    knife->cut[knife->count++] = (struct cut){.role = role,
+                                              .plane_bytes = plane_bytes,
+                                              .slot_count = slots,
+                                              .group_count = groups,
+                                              .channels = channels,
+                                              .cell = cell,
+                                              .name = name};
+    return cell;
+}
+
+static void add_whole(struct knife *knife, enum lt_blob_role role, uint64_t bytes,
+                      enum cut_source source, uint32_t index, const void *name)
+{
+    struct cut_cell *cell = begin(knife, role, bytes, 1, one_channel, 1, name);
+    if (cell)
+        *cell = (struct cut_cell){.source = source, .index = index, .frame_count = 1};
+}
+
+static uint64_t latent_plane(const struct plan *plan)
+{
+    return plan->frame_bytes / (uint64_t)plan->latent_channels;
+}
+
+static uint64_t picture_bytes(const struct job *job)
+{
+    return 3 * (uint64_t)job->width * (uint64_t)job->height;
+}
+
+static bool is_given(const struct job *job, enum job_input_kind kind)
+{
+    return job->input[kind].uploaded || job->input[kind].path;
+}
+
+/* Number of a conditioning task among them; UINT32_MAX: the job has none. */
+static uint32_t find(const struct plan *plan, enum plan_condition_what what, uint32_t index)
+{
+    const uint32_t task = plan_find_condition(plan, what, index);
+    return task == UINT32_MAX ? UINT32_MAX : task - plan->predict_count - plan->segment_count;
+}
+
+/* Pixel frames of the picture's latents: what a whole encode runs over. */
+static uint32_t encode_frames(const struct plan *plan)
+{
+    return plan->clips.count ? plan->clips.params.clip_frames
+                             : 4 * ((uint32_t)plan->latent_frames - plan->lead - 1) + 1;
+}
+
+/* -- windows ----------------------------------------------------------------------------------- */
+
+/* Frame 0 of a 48-channel image-to-video take is the image itself, clean at every step
+ * (encoders.md 5.3). */
+static bool is_clean(const struct plan *plan, const struct job *job, uint32_t frame)
+{
+    return plan->scale == 16 && job->kind == JOB_IMAGE_TO_VIDEO && frame == 0;
+}
+
+static void add_latents(struct knife *knife, const uint32_t *frame, uint32_t first, uint32_t count,
+                        const uint32_t *channels)
+{
+    struct cut_cell *cell =
+        begin(knife, LT_BLOB_LATENTS, latent_plane(knife->plan), count, channels, 1, NULL);
+    for (uint32_t k = 0; cell && k < count; k++) {
+        const uint32_t f = frame ? frame[k] : first + k;
+        cell[k] = (struct cut_cell){.source = CUT_LATENTS, .frame = f, .frame_count = 1};
+        if (is_clean(knife->plan, knife->job, f))
+            cell[k] = (struct cut_cell){.source = CUT_RESULT,
+                                        .index = find(knife->plan, PLAN_CONDITION_FIRST, 0),
+                                        .frame_count = 1};
+    }
+}
+
+static uint32_t largest(const struct window *window)
+{
+    uint32_t frame = 0;
+    for (uint32_t k = 0; k < window->frame_count; k++)
+        frame = window->frame[k] > frame ? window->frame[k] : frame;
+    return frame;
+}
+
+/* pipeline.md 1.8, 2.3.10 */
+static uint32_t prompt_of(const struct plan *plan, uint32_t w, const struct window *window)
+{
+    const uint32_t last = plan->prompt_count - 1;
+    const double part = (double)plan->latent_frames / plan->prompt_count;
+    const uint32_t index = plan->clips.count ? w : (uint32_t)(largest(window) / part);
+    return index < last ? index : last;
+}
+
+static void add_texts(struct knife *knife, uint32_t w, const struct window *window, bool guided)
+{
+    const struct job *job = knife->job;
+    const uint64_t bytes = 4 * (uint64_t)job->text_len * (uint64_t)job->text_width;
+    if (job->prompt) {
+        const uint32_t at =
+            find(knife->plan, PLAN_CONDITION_TEXT, prompt_of(knife->plan, w, window));
+        add_whole(knife, LT_BLOB_TEXT, bytes, CUT_RESULT, at, &knife->plan->condition[at]);
+    } else {
+        add_whole(knife, LT_BLOB_TEXT, knife->text_bytes[0], CUT_TEXT, 0, &job->text);
+    }
+    if (!guided)
+        return;
+    if (job->prompt_negative) {
+        const uint32_t at = find(knife->plan, PLAN_CONDITION_NEGATIVE, 0);
+        add_whole(knife, LT_BLOB_TEXT_NEGATIVE, bytes, CUT_RESULT, at, &knife->plan->condition[at]);
+    } else {
+        add_whole(knife, LT_BLOB_TEXT_NEGATIVE, knife->text_bytes[1], CUT_TEXT, 1,
+                  &job->text_negative);
+    }
+}
+
+static void add_clip(struct knife *knife)
+{
+    const struct job *job = knife->job;
+    const uint64_t bytes = 4 * CLIP_ROWS * CLIP_WIDTH;
+    if (is_given(job, JOB_INPUT_CLIP)) {
+        const uint32_t *shape = job->input[JOB_INPUT_CLIP].shape;
+        add_whole(knife, LT_BLOB_CLIP, 4 * (uint64_t)shape[2] * shape[3], CUT_INPUT, JOB_INPUT_CLIP,
+                  &job->input[JOB_INPUT_CLIP]);
+        return;
+    }
+    uint32_t at[2] = {find(knife->plan, PLAN_CONDITION_CLIP, 0),
+                      find(knife->plan, PLAN_CONDITION_CLIP, 1)};
+    if (at[0] == UINT32_MAX)
+        return;
+    const uint32_t images = at[1] == UINT32_MAX ? 1 : 2;
+    struct cut_cell *cell = begin(knife, LT_BLOB_CLIP, bytes, images, one_channel, 1, &job->vision);
+    for (uint32_t i = 0; cell && i < images; i++)
+        cell[i] = (struct cut_cell){.source = CUT_RESULT, .index = at[i], .frame_count = 1};
+}
+
+/* One slot of `y`: four mask channels, then the latents. */
+static void fill_y(struct cut_cell *cell, uint32_t slots, uint32_t slot, unsigned known,
+                   struct cut_cell latents)
+{
+    for (uint32_t j = 0; j < MASK_CHANNELS; j++)
+        cell[j * slots + slot] = known >> j & 1 ? one() : zero();
+    cell[MASK_CHANNELS * slots + slot] = latents;
+}
+
+/* Image-to-video: latents of image and grey frames; the first pixel frame is known, and the last
+ * with an end image (encoders.md 5.1, 5.2). */
+static void image_y(const struct knife *knife, uint32_t slot, uint32_t slots, uint32_t frame,
+                    struct cut_cell *cell)
+{
+    const uint32_t frames = (uint32_t)knife->plan->latent_frames;
+    const bool end = is_given(knife->job, JOB_INPUT_END_IMAGE) && frame + 1 == frames;
+    fill_y(cell, slots, slot,
+           frame == 0 ? 0xf
+           : end      ? 1u << (MASK_CHANNELS - 1)
+                      : 0,
+           (struct cut_cell){.source = CUT_RESULT,
+                             .index = find(knife->plan, PLAN_CONDITION_Y, 0),
+                             .frame = frame,
+                             .frame_count = frames});
+}
+
+/* Animate: the reference, then grey frames or what the clip before handed on (pipeline.md 2.3). */
+static void animate_y(const struct knife *knife, uint32_t w, uint32_t slot, uint32_t slots,
+                      uint32_t frame, struct cut_cell *cell)
+{
+    const struct plan *plan = knife->plan;
+    const uint32_t at = frame - plan->lead; /* of the picture's latents */
+    const uint32_t frames = (encode_frames(plan) - 1) / 4 + 1;
+    if (frame == 0) {
+        fill_y(cell, slots, slot, 0xf,
+               (struct cut_cell){.source = CUT_RESULT,
+                                 .index = find(plan, PLAN_CONDITION_FIRST, 0),
+                                 .frame_count = 1});
+        return;
+    }
+    const bool handed = plan->clips.count && w > 0;
+    const bool known = handed && at < clips_at(&plan->clips, w).motion_latents;
+    const struct cut_cell grey = {.source = CUT_RESULT,
+                                  .index = find(plan, PLAN_CONDITION_Y, 0),
+                                  .frame = at,
+                                  .frame_count = frames};
+    const struct cut_cell tail = {
+        .source = CUT_SEGMENT, .index = w - 1, .frame = at, .frame_count = frames};
+    fill_y(cell, slots, slot, known ? 0xf : 0, handed ? tail : grey);
+}
+
+/* Slot 0 of a window always has the conditioning of the take's first latent frame: the image, or
+ * the reference (pipeline.md 1.8). */
+static void add_y(struct knife *knife, uint32_t w, const struct window *window)
+{
+    static const uint32_t image_channels[] = {1, 1, 1, 1, 16};
+    const struct job *job = knife->job;
+    const struct plan *plan = knife->plan;
+    const uint32_t slots = window->frame_count;
+    if (is_given(job, JOB_INPUT_Y)) {
+        const struct job_input *input = &job->input[JOB_INPUT_Y];
+        struct cut_cell *cell =
+            begin(knife, LT_BLOB_Y, latent_plane(plan), slots, input->shape, 1, window->frame);
+        for (uint32_t k = 0; cell && k < slots; k++)
+            cell[k] = (struct cut_cell){.source = CUT_INPUT,
+                                        .index = JOB_INPUT_Y,
+                                        .frame = k ? window->frame[k] : 0,
+                                        .frame_count = input->shape[1]};
+        return;
+    }
+    if (find(plan, PLAN_CONDITION_Y, 0) == UINT32_MAX)
+        return;
+    struct cut_cell *cell =
+        begin(knife, LT_BLOB_Y, latent_plane(plan), slots, image_channels, 5, window->frame);
+    for (uint32_t k = 0; cell && k < slots; k++) {
+        const uint32_t frame =
+            k == 0 ? 0 : window->frame[k] - (plan->clips.count ? window->frame[0] : 0);
+        if (job->kind == JOB_ANIMATE)
+            animate_y(knife, w, k, slots, frame, cell);
+        else
+            image_y(knife, k, slots, frame, cell);
+    }
+}
+
+/* Latents of the pose for slots 1 and on: frame 0 is the reference, which has none. */
+static void add_pose(struct knife *knife, uint32_t w, const struct window *window)
+{
+    static const uint32_t channels[] = {16};
+    const struct job *job = knife->job;
+    const struct plan *plan = knife->plan;
+    const bool given = is_given(job, JOB_INPUT_POSE);
+    const uint32_t condition = find(plan, PLAN_CONDITION_POSE, plan->clips.count ? w : 0);
+    if ((!given && condition == UINT32_MAX) || window->frame_count < 2)
+        return;
+    const uint32_t frames =
+        given ? job->input[JOB_INPUT_POSE].shape[1] : (encode_frames(plan) - 1) / 4 + 1;
+    struct cut_cell *cell = begin(knife, LT_BLOB_POSE, latent_plane(plan), window->frame_count - 1,
+                                  channels, 1, window->frame);
+    for (uint32_t k = 1; cell && k < window->frame_count; k++) {
+        const uint32_t at = plan->clips.count && !given ? k - 1
+                            : window->frame[k]          ? window->frame[k] - 1
+                                                        : 0;
+        cell[k - 1] = (struct cut_cell){.source = given ? CUT_INPUT : CUT_RESULT,
+                                        .index = given ? JOB_INPUT_POSE : condition,
+                                        .frame = at < frames ? at : frames - 1,
+                                        .frame_count = frames};
+    }
+}
+
+/* Crops of the face: four for each slot from 1 on; a loop's clip has one for each of its frames.
+ * Beyond the end they go back and forth (pipeline.md 2.3.2). */
+static void add_face(struct knife *knife, uint32_t w, const struct window *window)
+{
+    const struct plan *plan = knife->plan;
+    const struct job_input *input = &knife->job->input[JOB_INPUT_FACE_FRAMES];
+    const bool loop = plan->clips.count > 0;
+    const uint32_t count = loop ? plan->clips.params.clip_frames : 4 * (window->frame_count - 1);
+    if (!is_given(knife->job, JOB_INPUT_FACE_FRAMES) || count == 0)
+        return;
+    struct cut_cell *cell =
+        begin(knife, LT_BLOB_FACE, 3 * FACE_SIDE * FACE_SIDE, count, one_channel, 1, window->frame);
+    for (uint32_t i = 0; cell && i < count; i++) {
+        const uint32_t frame = window->frame[loop ? 0 : 1 + i / 4];
+        const int64_t at = loop ? clips_at(&plan->clips, w).pixel_start + i
+                                : 4 * (int64_t)(frame ? frame - 1 : 0) + i % 4;
+        cell[i] = (struct cut_cell){
+            .source = CUT_INPUT,
+            .index = JOB_INPUT_FACE_FRAMES,
+            .frame = (uint32_t)pingpong_index(at, input->shape[0]),
+            .frame_count = 1, /* a plane is a whole frame */
+        };
+    }
+}
+
+/* -- encodes ----------------------------------------------------------------------------------- */
+
+static void add_pictures(struct knife *knife, const enum job_input_kind *kind, uint32_t count,
+                         const void *name)
+{
+    struct cut_cell *cell =
+        begin(knife, LT_BLOB_PIXELS, picture_bytes(knife->job), count, one_channel, 1, name);
+    for (uint32_t i = 0; cell && i < count; i++)
+        cell[i] = (struct cut_cell){.source = CUT_INPUT, .index = kind[i], .frame_count = 1};
+}
+
+static void add_pose_frames(struct knife *knife, uint32_t clip, const void *name)
+{
+    const struct plan *plan = knife->plan;
+    const uint32_t count = encode_frames(plan);
+    const int64_t start = plan->clips.count ? clips_at(&plan->clips, clip).pixel_start : 0;
+    struct cut_cell *cell =
+        begin(knife, LT_BLOB_PIXELS, picture_bytes(knife->job), count, one_channel, 1, name);
+    for (uint32_t i = 0; cell && i < count; i++)
+        cell[i] = (struct cut_cell){
+            .source = CUT_INPUT,
+            .index = JOB_INPUT_POSE_FRAMES,
+            .frame = (uint32_t)pingpong_index(start + i,
+                                              knife->job->input[JOB_INPUT_POSE_FRAMES].shape[0]),
+            .frame_count = 1,
+        };
+}
+
+static enum job_input_kind clip_image(const struct job *job, uint32_t index)
+{
+    const enum job_input_kind original = index ? JOB_INPUT_END_CLIP_IMAGE : JOB_INPUT_CLIP_IMAGE;
+    if (is_given(job, original))
+        return original;
+    return index ? JOB_INPUT_END_IMAGE : JOB_INPUT_IMAGE;
+}
+
+static void cut_condition(struct knife *knife, const struct plan_condition *condition)
+{
+    static const enum job_input_kind images[] = {JOB_INPUT_IMAGE, JOB_INPUT_END_IMAGE};
+    const struct job *job = knife->job;
+    size_t bytes;
+    switch (condition->what) {
+    case PLAN_CONDITION_TEXT:
+        cut_prompt(job->prompt, condition->index, &bytes);
+        add_whole(knife, LT_BLOB_PROMPT, bytes, CUT_PROMPT, condition->index, condition);
+        break;
+    case PLAN_CONDITION_NEGATIVE:
+        add_whole(knife, LT_BLOB_PROMPT, strlen(job->prompt_negative), CUT_PROMPT,
+                  CUT_PROMPT_NEGATIVE, condition);
+        break;
+    case PLAN_CONDITION_CLIP: {
+        const enum job_input_kind kind = clip_image(job, condition->index);
+        const uint32_t *shape = job->input[kind].shape;
+        add_whole(knife, LT_BLOB_PIXELS, 3 * (uint64_t)shape[1] * shape[2], CUT_INPUT, kind,
+                  condition);
+        break;
+    }
+    case PLAN_CONDITION_Y:
+        if (job->kind == JOB_IMAGE_TO_VIDEO)
+            add_pictures(knife, images, is_given(job, JOB_INPUT_END_IMAGE) ? 2 : 1, condition);
+        break;
+    case PLAN_CONDITION_FIRST:
+        add_pictures(knife, images, 1, condition);
+        break;
+    case PLAN_CONDITION_POSE:
+        add_pose_frames(knife, condition->index, condition);
+        break;
+    }
+}
+
+/* -- tasks ------------------------------------------------------------------------------------- */
+
+lt_status cut_task(const struct job *job, const struct plan *plan, uint32_t task,
+                   const uint64_t text_bytes[2], struct lt_arena *arena,
+                   struct cut cuts_out[CUTS_MAX], size_t *count_out, struct lt_error *error)
+{
+    struct knife knife = {
+        .job = job, .plan = plan, .arena = arena, .cut = cuts_out, .text_bytes = text_bytes};
+    uint32_t *channels = lt_arena_take_array(arena, 1, sizeof *channels);
+    uint32_t index, w;
+    if (!channels)
+        return lt_fail(error, LT_NO_MEMORY, "no memory for the blobs of a task");
+    *channels = (uint32_t)plan->latent_channels;
+    switch (plan_task(plan, task, &index, &w)) {
+    case PLAN_PREDICT: {
+        const struct window *window = &plan->step[index].window[w];
+        add_latents(&knife, window->frame, 0, window->frame_count, channels);
+        add_texts(&knife, w, window, plan->step[index].guidance != 1);
+        add_clip(&knife);
+        add_y(&knife, w, window);
+        add_pose(&knife, w, window);
+        add_face(&knife, w, window);
+        break;
+    }
+    case PLAN_DECODE:
+        add_latents(&knife, NULL, plan->segment[index].frame_first,
+                    plan->segment[index].frame_count, channels);
+        if (job->match != LT_MATCH_NONE)
+            add_whole(&knife, LT_BLOB_REFERENCE, picture_bytes(job), CUT_INPUT, JOB_INPUT_IMAGE,
+                      &job->match);
+        break;
+    default:
+        cut_condition(&knife, &plan->condition[index]);
+        break;
+    }
+    *count_out = knife.count;
+    return knife.failed ? lt_fail(error, LT_NO_MEMORY, "no memory for the blobs of a task") : LT_OK;
+}
+
+lt_status cut_latents(const struct job *job, const struct plan *plan, struct lt_arena *arena,
+                      struct cut *cut_out, struct lt_error *error)
+{
+    struct knife knife = {.job = job, .plan = plan, .arena = arena, .cut = cut_out};
+    uint32_t *channels = lt_arena_take_array(arena, 1, sizeof *channels);
+    if (channels) {
+        *channels = (uint32_t)plan->latent_channels;
+        add_latents(&knife, NULL, 0, (uint32_t)plan->latent_frames, channels);
+    }
+    return channels && !knife.failed ? LT_OK
+                                     : lt_fail(error, LT_NO_MEMORY, "no memory for the latents");
+}
+
+uint64_t cut_bytes(const struct cut *cut)
+{
+    uint64_t channels = 0;
+    for (uint32_t g = 0; g < cut->group_count; g++)
+        channels += cut->channels[g];
+    return channels * cut->slot_count * cut->plane_bytes;
+}
+
+static void set_shape(struct lt_task_spec *spec, uint64_t a, uint64_t b, uint64_t c, uint64_t d)
+{
+    const uint64_t dim[4] = {a, b, c, d};
+    for (int i = 0; i < 4; i++)
+        spec->shape[i] = (uint32_t)dim[i];
+}
+
+static void encode_spec(const struct job *job, const struct plan *plan, uint32_t frames,
+                        struct lt_task_spec *spec)
+{
+    spec->kind = LT_TASK_VAE_ENCODE;
+    set_shape(spec, 3, frames, (uint64_t)job->height, (uint64_t)job->width);
+    spec->result_bytes = plan->frame_bytes * ((frames - 1) / 4 + 1);
+}
+
+static void condition_spec(const struct job *job, const struct plan *plan,
+                           const struct plan_condition *condition, struct lt_task_spec *spec)
+{
+    const uint32_t frames = encode_frames(plan);
+    switch (condition->what) {
+    case PLAN_CONDITION_TEXT:
+    case PLAN_CONDITION_NEGATIVE:
+        spec->kind = LT_TASK_ENCODE_TEXT;
+        set_shape(spec, (uint64_t)job->text_len, (uint64_t)job->text_width, 1, 1);
+        spec->result_bytes = 4 * (uint64_t)job->text_len * (uint64_t)job->text_width;
+        break;
+    case PLAN_CONDITION_CLIP: {
+        const uint32_t *shape = job->input[clip_image(job, condition->index)].shape;
+        spec->kind = LT_TASK_ENCODE_IMAGE;
+        set_shape(spec, 3, 1, shape[1], shape[2]);
+        spec->result_bytes = 4 * CLIP_ROWS * CLIP_WIDTH;
+        break;
+    }
+    case PLAN_CONDITION_Y:
+        encode_spec(job, plan, frames, spec);
+        if (job->kind == JOB_IMAGE_TO_VIDEO)
+            spec->frame_at[spec->frame_at_count++] = 0;
+        if (is_given(job, JOB_INPUT_END_IMAGE))
+            spec->frame_at[spec->frame_at_count++] = frames - 1;
+        break;
+    case PLAN_CONDITION_FIRST:
+        encode_spec(job, plan, 1, spec);
+        break;
+    case PLAN_CONDITION_POSE:
+        encode_spec(job, plan, frames, spec);
+        break;
+    }
+}
+
+static void predict_spec(const struct job *job, const struct plan *plan,
+                         const struct plan_step *step, const struct window *window,
+                         struct lt_task_spec *spec)
+{
+    spec->kind = LT_TASK_PREDICT;
+    set_shape(spec, (uint64_t)plan->latent_channels, window->frame_count,
+              (uint64_t)plan->latent_height, (uint64_t)plan->latent_width);
+    spec->timestep = step->timestep;
+    spec->guidance = step->guidance;
+    spec->result_bytes = plan->frame_bytes * window->frame_count;
+    for (uint32_t k = 0; k < window->frame_count; k++)
+        if (is_clean(plan, job, window->frame[k]) && spec->clean_slot_count < LT_SPEC_SLOTS_MAX)
+            spec->clean_slot[spec->clean_slot_count++] = k;
+}
+
+static void decode_spec(const struct job *job, const struct plan *plan, uint32_t index,
+                        struct lt_task_spec *spec)
+{
+    const struct plan_segment *segment = &plan->segment[index];
+    spec->kind = LT_TASK_VAE_DECODE;
+    set_shape(spec, (uint64_t)plan->latent_channels, segment->frame_count,
+              (uint64_t)plan->latent_height, (uint64_t)plan->latent_width);
+    spec->drop_frames = segment->drop_frames;
+    spec->match = (uint32_t)job->match;
+    spec->match_strength = job->match_strength;
+    const uint64_t frames = 4 * ((uint64_t)segment->frame_count - 1) + 1 - segment->drop_frames;
+    spec->result_bytes = frames * picture_bytes(job);
+    if (plan->clips.count && index + 1 < plan->clips.count) {
+        spec->handoff_frames = plan->clips.params.overlap_frames;
+        spec->handoff_length = plan->clips.params.clip_frames;
+        spec->result_bytes += plan->frame_bytes * ((spec->handoff_length - 1) / 4 + 1);
+    }
+}
+
+void cut_spec(const struct job *job, const struct plan *plan, uint32_t task,
+              struct lt_task_spec *spec)
+{
+    uint32_t index, w;
+    spec->guidance = 1;
+    switch (plan_task(plan, task, &index, &w)) {
+    case PLAN_PREDICT:
+        predict_spec(job, plan, &plan->step[index], &plan->step[index].window[w], spec);
+        break;
+    case PLAN_DECODE:
+        decode_spec(job, plan, index, spec);
+        break;
+    default:
+        condition_spec(job, plan, &plan->condition[index], spec);
+        break;
+    }
+}
+
+const char *cut_prompt(const char *prompts, uint32_t index, size_t *bytes_out)
+{
+    while (index-- > 0 && strchr(prompts, '|'))
+        prompts = strchr(prompts, '|') + 1;
+    size_t bytes = strcspn(prompts, "|");
+    while (bytes > 0 && *prompts == ' ')
+        prompts++, bytes--;
+    while (bytes > 0 && prompts[bytes - 1] == ' ')
+        bytes--;
+    *bytes_out = bytes;
+    return prompts;
+}
