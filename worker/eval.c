@@ -14,7 +14,9 @@
 struct eval_settings {
     struct lt_text_list model, lora, set;
     const char *inputs, *output, *device, *precision, *kernel, *report;
-    int64_t threads;
+    int64_t threads, blocks_to_swap, prefetch;
+    uint64_t device_memory, ram, copy_bandwidth;
+    const char *swap_order;
 };
 
 static const struct lt_option options[] = {
@@ -33,6 +35,18 @@ static const struct lt_option options[] = {
               .help = "ref, best, or OP=ref|best,…"),
     LT_OPTION(struct eval_settings, threads, INT, "N", "0", .min = 0, .max = 1024,
               .help = "0: all processors"),
+    LT_OPTION(struct eval_settings, device_memory, SIZE, "SIZE", NULL,
+              .help = "limit of the device: weights and activations"),
+    LT_OPTION(struct eval_settings, ram, SIZE, "SIZE", NULL,
+              .help = "limit of main memory: blocks that do not fit are read from disk"),
+    LT_OPTION(struct eval_settings, blocks_to_swap, INT, "N", "-1", .min = -1, .max = 512,
+              .help = "blocks that do not stay on the device; -1: as few as fit"),
+    LT_OPTION(struct eval_settings, prefetch, INT, "K", "-1", .min = -1, .max = 512,
+              .help = "blocks fetched ahead of their use; -1: 1, or 0 where that does not fit"),
+    LT_OPTION(struct eval_settings, swap_order, TEXT, "ORDER", "tail", .choices = "tail|spread",
+              .help = "which blocks swap: the last ones, or evenly spread ones"),
+    LT_OPTION(struct eval_settings, copy_bandwidth, SIZE, "SIZE", NULL,
+              .help = "bytes a second from main memory to the device, at most"),
     LT_OPTION(struct eval_settings, set, LIST, "KEY=VALUE", NULL,
               .help = "what the tensors do not tell: text_len=8"),
     LT_OPTION(struct eval_settings, report, TEXT, "FILE", NULL,
@@ -174,39 +188,29 @@ lt_status eval_setting_int(const struct eval *eval, const char *key, int64_t min
 
 /* -- the command ------------------------------------------------------------------------------- */
 
-lt_status eval_load(struct eval *eval, size_t index, store_filter *wanted, void *context,
-                    struct lt_error *error)
-{
-    struct store_stats stats;
-    lt_assert(index < EVAL_MODELS_MAX && eval->file[index] && !eval->store[index]);
-    LT_TRY(store_load(eval->file[index], wanted, context, &eval->store[index], error));
-    store_stats(eval->store[index], &stats);
-    eval->load_seconds += stats.load_seconds;
-    return LT_OK;
-}
-
 static lt_status write_report(const struct eval *eval, struct lt_error *error)
 {
-    uint64_t weight_bytes = 0, read_bytes = 0;
+    struct store_stats stats;
+    struct device_stats device = {0};
     struct rusage usage;
-    for (size_t i = 0; i < EVAL_MODELS_MAX; i++) {
-        struct store_stats stats = {0};
-        if (eval->store[i])
-            store_stats(eval->store[i], &stats);
-        weight_bytes += stats.weight_bytes;
-        read_bytes += stats.read_bytes;
-    }
+    eval_store_stats(eval, &stats);
+    if (eval->device)
+        device_stats(eval->device, &device);
     getrusage(RUSAGE_SELF, &usage);
-    const unsigned long long peak = (unsigned long long)usage.ru_maxrss * 1024;
     FILE *file = fopen(eval->settings->report, "w");
     if (!file)
         return lt_fail(error, LT_IO, "%s: cannot create", eval->settings->report);
-    fprintf(file,
-            "{\"seconds\": %.6f, \"load_seconds\": %.6f, \"rss_peak_bytes\": %llu, "
-            "\"device_peak_bytes\": %llu, \"host_weight_bytes\": %llu, \"copy_bytes\": 0, "
-            "\"copy_stall_ms\": 0, \"read_bytes\": %llu, \"threads\": %d}\n",
-            eval->seconds, eval->load_seconds, peak, peak, (unsigned long long)weight_bytes,
-            (unsigned long long)read_bytes, lt_exec_thread_count(eval->exec));
+    fprintf(file, "{\"seconds\": %.6f, \"load_seconds\": %.6f, \"load_wait_ms\": %.3f",
+            eval->seconds, stats.load_seconds, (double)stats.load_wait_us * 1e-3);
+    fprintf(file, ", \"rss_peak_bytes\": %llu, \"device_peak_bytes\": %llu",
+            (unsigned long long)usage.ru_maxrss * 1024,
+            (unsigned long long)(device.peak_bytes[DEVICE_MEMORY_LOCAL] + eval->activation_bytes));
+    fprintf(file, ", \"host_weight_bytes\": %llu, \"swapped_weight_bytes\": %llu",
+            (unsigned long long)stats.weight_bytes, (unsigned long long)stats.pinned_bytes);
+    fprintf(file, ", \"copy_bytes\": %llu, \"copy_stall_ms\": %.3f, \"read_bytes\": %llu",
+            (unsigned long long)stats.copy_bytes, (double)stats.stall_us * 1e-3,
+            (unsigned long long)stats.read_bytes);
+    fprintf(file, ", \"threads\": %d}\n", lt_exec_thread_count(eval->exec));
     const bool whole = !ferror(file);
     if (fclose(file) != 0 || !whole)
         return lt_fail(error, LT_IO, "%s: cannot write", eval->settings->report);
@@ -265,6 +269,15 @@ static lt_status run(struct eval *eval, struct lt_error *error)
         (int)settings->threads,
         strcmp(settings->precision, "f32") == 0 ? LT_PRECISION_F32 : LT_PRECISION_BF16};
     LT_TRY(check_settings(eval->component, settings, error));
+    eval->memory = (struct eval_memory){
+        .device_memory = settings->device_memory,
+        .ram = settings->ram,
+        .copy_bandwidth = settings->copy_bandwidth,
+        .blocks_to_swap = settings->blocks_to_swap,
+        .prefetch = settings->prefetch,
+        .order =
+            strcmp(settings->swap_order, "spread") == 0 ? STORE_ORDER_SPREAD : STORE_ORDER_TAIL,
+    };
     LT_TRY(refuse_unknown_keys(eval, error));
     LT_TRY(lt_kernels_select(&eval->kernels, lt_caps_detect(), settings->kernel, error));
     LT_TRY(lt_exec_create(&params, &eval->exec, error));
@@ -285,6 +298,7 @@ static void finish(struct eval *eval)
         store_destroy(&eval->store[i]);
         tensor_file_close(&eval->file[i]);
     }
+    device_destroy(&eval->device);
     lt_safetensors_close(&eval->inputs);
     lt_exec_destroy(&eval->exec);
 }

@@ -6,6 +6,7 @@
 #include "kernels/exec.h"
 #include "kernels/kernels.h"
 #include "common/safetensors.h"
+#include "worker/memory.h"
 #include "worker/weights/store.h"
 
 enum { EVAL_MODELS_MAX = 4, EVAL_TENSORS_MAX = 32, EVAL_OUTPUTS_MAX = 4 };
@@ -25,19 +26,30 @@ struct eval_component {
 
 extern const struct eval_component eval_dit, eval_vae_decode, eval_vae_encode, eval_text;
 
+/* Limits (0: none) and wishes (-1: the plan chooses). */
+struct eval_memory {
+    uint64_t device_memory, ram, copy_bandwidth;
+    int64_t blocks_to_swap, prefetch;
+    enum store_order order;
+};
+
 struct eval {
     const struct eval_component *component;
     const struct eval_settings *settings;
     struct lt_kernels kernels;
     struct lt_exec *exec;
-    struct tensor_file *file[EVAL_MODELS_MAX]; /* in the order of --model */
-    struct store *store[EVAL_MODELS_MAX];      /* by eval_load */
-    struct lt_safetensors *inputs;             /* NULL: not given */
-    float *read[EVAL_TENSORS_MAX];             /* data of inputs, freed at the end */
+    struct tensor_file *file[EVAL_MODELS_MAX];          /* in the order of --model */
+    struct store *store[EVAL_MODELS_MAX];               /* by eval_load */
+    const struct store_extras *extras[EVAL_MODELS_MAX]; /* for eval_load; NULL: none */
+    struct eval_memory memory;
+    struct device *device;                    /* by eval_load */
+    uint64_t activation_bytes, scratch_bytes; /* the component tells before eval_load */
+    struct lt_safetensors *inputs;            /* NULL: not given */
+    float *read[EVAL_TENSORS_MAX];            /* data of inputs, freed at the end */
     size_t read_count;
     struct lt_named_view output[EVAL_OUTPUTS_MAX]; /* data freed at the end */
     size_t output_count;
-    double seconds, load_seconds;
+    double seconds;
 };
 
 /* An input as f32, valid until the command ends. Wrong rank: LT_BAD_INPUT naming file and tensor.
@@ -60,9 +72,11 @@ lt_status eval_setting_int(const struct eval *eval, const char *key, int64_t min
 lt_status eval_setting_real(const struct eval *eval, const char *key, double min, double max,
                             double *value, struct lt_error *error);
 
-/* Loads what `wanted` accepts of model `index` into eval->store[index] (owned by eval) and adds to
- * the load time. */
+/* Places what `wanted` accepts of model `index` in eval->store[index] (owned by eval) as the memory
+ * plan says; blocks go on loading behind it. */
 lt_status eval_load(struct eval *eval, size_t index, store_filter *wanted, void *context,
                     struct lt_error *error);
+/* Of all models together. */
+void eval_store_stats(const struct eval *eval, struct store_stats *sum_out);
 /* The path given by --inputs, for messages. */
 const char *eval_inputs_path(const struct eval *eval);

@@ -77,6 +77,18 @@ static lt_status read_request(struct eval *eval, struct request *r, struct lt_er
     return read_options(eval, r, error);
 }
 
+static lt_status tell_memory(struct eval *eval, const struct dit_config *config,
+                             const struct request *r, struct lt_error *error)
+{
+    const int64_t *dim = r->inputs.x.dim;
+    const int64_t tokens = dim[1] * (dim[2] / 2) * (dim[3] / 2);
+    struct lt_scratch scratch;
+    LT_TRY(dit_scratch(config, lt_exec_precision(eval->exec), tokens, &scratch, error));
+    eval->activation_bytes = dit_activation_bytes(config, tokens, 1);
+    eval->scratch_bytes = lt_scratch_bytes(&scratch, lt_exec_thread_count(eval->exec));
+    return LT_OK;
+}
+
 static lt_status run(struct eval *eval, struct lt_error *error)
 {
     struct dit_config config;
@@ -87,6 +99,7 @@ static lt_status run(struct eval *eval, struct lt_error *error)
     LT_TRY(dit_config_detect(eval->file[0], &config, error));
     LT_TRY(eval_setting_int(eval, "text_len", 1, 65536, &config.text_len, error));
     LT_TRY(read_request(eval, &r, error));
+    LT_TRY(tell_memory(eval, &config, &r, error));
     LT_TRY(eval_load(eval, 0, NULL, NULL, error));
     LT_TRY(dit_create(&config, eval->store[0], &eval->kernels, eval->exec, &dit, error));
     LT_TRY_OR(eval_output(eval, "v", LT_TYPE_F32, 4, r.inputs.x.dim, &v, error), out);

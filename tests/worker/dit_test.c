@@ -338,6 +338,55 @@ static void a_batch_is_its_inputs_alone(void **state)
     end(&run);
 }
 
+/* What a worker that swaps gains by holding four windows of a step: each block comes once for all
+ * of them, a quarter of the bytes a window. From RAM and from disk. */
+static void test_g4_a_batch_of_four_moves_a_quarter_a_window(void **state)
+{
+    (void)state;
+    enum { COUNT = 4 };
+    for (size_t on_disk = 0; on_disk <= 2; on_disk += 2) {
+        const struct store_params params = {.blocks_to_swap = 2, .disk_blocks = on_disk};
+        struct run run;
+        struct lt_error error;
+        struct store_stats start, alone, batch;
+        struct dit_context *context;
+        struct dit_inputs inputs[COUNT];
+        struct lt_view v[COUNT];
+        float x[LATENT], text[8 * 48], out[COUNT][LATENT], together[COUNT][LATENT];
+        begin(&run, false, "best", LT_PRECISION_F32);
+        dit_destroy(&run.dit);
+        store_destroy(&run.store);
+        assert_ok(store_open(run.file, NULL, NULL, &params, &run.store, &error));
+        assert_ok(dit_create(&run.config, run.store, &run.kernels, run.exec, &run.dit, &error));
+        fill_values("input.x", x, LT_COUNT(x));
+        fill_values("input.context", text, LT_COUNT(text));
+        const struct dit_prompt prompt = {.text = lt_view_2d(text, LT_TYPE_F32, 8, 48)};
+        assert_ok(dit_context_create(run.dit, &prompt, 1 << 20, &context, &error));
+        assert_ok(store_finish_loading(run.store, &error));
+        store_stats(run.store, &start);
+        for (int i = 0; i < COUNT; i++) {
+            inputs[i] = (struct dit_inputs){.x = lt_view_4d(x, LT_TYPE_F32, 16, 2, 4, 6),
+                                            .timestep = 100 * i,
+                                            .context = context};
+            v[i] = lt_view_4d(out[i], LT_TYPE_F32, 16, 2, 4, 6);
+            assert_ok(dit_forward(run.dit, &inputs[i], 1, &v[i], &error));
+            v[i].data = together[i];
+        }
+        store_stats(run.store, &alone);
+        assert_ok(dit_forward(run.dit, inputs, COUNT, v, &error));
+        store_stats(run.store, &batch);
+        assert_memory_equal(out, together, sizeof out);
+        assert_int_equal(batch.fetch_count - alone.fetch_count, 2);
+        assert_int_equal(alone.fetch_count - start.fetch_count, COUNT * 2);
+        assert_int_equal(COUNT * (batch.copy_bytes - alone.copy_bytes),
+                         alone.copy_bytes - start.copy_bytes);
+        assert_int_equal(COUNT * (batch.read_bytes - alone.read_bytes),
+                         on_disk ? alone.read_bytes - start.read_bytes : 0);
+        dit_context_destroy(&context);
+        end(&run);
+    }
+}
+
 static void wrong_inputs_are_refused(void **state)
 {
     (void)state;
@@ -395,6 +444,7 @@ int main(void)
         cmocka_unit_test(bf16_is_close),
         cmocka_unit_test(kept_keys_change_nothing),
         cmocka_unit_test(a_batch_is_its_inputs_alone),
+        cmocka_unit_test(test_g4_a_batch_of_four_moves_a_quarter_a_window),
         cmocka_unit_test(wrong_inputs_are_refused),
     };
     return cmocka_run_group_tests(tests, make_dir, remove_dir);

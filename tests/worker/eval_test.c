@@ -116,6 +116,64 @@ static void goldens_from_files_of_synth(void **state)
     }
 }
 
+static char *file_of(const char *name, size_t *bytes_out)
+{
+    char path[300];
+    struct lt_error error;
+    void *data;
+    snprintf(path, sizeof path, "%s/%s", dir, name);
+    assert_ok(lt_file_read(path, 1 << 20, &data, bytes_out, &error));
+    return data;
+}
+
+static uint64_t reported(const char *report, const char *key)
+{
+    const char *at = strstr(report, key);
+    assert_non_null(at);
+    return strtoull(at + strlen(key) + 3, NULL, 10); /* key": value */
+}
+
+/* G4.3 from file to file: the same bytes wherever the blocks live; the report tells what moved. */
+static void test_g4_3_placement_changes_no_output(void **state)
+{
+    (void)state;
+    static const char *const cases[] = {
+        "",
+        "--blocks-to-swap 4 --prefetch 0",
+        "--blocks-to-swap 2 --prefetch 1 --swap-order spread",
+        "--blocks-to-swap 4 --prefetch 0 --copy-bandwidth 1GiB",
+    };
+    write_inputs(5);
+    assert_int_equal(worker("synth --variant t2v-1.3b --dim 256 --ffn 512 --layers 4 --text-dim 48 "
+                            "--quant q8_0 --seed 5 --output four.gguf"),
+                     0);
+    size_t bytes, first_bytes = 0;
+    char *first = NULL;
+    for (size_t i = 0; i < LT_COUNT(cases); i++) {
+        char line[512];
+        snprintf(line, sizeof line,
+                 "eval dit --model four.gguf --inputs inputs.safetensors --output v.safetensors "
+                 "--set text_len=8 --threads 1 --report report.json %s",
+                 cases[i]);
+        assert_int_equal(worker(line), 0);
+        char *report = file_of("report.json", &bytes), *out = file_of("v.safetensors", &bytes);
+        if (!first) {
+            first = out;
+            first_bytes = bytes;
+        } else {
+            assert_int_equal(bytes, first_bytes);
+            assert_memory_equal(out, first, bytes);
+            free(out);
+        }
+        const uint64_t swapped = reported(report, "swapped_weight_bytes");
+        assert_int_equal(swapped > 0, i > 0);
+        assert_int_equal(reported(report, "copy_bytes"), swapped);
+        assert_int_equal(reported(report, "read_bytes"), reported(report, "host_weight_bytes"));
+        free(report);
+    }
+    free(first);
+}
+
 static void mistakes_have_their_exit_codes(void **state)
 {
     (void)state;
@@ -140,6 +198,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(goldens_from_files_of_synth),
+        cmocka_unit_test(test_g4_3_placement_changes_no_output),
         cmocka_unit_test(mistakes_have_their_exit_codes),
     };
     return cmocka_run_group_tests(tests, make_dir, remove_dir);

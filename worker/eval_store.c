@@ -1,0 +1,68 @@
+/* How eval places a model: the user's limits and wishes make a plan, the plan makes a store. */
+#include "worker/eval.h"
+
+static lt_status make_plan(const struct eval *eval, const struct layout *layout,
+                           struct memory_plan *plan, struct lt_error *error)
+{
+    const struct eval_memory *m = &eval->memory;
+    const struct memory_request request = {
+        .layout = layout,
+        .activation_bytes = eval->activation_bytes,
+        .scratch_bytes = eval->scratch_bytes,
+        .device_is_ram = true,
+        .device_limit = m->device_memory,
+        .ram_limit = m->ram,
+        .blocks_to_swap = m->blocks_to_swap,
+        .prefetch = m->prefetch,
+        .order = m->order,
+    };
+    return memory_plan_make(&request, plan, error);
+}
+
+/* One device for all models of the command. */
+static lt_status take_device(struct eval *eval, struct lt_error *error)
+{
+    const struct device_params params = {
+        .limit_bytes = {[DEVICE_MEMORY_LOCAL] = eval->memory.device_memory,
+                        [DEVICE_MEMORY_PINNED] = eval->memory.ram},
+        .copy_bytes_per_second = eval->memory.copy_bandwidth,
+    };
+    return eval->device ? LT_OK : device_create_host(&params, &eval->device, error);
+}
+
+lt_status eval_load(struct eval *eval, size_t index, store_filter *wanted, void *context,
+                    struct lt_error *error)
+{
+    struct layout layout;
+    struct memory_plan plan;
+    lt_assert(index < EVAL_MODELS_MAX && eval->file[index] && !eval->store[index]);
+    LT_TRY(take_device(eval, error));
+    LT_TRY(layout_build(eval->file[index], wanted, context, eval->extras[index], &layout, error));
+    const lt_status status = make_plan(eval, &layout, &plan, error);
+    layout_fini(&layout);
+    LT_TRY(status);
+    plan.store.device = eval->device;
+    plan.store.extras = eval->extras[index];
+    return store_open(eval->file[index], wanted, context, &plan.store, &eval->store[index], error);
+}
+
+void eval_store_stats(const struct eval *eval, struct store_stats *sum_out)
+{
+    struct store_stats sum = {0};
+    for (size_t i = 0; i < EVAL_MODELS_MAX; i++) {
+        struct store_stats one = {0};
+        if (eval->store[i])
+            store_stats(eval->store[i], &one);
+        sum.weight_bytes += one.weight_bytes;
+        sum.device_bytes += one.device_bytes;
+        sum.pinned_bytes += one.pinned_bytes;
+        sum.read_bytes += one.read_bytes;
+        sum.made_bytes += one.made_bytes;
+        sum.copy_bytes += one.copy_bytes;
+        sum.fetch_count += one.fetch_count;
+        sum.stall_us += one.stall_us;
+        sum.load_wait_us += one.load_wait_us;
+        sum.load_seconds += one.load_seconds;
+    }
+    *sum_out = sum;
+}
