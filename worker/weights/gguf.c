@@ -285,8 +285,32 @@ static lt_status take_scalar(struct reader *r, uint32_t type, char text[48], str
     return LT_OK;
 }
 
-static lt_status take_value(struct reader *r, const char *key, char **text_out,
-                            struct lt_error *error)
+/* Its place is kept: vocabularies are read later, by who needs them. */
+static lt_status pass_array(struct reader *r, const char *key, struct gguf_index *index,
+                            uint64_t *count_out, struct lt_error *error)
+{
+    static const enum lt_type types[GGUF_TYPE_COUNT] = {
+        [GGUF_U8] = LT_TYPE_U8,   [GGUF_I8] = LT_TYPE_I8,   [GGUF_U16] = LT_TYPE_I16,
+        [GGUF_I16] = LT_TYPE_I16, [GGUF_U32] = LT_TYPE_I32, [GGUF_I32] = LT_TYPE_I32,
+        [GGUF_F32] = LT_TYPE_F32, [GGUF_BOOL] = LT_TYPE_U8, [GGUF_U64] = LT_TYPE_I64,
+        [GGUF_I64] = LT_TYPE_I64, [GGUF_F64] = LT_TYPE_F64,
+    };
+    const uint64_t start = r->at + 12; /* type and count stand before the elements */
+    uint32_t type;
+    LT_TRY(skip_array(r, 0, count_out, &type, error));
+    if (type == GGUF_ARRAY)
+        return LT_OK;
+    struct gguf_array *array = lt_arena_take(r->arena, sizeof *array);
+    if (!array)
+        return no_memory(r, error);
+    *array = (struct gguf_array){
+        key, {type == GGUF_STRING, types[type], *count_out, start, r->at - start}, index->arrays};
+    index->arrays = array;
+    return LT_OK;
+}
+
+static lt_status take_value(struct reader *r, const char *key, struct gguf_index *index,
+                            char **text_out, struct lt_error *error)
 {
     static const char shape_prefix[] = "comfy.gguf.orig_shape.";
     uint32_t type;
@@ -304,8 +328,7 @@ static lt_status take_value(struct reader *r, const char *key, char **text_out,
         LT_TRY(take_shape(r, key + sizeof shape_prefix - 1, error));
     } else if (type == GGUF_ARRAY) {
         uint64_t count;
-        uint32_t inner;
-        LT_TRY(skip_array(r, 0, &count, &inner, error));
+        LT_TRY(pass_array(r, key, index, &count, error));
         snprintf(text, sizeof text, "[%llu]", (unsigned long long)count);
     } else {
         LT_TRY(take_scalar(r, type, text, error));
@@ -330,7 +353,7 @@ static lt_status take_pairs(struct reader *r, uint64_t count, struct gguf_index 
             if (strcmp(pair->key, key) == 0)
                 return lt_fail(error, LT_BAD_INPUT, "%s: metadata '%s' is there twice", r->path,
                                key);
-        LT_TRY(take_value(r, key, &value, error));
+        LT_TRY(take_value(r, key, index, &value, error));
         struct gguf_pair *pair = lt_arena_take(r->arena, sizeof *pair);
         if (!pair)
             return no_memory(r, error);

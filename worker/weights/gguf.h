@@ -10,12 +10,19 @@ struct gguf_pair {
     struct gguf_pair *next;
 };
 
+struct gguf_array { /* of numbers or of texts; nested ones are passed over */
+    const char *key;
+    struct tensor_file_array array;
+    struct gguf_array *next;
+};
+
 struct gguf_index {
     uint32_t version;
     uint64_t data_offset; /* where the header ends, aligned */
     struct tensor_info *tensor;
     size_t count;
     struct gguf_pair *metadata;
+    struct gguf_array *arrays;
 };
 
 /* Bytes of the file; fails when the range is not inside it. */

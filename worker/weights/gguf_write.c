@@ -7,7 +7,8 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { ALIGNMENT = 32, VERSION = 3, PAIR_U32 = 4, PAIR_TEXT = 8 };
+enum { ALIGNMENT = 32, VERSION = 3 };
+enum { PAIR_U32 = 4, PAIR_I32 = 5, PAIR_F32 = 6, PAIR_FLAG = 7, PAIR_TEXT = 8, PAIR_ARRAY = 9 };
 
 struct extent {
     uint64_t offset, bytes; /* absolute */
@@ -60,9 +61,31 @@ static void put_text(struct header *header, const char *text)
     put(header, text, strlen(text));
 }
 
+static void put_array(struct header *header, const struct gguf_writer_pair *pair)
+{
+    put_number(header, PAIR_ARRAY, 4);
+    put_number(header, pair->texts ? PAIR_TEXT : pair->floats ? PAIR_F32 : PAIR_I32, 4);
+    put_number(header, pair->count, 8);
+    for (size_t i = 0; pair->texts && i < pair->count; i++)
+        put_text(header, pair->texts[i]);
+    if (pair->floats)
+        put(header, pair->floats, pair->count * sizeof *pair->floats);
+    if (pair->numbers)
+        put(header, pair->numbers, pair->count * sizeof *pair->numbers);
+}
+
 static void put_pair(struct header *header, const struct gguf_writer_pair *pair)
 {
     put_text(header, pair->key);
+    if (pair->texts || pair->floats || pair->numbers) {
+        put_array(header, pair);
+        return;
+    }
+    if (pair->flag) {
+        put_number(header, PAIR_FLAG, 4);
+        put_number(header, pair->number, 1);
+        return;
+    }
     put_number(header, pair->text ? PAIR_TEXT : PAIR_U32, 4);
     if (pair->text)
         put_text(header, pair->text);

@@ -13,10 +13,16 @@ struct gguf_writer_tensor {
     int64_t dim[LT_RANK_MAX]; /* PyTorch order */
 };
 
+/* One of: a text; an array of `count` texts, floats, or numbers; else `number`, as u32. */
 struct gguf_writer_pair {
     const char *key;
-    const char *text; /* NULL: `number`, as u32 */
+    const char *text;
+    const char *const *texts;
+    const float *floats;
+    const int32_t *numbers;
+    size_t count;
     uint32_t number;
+    bool flag; /* `number` is a truth value */
 };
 
 /* The whole header is written and the data's room reserved. Names and pairs are not kept. */

@@ -32,6 +32,7 @@ struct tensor_file {
     uint32_t *by_name;
     size_t count;
     struct gguf_pair *metadata;
+    struct gguf_array *arrays;
     struct lt_safetensors *safetensors; /* keeps names and metadata of that format */
 };
 
@@ -135,6 +136,7 @@ static lt_status index_gguf(struct tensor_file *file, struct lt_error *error)
     file->tensor = index.tensor;
     file->count = index.count;
     file->metadata = index.metadata;
+    file->arrays = index.arrays;
     file->header_bytes = index.data_offset < (uint64_t)file->opened.st_size
                              ? index.data_offset
                              : (uint64_t)file->opened.st_size;
@@ -291,6 +293,17 @@ const char *tensor_file_metadata(const struct tensor_file *file, const char *key
     return NULL;
 }
 
+bool tensor_file_array(const struct tensor_file *file, const char *key,
+                       struct tensor_file_array *array_out)
+{
+    for (const struct gguf_array *array = file->arrays; array; array = array->next)
+        if (strcmp(array->key, key) == 0) {
+            *array_out = array->array;
+            return true;
+        }
+    return false;
+}
+
 /* -- bytes ------------------------------------------------------------------------------------- */
 
 static bool same_file(const struct stat *a, const struct stat *b)
@@ -343,6 +356,14 @@ lt_status tensor_file_read(struct tensor_file *file, const struct tensor_info *i
                            struct lt_error *error)
 {
     return tensor_file_read_part(file, info, 0, data, (size_t)info->bytes, error);
+}
+
+lt_status tensor_file_read_array(struct tensor_file *file, const struct tensor_file_array *array,
+                                 void *data, struct lt_error *error)
+{
+    LT_TRY(check_unchanged(file, error));
+    LT_TRY(lt_file_read_at(file->fd, file->path, array->offset, data, (size_t)array->bytes, error));
+    return check_unchanged(file, error);
 }
 
 uint64_t tensor_file_bytes_read(const struct tensor_file *file)

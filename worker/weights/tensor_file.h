@@ -42,6 +42,20 @@ const struct tensor_info *tensor_file_find(const struct tensor_file *file, const
 /* String form of a metadata value; NULL if absent. */
 const char *tensor_file_metadata(const struct tensor_file *file, const char *key);
 
+/* A metadata array of a GGUF file: where its elements stand. */
+struct tensor_file_array {
+    bool text;         /* each a u64 of its length, then its bytes; the lengths fit in `bytes` */
+    enum lt_type type; /* of numbers */
+    uint64_t count, offset, bytes;
+};
+
+/* False: there is none of that name. */
+bool tensor_file_array(const struct tensor_file *file, const char *key,
+                       struct tensor_file_array *array_out);
+/* Exactly array->bytes raw bytes; fails as tensor_file_read does. */
+lt_status tensor_file_read_array(struct tensor_file *file, const struct tensor_file_array *array,
+                                 void *data, struct lt_error *error);
+
 /* Exactly info->bytes raw bytes into `data`. Counts into tensor_file_bytes_read. Fails with
  * LT_CORRUPT if the file changed (size, mtime, inode) since it was opened. Any thread. */
 lt_status tensor_file_read(struct tensor_file *file, const struct tensor_info *info, void *data,
