@@ -177,88 +177,6 @@ static void tiny_image_to_video_model(void **state)
     end(&run);
 }
 
-static struct lt_view golden(struct lt_safetensors *file, int index, const char *what)
-{
-    char name[64];
-    struct lt_error error;
-    struct lt_view view;
-    snprintf(name, sizeof name, "random-%d.%s", index, what);
-    assert_ok(lt_safetensors_read_f32(file, name, &view, &error));
-    return view;
-}
-
-static float *random_inputs(int index, const char *what, int64_t count)
-{
-    char name[64];
-    float *values = malloc((size_t)count * sizeof *values);
-    snprintf(name, sizeof name, "random-%d.%s", index, what);
-    fill_values(name, values, (size_t)count);
-    return values;
-}
-
-/* tests/golden/dit: three random shapes by diffusers in f64. */
-static void as_diffusers_does(struct lt_safetensors *file, int index, const char *kernels)
-{
-    struct lt_error error;
-    struct run run;
-    struct lt_view shape = golden(file, index, "shape"), want = golden(file, index, "v");
-    const float *s = shape.data;
-    const int64_t layers = (int64_t)s[2], text_dim = (int64_t)s[3], rows = (int64_t)s[6],
-                  f = (int64_t)s[7], h = (int64_t)s[8], w = (int64_t)s[9], count = 16 * f * h * w;
-    const struct dit_config config = {.variant = DIT_VARIANT_T2V,
-                                      .dim = 128 * (int64_t)s[0],
-                                      .ffn_dim = (int64_t)s[1],
-                                      .head_count = (int64_t)s[0],
-                                      .layer_count = layers,
-                                      .in_channels = 16,
-                                      .out_channels = 16,
-                                      .text_dim = text_dim,
-                                      .freq_dim = (int64_t)s[4],
-                                      .text_len = (int64_t)s[5],
-                                      .epsilon = 1e-6f};
-    begin_shape(&run, &config, (size_t)(15 + 27 * layers), kernels, LT_PRECISION_F32);
-    float *x = random_inputs(index, "x", count),
-          *text = random_inputs(index, "text", rows * text_dim);
-    float *out = malloc((size_t)count * sizeof *out);
-    const struct dit_prompt prompt = {.text = lt_view_2d(text, LT_TYPE_F32, rows, text_dim)};
-    struct dit_context *context;
-    assert_ok(dit_context_create(run.dit, &prompt, 1 << 20, &context, &error));
-    const struct dit_inputs inputs = {.x = lt_view_4d(x, LT_TYPE_F32, 16, f, h, w),
-                                      .timestep = (double)s[10],
-                                      .context = context};
-    struct lt_view v = lt_view_4d(out, LT_TYPE_F32, 16, f, h, w);
-    assert_ok(dit_forward(run.dit, &inputs, 1, &v, &error));
-    double difference = 0, size = 0, worst = 0, largest = 0;
-    for (int64_t i = 0; i < count; i++) {
-        const double expected = (double)((const float *)want.data)[i],
-                     d = (double)out[i] - expected;
-        difference += d * d;
-        size += expected * expected;
-        worst = fmax(worst, fabs(d));
-        largest = fmax(largest, fabs(expected));
-    }
-    print_message("random-%d, %s: relative error %.2g, worst element %.2g of the largest\n", index,
-                  kernels, sqrt(difference / size), worst / largest);
-    assert_true(sqrt(difference / size) <= 2e-4 && worst <= 2e-4 * largest);
-    dit_context_destroy(&context);
-    end(&run);
-    free(x), free(text), free(out), free(shape.data), free(want.data);
-}
-
-static void random_shapes_as_diffusers_does(void **state)
-{
-    (void)state;
-    struct lt_error error;
-    struct lt_safetensors *file;
-    assert_ok(
-        lt_safetensors_open(LT_SOURCE_DIR "/tests/golden/dit/dit.safetensors", &file, &error));
-    for (int index = 0; index < 3; index++) {
-        as_diffusers_does(file, index, "ref");
-        as_diffusers_does(file, index, "best");
-    }
-    lt_safetensors_close(&file);
-}
-
 /* bf16 inputs: relative error 2e-2 of the whole prediction and cosine 0.9995. */
 static void bf16_is_close(void **state)
 {
@@ -440,7 +358,6 @@ int main(void)
         cmocka_unit_test(fill_agrees_with_its_check_values),
         cmocka_unit_test(tiny_text_to_video_model),
         cmocka_unit_test(tiny_image_to_video_model),
-        cmocka_unit_test(random_shapes_as_diffusers_does),
         cmocka_unit_test(bf16_is_close),
         cmocka_unit_test(kept_keys_change_nothing),
         cmocka_unit_test(a_batch_is_its_inputs_alone),

@@ -13,7 +13,7 @@ enum {
     AUDIO_LAYERS = 12,
     AUDIO_HIDDEN = 512
 };
-enum { FACE_WIDTH = 1024, FACE_HEADS = 4, MOTION_WIDTH = 512, MOTION_BASIS = 20, HEAD_WIDTH = 128 };
+enum { HEAD_WIDTH = 128 };
 
 /* -- adding ------------------------------------------------------------------------------------ */
 
@@ -147,15 +147,15 @@ static void add_image_embedding(struct builder *b, const struct dit_config *conf
 
 /* -- Animate (dit.md 3.1) ---------------------------------------------------------------------- */
 
-static void add_motion_encoder(struct builder *b)
+static void add_motion_encoder(struct builder *b, const struct face_config *face)
 {
-    static const int64_t width[] = {32, 64, 128, 256, 512, 512, 512, 512};
+    int64_t from = face->narrow, level = 1;
     char prefix[96];
-    ADD(b, "motion_encoder.enc.net_app.convs.0.", "0.weight", width[0], 3, 1, 1);
-    ADD(b, "motion_encoder.enc.net_app.convs.0.", "1.bias", 1, width[0], 1, 1);
-    for (int i = 1; i <= 7; i++) {
-        const int64_t from = width[i - 1], to = width[i];
-        snprintf(prefix, sizeof prefix, "motion_encoder.enc.net_app.convs.%d.", i);
+    ADD(b, "motion_encoder.enc.net_app.convs.0.", "0.weight", from, 3, 1, 1);
+    ADD(b, "motion_encoder.enc.net_app.convs.0.", "1.bias", 1, from, 1, 1);
+    for (int64_t size = face->size; size > 4; size /= 2, level++) {
+        const int64_t to = 2 * from < face->wide ? 2 * from : face->wide;
+        snprintf(prefix, sizeof prefix, "motion_encoder.enc.net_app.convs.%lld.", (long long)level);
         ADD(b, prefix, "conv1.0.weight", from, from, 3, 3);
         ADD(b, prefix, "conv1.1.bias", 1, from, 1, 1);
         ADD(b, prefix, "conv2.0.kernel", 4, 4);
@@ -163,30 +163,32 @@ static void add_motion_encoder(struct builder *b)
         ADD(b, prefix, "conv2.2.bias", 1, to, 1, 1);
         ADD(b, prefix, "skip.0.kernel", 4, 4);
         ADD(b, prefix, "skip.1.weight", to, from, 1, 1);
+        from = to;
     }
-    ADD(b, "motion_encoder.enc.net_app.convs.8.", "weight", MOTION_WIDTH, MOTION_WIDTH, 4, 4);
+    snprintf(prefix, sizeof prefix, "motion_encoder.enc.net_app.convs.%lld.", (long long)level);
+    ADD(b, prefix, "weight", face->motion_dim, from, 4, 4);
     for (int i = 0; i < 5; i++) {
         snprintf(prefix, sizeof prefix, "motion_encoder.enc.fc.%d", i);
-        add_linear(b, prefix, "", i < 4 ? MOTION_WIDTH : MOTION_BASIS, MOTION_WIDTH);
+        add_linear(b, prefix, "", i < 4 ? face->motion_dim : face->motion_basis, face->motion_dim);
     }
-    ADD(b, "motion_encoder.", "dec.direction.weight", MOTION_WIDTH, MOTION_BASIS);
+    ADD(b, "motion_encoder.", "dec.direction.weight", face->motion_dim, face->motion_basis);
 }
 
-static void add_animate(struct builder *b, const struct dit_config *config)
+static void add_face(struct builder *b, const struct dit_config *config)
 {
+    const struct face_config *face = &config->face;
     const int64_t d = config->dim;
-    ADD(b, "pose_patch_embedding.", "bias", d);
-    ADD(b, "pose_patch_embedding.", "weight", d, 16, 1, 2, 2);
-    add_motion_encoder(b);
-    ADD(b, "face_encoder.", "conv1_local.conv.weight", FACE_HEADS * FACE_WIDTH, MOTION_WIDTH, 3);
-    ADD(b, "face_encoder.", "conv1_local.conv.bias", FACE_HEADS * FACE_WIDTH);
+    add_motion_encoder(b, face);
+    ADD(b, "face_encoder.", "conv1_local.conv.weight", face->heads * face->dim, face->motion_dim,
+        3);
+    ADD(b, "face_encoder.", "conv1_local.conv.bias", face->heads * face->dim);
     for (int i = 2; i <= 3; i++) {
         char prefix[64];
         snprintf(prefix, sizeof prefix, "face_encoder.conv%d.conv.", i);
-        ADD(b, prefix, "weight", FACE_WIDTH, FACE_WIDTH, 3);
-        ADD(b, prefix, "bias", FACE_WIDTH);
+        ADD(b, prefix, "weight", face->dim, face->dim, 3);
+        ADD(b, prefix, "bias", face->dim);
     }
-    add_linear(b, "face_encoder.", "out_proj", d, FACE_WIDTH);
+    add_linear(b, "face_encoder.", "out_proj", d, face->dim);
     ADD(b, "face_encoder.", "padding_tokens", 1, 1, 1, d);
     for (int64_t block = 0; block * 5 < config->layer_count; block++) {
         char prefix[64];
@@ -197,6 +199,16 @@ static void add_animate(struct builder *b, const struct dit_config *config)
         ADD(b, prefix, "q_norm.weight", HEAD_WIDTH);
         ADD(b, prefix, "k_norm.weight", HEAD_WIDTH);
     }
+}
+
+static void add_animate(struct builder *b, const struct dit_config *config)
+{
+    if (config->pose_channels > 0) {
+        ADD(b, "pose_patch_embedding.", "bias", config->dim);
+        ADD(b, "pose_patch_embedding.", "weight", config->dim, config->pose_channels, 1, 2, 2);
+    }
+    if (config->face.size > 0)
+        add_face(b, config);
 }
 
 /* -- talk add-on (dit.md 4.1) ------------------------------------------------------------------ */

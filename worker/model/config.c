@@ -1,5 +1,6 @@
 #include "worker/model/config.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
@@ -44,7 +45,18 @@ static const struct {
       .out_channels = 48,
       COMMON}},
     {"animate-14b",
-     {.variant = DIT_VARIANT_ANIMATE, .in_channels = 36, .image_attention = true, WIDE}},
+     {.variant = DIT_VARIANT_ANIMATE,
+      .in_channels = 36,
+      .image_attention = true,
+      .pose_channels = 16,
+      .face = {.size = 512,
+               .narrow = 32,
+               .wide = 512,
+               .motion_dim = 512,
+               .motion_basis = 20,
+               .dim = 1024,
+               .heads = 4},
+      WIDE}},
     {"talk-addon",
      {.variant = DIT_VARIANT_TALK_ADDON, .in_channels = 36, .image_attention = true, WIDE}},
 #undef WIDE
@@ -157,14 +169,63 @@ static bool is_animate(const struct tensor_file *file)
            tensor_file_find(file, "blocks.0.fuser_block.k_norm.weight");
 }
 
+enum { FACE_LEVELS_MAX = 8 };
+
+/* What the face parts measure; the smallest map is 4 by 4, each level doubles it. dit.md 3.1. */
+static lt_status measure_face(const struct tensor_file *file, struct face_config *face,
+                              struct lt_error *error)
+{
+    char name[96];
+    int64_t levels = 0;
+    do
+        snprintf(name, sizeof name, "motion_encoder.enc.net_app.convs.%lld.conv1.0.weight",
+                 (long long)++levels);
+    while (tensor_file_find(file, name) && levels <= FACE_LEVELS_MAX);
+    if (levels == 1 || levels > FACE_LEVELS_MAX)
+        return lt_fail(error, LT_BAD_INPUT,
+                       "%s: a face needs 1 to %d levels of 'motion_encoder.enc.net_app.convs', "
+                       "found %lld",
+                       tensor_file_path(file), FACE_LEVELS_MAX, (long long)levels - 1);
+    face->size = 4ll << (levels - 1);
+    LT_TRY(units_of(file, "motion_encoder.enc.net_app.convs.0.1.bias", 1, &face->narrow, error));
+    LT_TRY(units_of(file, "motion_encoder.enc.fc.0.bias", 1, &face->motion_dim, error));
+    snprintf(name, sizeof name, "motion_encoder.enc.net_app.convs.%lld.weight", (long long)levels);
+    LT_TRY(units_of(file, name, 16 * face->motion_dim, &face->wide, error));
+    LT_TRY(units_of(file, "motion_encoder.dec.direction.weight", face->motion_dim,
+                    &face->motion_basis, error));
+    LT_TRY(units_of(file, "face_encoder.conv2.conv.bias", 1, &face->dim, error));
+    LT_TRY(units_of(file, "face_encoder.conv1_local.conv.bias", face->dim, &face->heads, error));
+    if (face->narrow > SIZE_MAX_SANE || face->wide > SIZE_MAX_SANE ||
+        face->motion_dim > SIZE_MAX_SANE || face->dim > SIZE_MAX_SANE ||
+        face->heads > SIZE_MAX_SANE || face->motion_basis > face->motion_dim)
+        return lt_fail(error, LT_BAD_INPUT,
+                       "%s: a motion basis of %lld in %lld dimensions, or a width above %d",
+                       tensor_file_path(file), (long long)face->motion_basis,
+                       (long long)face->motion_dim, SIZE_MAX_SANE);
+    return LT_OK;
+}
+
+/* Animate's parts, each on when it is there. */
+static lt_status measure_animate(const struct tensor_file *file, struct dit_config *c,
+                                 struct lt_error *error)
+{
+    c->variant = DIT_VARIANT_ANIMATE;
+    if (tensor_file_find(file, "pose_patch_embedding.weight"))
+        LT_TRY(units_of(file, "pose_patch_embedding.weight", 4 * c->dim, &c->pose_channels, error));
+    if (!tensor_file_find(file, "face_adapter.fuser_blocks.0.k_norm.weight") &&
+        !tensor_file_find(file, "blocks.0.fuser_block.k_norm.weight"))
+        return LT_OK;
+    return measure_face(file, &c->face, error);
+}
+
 static lt_status choose_variant(const struct tensor_file *file, struct dit_config *c,
                                 struct lt_error *error)
 {
     c->image_attention = tensor_file_find(file, "blocks.0.cross_attn.k_img.weight") != NULL;
     c->image_positions = tensor_file_find(file, "img_emb.emb_pos") != NULL;
     if (is_animate(file))
-        c->variant = DIT_VARIANT_ANIMATE;
-    else if (c->image_attention && c->in_channels == 36)
+        return measure_animate(file, c, error);
+    if (c->image_attention && c->in_channels == 36)
         c->variant = c->image_positions ? DIT_VARIANT_FLF2V : DIT_VARIANT_I2V_21;
     else if (c->image_attention)
         return lt_fail(error, LT_UNSUPPORTED,

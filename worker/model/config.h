@@ -14,6 +14,14 @@ enum dit_variant {
     DIT_VARIANT_TALK_ADDON, /* to be merged onto I2V_21 */
 };
 
+/* Animate's face parts: motion encoder, face encoder and fuser blocks (dit.md 3). */
+struct face_config {
+    int64_t size;         /* rows and columns of a face, 512; 0: the file has no such parts */
+    int64_t narrow, wide; /* channels of the motion encoder: 32, doubling up to 512 */
+    int64_t motion_dim, motion_basis; /* 512, 20 */
+    int64_t dim, heads;               /* of the face encoder: 1024, 4 */
+};
+
 struct dit_config {
     enum dit_variant variant;
     int64_t dim, ffn_dim, head_count,
@@ -21,6 +29,8 @@ struct dit_config {
     int64_t in_channels, out_channels;
     int64_t text_dim, freq_dim; /* from text_embedding.0.weight and time_embedding.0.weight */
     int64_t text_len;           /* 512; small test models override it (--set text_len=8) */
+    int64_t pose_channels;      /* of pose_patch_embedding: 16; 0: the file has none */
+    struct face_config face;
     bool image_attention, image_positions;
     float epsilon; /* 1e-6 */
 };

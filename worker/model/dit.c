@@ -6,6 +6,7 @@
  *   X += o(attention(q, text) [guided away from attention(q, nag)] [+ attention(q, image)])
  *   A = LN(X)·(1 + scale2) + shift2
  *   X += gate2 · ffn(A), chunked over tokens
+ *   X += Animate's fuser, after every fifth block
  *
  * Every pass of a batch goes through a block before the next block is acquired. A pass keeps its X
  * for the whole forward; the buffers are shared: A normed input, then attention output; Q query,
@@ -21,15 +22,16 @@ lt_status dit_create(const struct dit_config *config, struct store *store,
                      struct lt_error *error)
 {
     struct dit dit = {*config, {.store = store, .kernels = kernels, .exec = exec}};
-    if (config->variant == DIT_VARIANT_ANIMATE || config->variant == DIT_VARIANT_TALK_ADDON)
+    if (config->variant == DIT_VARIANT_TALK_ADDON)
         return lt_fail(error, LT_UNSUPPORTED,
-                       "a %s transformer: its face, pose or audio parts are not built yet",
+                       "a %s file: what it adds to a transformer is not built yet",
                        dit_variant_name(config->variant));
     for (size_t n = 0; n < (size_t)config->layer_count;
          n++) { /* every missing or wrong tensor, before any work */
         struct block block;
         LT_TRY(dit_find_block(&dit, n, &block, error));
     }
+    LT_TRY(animate_check(&dit, error));
     *dit_out = malloc(sizeof dit);
     if (!*dit_out)
         return lt_fail(error, LT_NO_MEMORY, "no memory for a transformer");
@@ -210,15 +212,15 @@ static lt_status feed_forward(struct forward *f, const struct pass *pass, const 
     return add_gated(f, pass, &q, 5, error);
 }
 
-/* The order of dit.md 2.7: what other models add stands after cross-attention (audio) and after the
- * feed-forward (face). */
+/* The order of dit.md 2.7; audio would stand after cross-attention. */
 static lt_status run_block(struct forward *f, const struct pass *pass, size_t n,
                            const struct block *block, struct lt_error *error)
 {
     LT_TRY(modulate(f, &pass->e0, 6, error));
     LT_TRY(self_attention(f, pass, &block->self, error));
     LT_TRY(cross_attention(f, pass, n, block, error));
-    return feed_forward(f, pass, block, error);
+    LT_TRY(feed_forward(f, pass, block, error));
+    return animate_fuse(f, pass, n, error);
 }
 
 static bool skips(const struct pass *pass, size_t n)
@@ -305,6 +307,8 @@ static lt_status forward(struct forward *f, struct lt_view *v, struct lt_error *
     for (size_t i = 0; i < f->count; i++)
         LT_TRY(dit_pass_embed(f->dit, &f->pass[i], error));
     LT_TRY(take_buffers(f, error));
+    for (size_t i = 0; i < f->count; i++)
+        LT_TRY(animate_add_pose(f, &f->pass[i], error));
     LT_TRY(run_blocks(f, error));
     for (size_t i = 0; i < f->count; i++)
         LT_TRY(head(f, &f->pass[i], &v[i], error));

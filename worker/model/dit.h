@@ -1,8 +1,9 @@
 /* The Wan diffusion transformer (dit.md 2): predicts the velocity noise - x0 of a latent slice.
  *
  * Runs what the file has: text-to-video of every size, image-to-video with `y` (in_channels 36),
- * image cross-attention when its tensors are present, a timestep of its own for each latent frame
- * (2.14). One dit is used by one thread at a time. Weights stay in the store. */
+ * image cross-attention when its tensors are present, Animate's parts (animate.h), a timestep of
+ * its own for each latent frame (2.14). One dit is used by one thread at a time. Weights stay in
+ * the store. */
 #pragma once
 
 #include "kernels/exec.h"
@@ -40,6 +41,8 @@ uint64_t
 dit_context_computed(const struct dit_context *context); /* key/value pairs computed so far */
 
 /* dit.md 2.12. */
+struct animate_context; /* animate.h */
+
 struct dit_options {
     /* Normalised attention guidance, where the context has a nag_text (give it to the positive half
      * of a guidance only): 11, 2.5, 0.25 as published. */
@@ -53,8 +56,10 @@ struct dit_options {
     /* Skip-layer guidance: blocks left out (of the negative half of a guidance). */
     const int64_t *skip_layers;
     size_t skip_count;
+    double pose_strength, face_strength; /* Animate: how much of each is added; 1 */
 };
-extern const struct dit_options dit_options_default; /* NAG as published, everything else off */
+/* NAG as published, Animate's parts in full, everything else off. */
+extern const struct dit_options dit_options_default;
 
 struct dit_inputs {
     struct lt_view x;        /* [C, F, h, w] f32, h and w even */
@@ -62,6 +67,7 @@ struct dit_inputs {
     double timestep;         /* 0 … 1000 */
     const double *timesteps; /* one per latent frame [F], in place of `timestep`; NULL: none */
     struct dit_context *context;
+    struct animate_context *animate;   /* NULL: none */
     const struct dit_options *options; /* NULL: the default */
     atomic_uint *done;                 /* counts finished blocks; NULL: nobody watches */
 };

@@ -19,18 +19,24 @@ lt_status dit_cache_keep(struct dit_cache *cache, struct lt_view *slot, int64_t 
     return LT_OK;
 }
 
+bool dit_cache_fits(const struct dit_cache *cache, const struct lt_view *slot, int64_t rows,
+                    int64_t columns)
+{
+    return slot->data ||
+           cache->bytes + (size_t)(rows * columns) * sizeof(float) <= cache->bytes_max;
+}
+
 lt_status dit_cache_take(struct dit_cache *cache, struct net *net, struct lt_view *slot,
                          int64_t rows, int64_t columns, struct lt_view *view_out, bool *fresh_out,
                          struct lt_error *error)
 {
-    const size_t bytes = (size_t)(rows * columns) * sizeof(float);
     *fresh_out = !slot->data;
     if (slot->data) {
         *view_out = *slot;
         return LT_OK;
     }
     cache->computed++;
-    if (cache->bytes + bytes > cache->bytes_max)
+    if (!dit_cache_fits(cache, slot, rows, columns))
         return net_take(net, view_out, rows, columns, error);
     LT_TRY(dit_cache_keep(cache, slot, rows, columns, error));
     *view_out = *slot;

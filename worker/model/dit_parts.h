@@ -2,8 +2,10 @@
  *
  *   dit_weights.c   the tensors of a block, found and checked
  *   dit_context.c   what a prompt embeds to, and the keys and values kept of it
- *   dit_embed.c     latents, timesteps and grid to tokens, modulation and rotation; tokens to
- * latents dit.c           the blocks, over a batch */
+ *   dit_embed.c     latents to tokens, timesteps to modulation, the grid to rotation
+ *   dit.c           the blocks, over a batch; tokens to latents
+ *   dit_memory.c    what a forward takes
+ *   animate.c       Animate's pose and face (with motion.c) */
 #pragma once
 
 #include "worker/model/dit.h"
@@ -55,6 +57,9 @@ struct dit_cache {
 lt_status dit_cache_take(struct dit_cache *cache, struct net *net, struct lt_view *slot,
                          int64_t rows, int64_t columns, struct lt_view *view_out, bool *fresh_out,
                          struct lt_error *error);
+/* Is it there, or is there room for it? */
+bool dit_cache_fits(const struct dit_cache *cache, const struct lt_view *slot, int64_t rows,
+                    int64_t columns);
 /* Empties a slot: at the end, or because filling it failed. */
 void dit_cache_drop(struct dit_cache *cache, struct lt_view *slot);
 /* Fills a slot whatever the budget: for what is small or always needed. */
@@ -119,3 +124,15 @@ lt_status dit_attend(struct dit *dit, const struct lt_view *out, const struct lt
                      struct lt_error *error);
 lt_status dit_rms(struct dit *dit, const struct lt_view *x, const struct lt_view *weight,
                   struct lt_error *error);
+
+/* -- animate.c --------------------------------------------------------------------------------- */
+
+/* Every tensor of the parts the file has. */
+lt_status animate_check(const struct dit *dit, struct lt_error *error);
+/* Do pose and face fit the pass? */
+lt_status animate_begin(const struct pass *pass, struct lt_error *error);
+/* X of all frames but the first += the pose; before the blocks. Uses buffer Q. */
+lt_status animate_add_pose(struct forward *f, const struct pass *pass, struct lt_error *error);
+/* After block n: X += its fuser, where there is one. Uses buffers A and Q. */
+lt_status animate_fuse(struct forward *f, const struct pass *pass, size_t n,
+                       struct lt_error *error);
