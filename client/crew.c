@@ -30,12 +30,13 @@ static lt_status find_program(struct crew *crew, struct lt_error *error)
 
 static void exec_worker(const struct crew *crew, int index)
 {
-    enum { FIXED = 12 };
+    enum { FIXED = 14 };
     const char *argv[FIXED + 2 * 64 + 1];
-    char name[32], threads[16], log[PATH_MAX];
+    char name[32], threads[16], ram[32], log[PATH_MAX];
     size_t count = 0;
     snprintf(name, sizeof name, "worker-%d", index + 1);
     snprintf(threads, sizeof threads, "%d", crew->params.thread_count);
+    snprintf(ram, sizeof ram, "%llu", (unsigned long long)crew->params.ram_bytes);
     snprintf(log, sizeof log, "%.3900s/%s.log", crew->params.log_dir, name);
     const int fd = open(log, O_WRONLY | O_CREAT | O_APPEND, 0644);
     if (fd >= 0) {
@@ -43,9 +44,9 @@ static void exec_worker(const struct crew *crew, int index)
         dup2(fd, STDERR_FILENO);
     }
     setsid(); /* Ctrl-C in the terminal is for the coordinator, which drains its workers */
-    const char *const fixed[] = {crew->program,         "run",    "--coordinator",
-                                 crew->params.endpoint, "--name", name,
-                                 "--threads",           threads,  "--exit-with-parent"};
+    const char *const fixed[] = {crew->program, "run", "--coordinator",     crew->params.endpoint,
+                                 "--name",      name,  "--threads",         threads,
+                                 "--ram",       ram,   "--exit-with-parent"};
     for (size_t i = 0; i < LT_COUNT(fixed); i++)
         argv[count++] = fixed[i];
     for (size_t i = 0; i < crew->params.model_count && i < 64; i++) {

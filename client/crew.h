@@ -15,6 +15,7 @@ struct crew_params {
     size_t model_count;
     const char *log_dir; /* worker-<n>.log */
     int worker_count, thread_count;
+    uint64_t ram_bytes; /* limit of each worker; 0: it finds its own */
 };
 
 struct crew {

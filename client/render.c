@@ -10,6 +10,7 @@
 #include "common/file.h"
 #include "common/log.h"
 #include "common/option.h"
+#include "common/process_memory.h"
 #include "common/progress.h"
 #include "coordinator/coordinator.h"
 #include "coordinator/publish.h"
@@ -25,6 +26,7 @@
 struct settings {
     int64_t workers, threads, quality, lease_ms;
     struct lt_text_list output, models;
+    uint64_t ram;
     const char *latents, *report, *state, *worker_program, *log_level;
     bool overwrite, keep_state;
 };
@@ -34,6 +36,9 @@ static const struct lt_option options[] = {
               .help = "worker processes"),
     LT_OPTION(struct settings, threads, INT, "N", "0", .min = 0, .max = 1024,
               .help = "threads of each worker; 0: the processors divided among them"),
+    LT_OPTION(struct settings, ram, SIZE, "SIZE", NULL,
+              .help = "main memory for all workers together; none: what this machine or container "
+                      "has"),
     LT_OPTION(struct settings, output, LIST, "FILE", NULL,
               .help = "take.mp4, or frames/ for a folder of PNG files; may be given again"),
     LT_OPTION(struct settings, latents, TEXT, "FILE", NULL,
@@ -235,7 +240,9 @@ static lt_status begin(struct render *r, struct lt_error *error)
                                      .model_count = r->model_count,
                                      .log_dir = r->state,
                                      .worker_count = (int)s->workers,
-                                     .thread_count = threads_each(s)};
+                                     .thread_count = threads_each(s),
+                                     .ram_bytes = (s->ram ? s->ram : lt_memory_limit()) /
+                                                  (uint64_t)s->workers};
     return crew_start(&r->crew, &crew, error);
 }
 

@@ -24,14 +24,14 @@ lt_status engine_create(const struct engine_params *params, struct engine **engi
         lt_kernels_select(&engine->kernels, lt_caps_detect(), params->kernel_selector, error);
     snprintf(engine->kernel_class, sizeof engine->kernel_class, "%s %.24s", kernels,
              params->kernel_selector);
-    const struct lt_lru_params prompts = {.key_bytes = engine_prompt_key_bytes(),
-                                          .entries_max = ENGINE_PROMPTS_KEPT,
-                                          .bytes_max =
-                                              (uint64_t)ENGINE_PROMPTS_KEPT * ENGINE_CONTEXT_BYTES,
-                                          .free_value = engine_free_prompt};
+    const struct device_params device = {
+        .limit_bytes = {[DEVICE_MEMORY_LOCAL] = params->memory.device_memory},
+        .copy_bytes_per_second = params->memory.copy_bandwidth};
     atomic_store(&engine->batch_max, 1);
+    engine->memory = params->memory;
+    engine->blob_bytes = params->blob_bytes;
     if (status == LT_OK)
-        status = lt_lru_create(&prompts, &engine->prompts, error);
+        status = device_create_host(&device, &engine->device, error);
     if (status == LT_OK)
         status = diagnostics_create(SAMPLES_MAX, &engine->diagnostics, error);
     for (size_t i = 0; i < params->model_dir_count && status == LT_OK; i++)
@@ -41,6 +41,7 @@ lt_status engine_create(const struct engine_params *params, struct engine **engi
         return status;
     }
     engine_sample(engine, MEMORY_STAGE_START, 0, "engine");
+    engine->runtime_bytes = memory_program_bytes();
     *engine_out = engine;
     return LT_OK;
 }
@@ -52,7 +53,7 @@ void engine_destroy(struct engine **engine)
         return;
     for (int slot = 0; slot < ENGINE_SLOT_COUNT; slot++)
         engine_drop(e, (enum engine_slot)slot);
-    lt_lru_destroy(&e->prompts);
+    device_destroy(&e->device);
     diagnostics_destroy(&e->diagnostics);
     lt_exec_destroy(&e->exec[0]);
     lt_exec_destroy(&e->exec[1]);

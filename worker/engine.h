@@ -6,6 +6,7 @@
 
 #include "kernels/exec.h"
 #include "proto/message.h"
+#include "worker/memory_options.h"
 
 #include <stdatomic.h>
 
@@ -26,6 +27,8 @@ struct engine_params {
     size_t model_dir_count;
     int thread_count;            /* 0: all processors */
     const char *kernel_selector; /* lt_kernels_select: "best" */
+    struct memory_settings memory;
+    uint64_t blob_bytes; /* of blobs and results the caller keeps: part of the plan */
 };
 
 struct engine;

@@ -85,28 +85,79 @@ static lt_status find_model(const struct engine *engine, const struct lt_model_f
 
 /* -- residents --------------------------------------------------------------------------------- */
 
+/* Contexts belong to their transformer. */
+static lt_status make_prompts(struct engine *engine, const struct engine_plan *plan,
+                              struct lt_error *error)
+{
+    const struct lt_lru_params params = {.key_bytes = engine_prompt_key_bytes(),
+                                         .entries_max = ENGINE_PROMPTS_KEPT,
+                                         .bytes_max =
+                                             ENGINE_PROMPTS_KEPT * (uint64_t)plan->context_bytes,
+                                         .free_value = engine_free_prompt};
+    engine->context_bytes = plan->context_bytes;
+    return lt_lru_create(&params, &engine->prompts, error);
+}
+
+static void log_plan(const struct engine_plan *plan)
+{
+    const struct memory_plan *memory = &plan->memory;
+    lt_log(LT_LOG_INFO, "memory.plan",
+           "blocks=%zu streamed=%zu from_disk=%zu slots=%zu device=%llu ram=%llu batch=%u "
+           "context=%zu",
+           memory->block_count, memory->store.blocks_to_swap, memory->store.disk_blocks,
+           memory->weights.slot_count, (unsigned long long)memory->device_bytes,
+           (unsigned long long)memory->ram_bytes, plan->batch_max, plan->context_bytes);
+}
+
 static lt_status make_dit(const struct engine_task *task, struct tensor_file *file,
                           struct resident *resident, struct lt_error *error)
 {
+    struct engine *engine = task->engine;
     struct dit_config config;
+    struct engine_plan plan;
     LT_TRY(dit_config_detect(file, &config, error));
-    config.text_len = resident->text_len = task->spec->text_len;
-    LT_TRY(store_load(file, NULL, NULL, &resident->store, error));
+    config.text_len = resident->size.text_len;
+    LT_TRY(engine_plan_dit(task, file, &config, &resident->size, &plan, error));
+    LT_TRY(make_prompts(engine, &plan, error));
+    resident->planned_bytes = plan.memory.device_bytes;
+    plan.memory.store.device = engine->device;
+    log_plan(&plan);
+    LT_TRY(store_open(file, NULL, NULL, &plan.memory.store, &resident->store, error));
+    atomic_store(&engine->batch_max, plan.batch_max);
     return dit_create(&config, resident->store, &task->engine->kernels, task->exec, &resident->dit,
                       error);
 }
 
 static void drop_dit(struct engine *engine, struct resident *resident)
 {
-    if (engine->prompts)
-        lt_lru_clear(engine->prompts);
+    atomic_store(&engine->batch_max, 1);
+    lt_lru_destroy(&engine->prompts);
     dit_destroy(&resident->dit);
 }
 
-static lt_status make_vae(const struct engine_task *task, struct tensor_file *file,
-                          struct resident *resident, enum vae_part part, struct lt_error *error)
+static lt_status make_room_for_vae(const struct engine_task *task, enum engine_slot slot,
+                                   const struct tensor_file *file, enum vae_part part,
+                                   struct resident *resident, struct lt_error *error)
 {
-    LT_TRY(store_load(file, vae_wants, &part, &resident->store, error));
+    struct layout layout;
+    uint64_t bytes = 0;
+    LT_TRY(layout_build(file, vae_wants, &part, NULL, &layout, error));
+    for (size_t i = 0; i <= layout.block_count; i++)
+        bytes += layout.slab_bytes[i];
+    layout_fini(&layout);
+    resident->planned_bytes = bytes;
+    return engine_make_room(task->engine, slot, bytes, "the VAE", error);
+}
+
+static lt_status make_vae(const struct engine_task *task, struct tensor_file *file,
+                          struct resident *resident, enum engine_slot slot, enum vae_part part,
+                          struct lt_error *error)
+{
+    LT_TRY(make_room_for_vae(task, slot, file, part, resident, error));
+    LT_TRY(store_open(file, vae_wants, &part,
+                      &(struct store_params){.device = task->engine->device}, &resident->store,
+                      error));
+    LT_TRY(store_finish_loading(resident->store, error));
     return vae_create(part, resident->store, &task->engine->kernels, task->exec, &resident->vae,
                       error);
 }
@@ -114,13 +165,13 @@ static lt_status make_vae(const struct engine_task *task, struct tensor_file *fi
 static lt_status make_decoder(const struct engine_task *task, struct tensor_file *file,
                               struct resident *resident, struct lt_error *error)
 {
-    return make_vae(task, file, resident, VAE_DECODER, error);
+    return make_vae(task, file, resident, ENGINE_VAE_DECODER, VAE_DECODER, error);
 }
 
 static lt_status make_encoder(const struct engine_task *task, struct tensor_file *file,
                               struct resident *resident, struct lt_error *error)
 {
-    return make_vae(task, file, resident, VAE_ENCODER, error);
+    return make_vae(task, file, resident, ENGINE_VAE_ENCODER, VAE_ENCODER, error);
 }
 
 static void drop_vae(struct engine *engine, struct resident *resident)
@@ -149,12 +200,31 @@ void engine_drop(struct engine *engine, enum engine_slot slot)
     *resident = (struct resident){0};
 }
 
+static struct engine_size size_of(const struct engine_task *task)
+{
+    const struct lt_task_spec *spec = task->spec;
+    const struct engine_blob *text = engine_find_blob(task, LT_BLOB_TEXT);
+    return (struct engine_size){.text_len = spec->text_len,
+                                .tokens = (int64_t)spec->shape[1] * (spec->shape[2] / 2) *
+                                          (spec->shape[3] / 2),
+                                .text_values = text ? text->bytes / sizeof(float) : 0,
+                                .input_count = engine_input_count(spec)};
+}
+
+/* What was planned serves what is asked for. */
+static bool holds(const struct engine_size *planned, const struct engine_size *asked)
+{
+    return planned->text_len == asked->text_len && planned->tokens >= asked->tokens &&
+           planned->text_values >= asked->text_values && planned->input_count >= asked->input_count;
+}
+
 static bool is_resident(const struct resident *resident, const struct lt_task_spec *spec,
-                        enum engine_slot slot, const struct found *found)
+                        enum engine_slot slot, const struct found *found,
+                        const struct engine_size *size)
 {
     return resident->store && lt_digest_equal(&resident->fingerprint, &found->file.fingerprint) &&
            resident->precision == (enum lt_precision)spec->precision &&
-           (slot != ENGINE_TRANSFORMER || resident->text_len == (int64_t)spec->text_len);
+           (slot != ENGINE_TRANSFORMER || holds(&resident->size, size));
 }
 
 lt_status engine_load(const struct engine_task *task, enum engine_slot slot,
@@ -165,7 +235,8 @@ lt_status engine_load(const struct engine_task *task, enum engine_slot slot,
     const struct found *found = NULL;
     LT_TRY(find_model(engine, &task->spec->model, &found, error));
     *resident_out = resident;
-    if (is_resident(resident, task->spec, slot, found))
+    const struct engine_size size = size_of(task);
+    if (is_resident(resident, task->spec, slot, found, &size))
         return LT_OK;
     struct tensor_file *file = NULL;
     struct lt_digest now;
@@ -180,6 +251,7 @@ lt_status engine_load(const struct engine_task *task, enum engine_slot slot,
                     "%s: the file changed since this worker started; start it again", found->path);
         goto out;
     }
+    resident->size = size;
     LT_TRY_OR(components[slot].make(task, file, resident, error), out);
     resident->fingerprint = found->file.fingerprint;
     resident->precision = (enum lt_precision)task->spec->precision;

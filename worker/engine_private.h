@@ -13,7 +13,7 @@
 enum {
     ENGINE_MODELS_MAX = 200,
     ENGINE_PROMPTS_KEPT = 4,
-    ENGINE_CONTEXT_BYTES = 256 << 20, /* cross-attention keys and values kept per prompt */
+    ENGINE_CONTEXT_BYTES = 256 << 20, /* at most: cross-attention keys and values of a prompt */
     ENGINE_VALUES_MAX = 1 << 30,      /* of a slice */
 };
 
@@ -30,11 +30,20 @@ enum engine_slot {
     ENGINE_SLOT_COUNT,
 };
 
+/* What a task asks of its model's memory. */
+struct engine_size {
+    int64_t text_len;     /* transformer only */
+    int64_t tokens;       /* transformer: of one input */
+    uint64_t text_values; /* transformer: of the positive prompt */
+    size_t input_count;   /* transformer: predictions of one task */
+};
+
 struct resident {
     struct lt_digest fingerprint;
     enum lt_precision precision;
-    int64_t text_len;    /* transformer only: what the spec set */
-    struct store *store; /* NULL: nothing is loaded */
+    struct engine_size size; /* what it was planned for */
+    uint64_t planned_bytes;  /* of the device, at work */
+    struct store *store;     /* NULL: nothing is loaded */
     union {
         struct dit *dit;
         struct vae *vae;
@@ -51,6 +60,10 @@ struct engine {
     struct lt_exec *exec[2]; /* by precision, made when first needed */
     struct resident slot[ENGINE_SLOT_COUNT];
     struct lt_lru *prompts; /* prompt -> struct dit_context, of the resident transformer */
+    size_t context_bytes;   /* keys and values kept for each */
+    struct memory_settings memory;
+    uint64_t blob_bytes, runtime_bytes;
+    struct device *device;
     struct diagnostics *diagnostics;
     struct memory_counts gone;  /* what stores that are gone read, copied and waited for */
     uint64_t device_peak_bytes; /* of the samples */
@@ -75,6 +88,23 @@ lt_status engine_add_models(struct engine *engine, const char *path, struct lt_e
 lt_status engine_load(const struct engine_task *task, enum engine_slot slot,
                       struct resident **resident_out, struct lt_error *error);
 void engine_drop(struct engine *engine, enum engine_slot slot);
+
+/* -- engine_plan.c ----------------------------------------------------------------------------- */
+
+/* What a transformer needs for the task, placed: the store's params, the bytes of the device, how
+ * many tasks fit in a batch, and what may be kept of a prompt. Drops other components when there is
+ * no room beside them. LT_NO_DEVICE_MEMORY, LT_NO_MEMORY: it does not fit; the text has the sum. */
+struct engine_plan {
+    struct memory_plan memory;
+    unsigned batch_max;
+    size_t context_bytes;
+};
+lt_status engine_plan_dit(const struct engine_task *task, const struct tensor_file *file,
+                          const struct dit_config *config, const struct engine_size *size,
+                          struct engine_plan *plan_out, struct lt_error *error);
+/* Makes room of the device for `bytes` of `slot` by dropping other components, if that helps. */
+lt_status engine_make_room(struct engine *engine, enum engine_slot slot, uint64_t bytes,
+                           const char *what, struct lt_error *error);
 
 /* -- engine_memory.c --------------------------------------------------------------------------- */
 
@@ -108,6 +138,8 @@ lt_status engine_vae_decode(const struct engine_task *task, void **result_out,
                             struct lt_error *error);
 lt_status engine_vae_encode(const struct engine_task *task, void **result_out,
                             struct lt_error *error);
+/* Evaluations of the model that a prediction takes: 2 when guided. */
+size_t engine_input_count(const struct lt_task_spec *spec);
 /* For the lru of prompts. */
 void engine_free_prompt(void *context);
 size_t engine_prompt_key_bytes(void);

@@ -14,9 +14,8 @@
 struct eval_settings {
     struct lt_text_list model, lora, set;
     const char *inputs, *output, *device, *precision, *kernel, *report;
-    int64_t threads, blocks_to_swap, prefetch;
-    uint64_t device_memory, ram, copy_bandwidth;
-    const char *swap_order;
+    int64_t threads;
+    struct memory_settings memory;
 };
 
 static const struct lt_option options[] = {
@@ -35,18 +34,7 @@ static const struct lt_option options[] = {
               .help = "ref, best, or OP=ref|best,…"),
     LT_OPTION(struct eval_settings, threads, INT, "N", "0", .min = 0, .max = 1024,
               .help = "0: all processors"),
-    LT_OPTION(struct eval_settings, device_memory, SIZE, "SIZE", NULL,
-              .help = "limit of the device: weights and activations"),
-    LT_OPTION(struct eval_settings, ram, SIZE, "SIZE", NULL,
-              .help = "limit of main memory: blocks that do not fit are read from disk"),
-    LT_OPTION(struct eval_settings, blocks_to_swap, INT, "N", "-1", .min = -1, .max = 512,
-              .help = "blocks that do not stay on the device; -1: as few as fit"),
-    LT_OPTION(struct eval_settings, prefetch, INT, "K", "-1", .min = -1, .max = 512,
-              .help = "blocks fetched ahead of their use; -1: 1, or 0 where that does not fit"),
-    LT_OPTION(struct eval_settings, swap_order, TEXT, "ORDER", "tail", .choices = "tail|spread",
-              .help = "which blocks swap: the last ones, or evenly spread ones"),
-    LT_OPTION(struct eval_settings, copy_bandwidth, SIZE, "SIZE", NULL,
-              .help = "bytes a second from main memory to the device, at most"),
+    MEMORY_OPTIONS(struct eval_settings, memory),
     LT_OPTION(struct eval_settings, set, LIST, "KEY=VALUE", NULL,
               .help = "what the tensors do not tell: text_len=8"),
     LT_OPTION(struct eval_settings, report, TEXT, "FILE", NULL,
@@ -77,6 +65,7 @@ lt_status eval_input(struct eval *eval, const char *name, int rank, struct lt_vi
                        eval->component->name, name);
     LT_TRY(lt_safetensors_read_f32(eval->inputs, name, &view, error));
     eval->read[eval->read_count++] = view.data;
+    eval->input_bytes += (uint64_t)lt_view_count(&view) * sizeof(float);
     if (view.rank != rank)
         return lt_fail(error, LT_BAD_INPUT, "%s: tensor '%s': expected %d dimensions, found %d",
                        eval_inputs_path(eval), name, rank, view.rank);
@@ -210,7 +199,9 @@ static lt_status write_report(const struct eval *eval, struct lt_error *error)
     fprintf(file, ", \"copy_bytes\": %llu, \"copy_stall_ms\": %.3f, \"read_bytes\": %llu",
             (unsigned long long)stats.copy_bytes, (double)stats.stall_us * 1e-3,
             (unsigned long long)stats.read_bytes);
-    fprintf(file, ", \"threads\": %d}\n", lt_exec_thread_count(eval->exec));
+    fprintf(file, ", \"threads\": %d, \"plan\": ", lt_exec_thread_count(eval->exec));
+    memory_plan_write_json(&eval->plan, file);
+    fprintf(file, "}\n");
     const bool whole = !ferror(file);
     if (fclose(file) != 0 || !whole)
         return lt_fail(error, LT_IO, "%s: cannot write", eval->settings->report);
@@ -269,15 +260,8 @@ static lt_status run(struct eval *eval, struct lt_error *error)
         (int)settings->threads,
         strcmp(settings->precision, "f32") == 0 ? LT_PRECISION_F32 : LT_PRECISION_BF16};
     LT_TRY(check_settings(eval->component, settings, error));
-    eval->memory = (struct eval_memory){
-        .device_memory = settings->device_memory,
-        .ram = settings->ram,
-        .copy_bandwidth = settings->copy_bandwidth,
-        .blocks_to_swap = settings->blocks_to_swap,
-        .prefetch = settings->prefetch,
-        .order =
-            strcmp(settings->swap_order, "spread") == 0 ? STORE_ORDER_SPREAD : STORE_ORDER_TAIL,
-    };
+    eval->memory = settings->memory;
+    eval->runtime_bytes = memory_program_bytes();
     LT_TRY(refuse_unknown_keys(eval, error));
     LT_TRY(lt_kernels_select(&eval->kernels, lt_caps_detect(), settings->kernel, error));
     LT_TRY(lt_exec_create(&params, &eval->exec, error));

@@ -6,7 +6,7 @@
 #include "kernels/exec.h"
 #include "kernels/kernels.h"
 #include "common/safetensors.h"
-#include "worker/memory.h"
+#include "worker/memory_options.h"
 #include "worker/weights/store.h"
 
 enum { EVAL_MODELS_MAX = 4, EVAL_TENSORS_MAX = 32, EVAL_OUTPUTS_MAX = 4 };
@@ -26,13 +26,6 @@ struct eval_component {
 
 extern const struct eval_component eval_dit, eval_vae_decode, eval_vae_encode, eval_text;
 
-/* Limits (0: none) and wishes (-1: the plan chooses). */
-struct eval_memory {
-    uint64_t device_memory, ram, copy_bandwidth;
-    int64_t blocks_to_swap, prefetch;
-    enum store_order order;
-};
-
 struct eval {
     const struct eval_component *component;
     const struct eval_settings *settings;
@@ -41,9 +34,11 @@ struct eval {
     struct tensor_file *file[EVAL_MODELS_MAX];          /* in the order of --model */
     struct store *store[EVAL_MODELS_MAX];               /* by eval_load */
     const struct store_extras *extras[EVAL_MODELS_MAX]; /* for eval_load; NULL: none */
-    struct eval_memory memory;
+    struct memory_settings memory;
     struct device *device;                    /* by eval_load */
     uint64_t activation_bytes, scratch_bytes; /* the component tells before eval_load */
+    uint64_t input_bytes, runtime_bytes;      /* of the tensors read; of the program at its start */
+    struct memory_plan plan;                  /* of the last eval_load */
     struct lt_safetensors *inputs;            /* NULL: not given */
     float *read[EVAL_TENSORS_MAX];            /* data of inputs, freed at the end */
     size_t read_count;

@@ -1,22 +1,26 @@
 /* How eval places a model: the user's limits and wishes make a plan, the plan makes a store. */
 #include "worker/eval.h"
 
-static lt_status make_plan(const struct eval *eval, const struct layout *layout,
-                           struct memory_plan *plan, struct lt_error *error)
+static lt_status make_plan(struct eval *eval, const struct layout *layout, struct memory_plan *plan,
+                           struct lt_error *error)
 {
-    const struct eval_memory *m = &eval->memory;
+    const struct memory_settings *m = &eval->memory;
     const struct memory_request request = {
         .layout = layout,
         .activation_bytes = eval->activation_bytes,
         .scratch_bytes = eval->scratch_bytes,
+        .latent_bytes = eval->input_bytes,
+        .runtime_bytes = eval->runtime_bytes,
         .device_is_ram = true,
         .device_limit = m->device_memory,
         .ram_limit = m->ram,
         .blocks_to_swap = m->blocks_to_swap,
         .prefetch = m->prefetch,
-        .order = m->order,
+        .order = memory_swap_order(m),
     };
-    return memory_plan_make(&request, plan, error);
+    LT_TRY(memory_plan_make(&request, plan, error));
+    eval->plan = *plan;
+    return LT_OK;
 }
 
 /* One device for all models of the command. */

@@ -4,6 +4,7 @@
 #include "worker/memory.h"
 
 #include "common/option.h"
+#include "common/process_memory.h"
 
 enum { PREFETCH_DEFAULT = 1 };
 
@@ -189,6 +190,18 @@ lt_status memory_plan_make(const struct memory_request *request, struct memory_p
     return LT_OK;
 }
 
+uint64_t memory_program_bytes(void)
+{
+    enum { LIBRARIES = 32 << 20 };
+    struct lt_memory_probe *probe;
+    struct lt_process_memory memory = {0};
+    if (lt_memory_probe_create(&probe, NULL) == LT_OK) {
+        lt_memory_probe_read(probe, &memory);
+        lt_memory_probe_destroy(&probe);
+    }
+    return memory.rss_anon_bytes + memory.rss_file_bytes + LIBRARIES;
+}
+
 /* -- for people and scripts -------------------------------------------------------------------- */
 
 static const char *order_name(const struct store_params *store)
@@ -245,5 +258,5 @@ void memory_plan_write_json(const struct memory_plan *plan, FILE *to)
             fputc(*c >= 'A' && *c <= 'Z' ? *c + 32 : *c, to);
         fprintf(to, "\": %llu", (unsigned long long)plan->line[i]);
     }
-    fprintf(to, "}}\n");
+    fprintf(to, "}}");
 }

@@ -62,8 +62,12 @@ struct memory_plan {
 lt_status memory_plan_make(const struct memory_request *request, struct memory_plan *plan_out,
                            struct lt_error *error);
 
+/* The program before it has loaded anything (call it then), and what libraries will take of their
+ * own when they first work: code that oneDNN makes, its lists of primitives, stacks. */
+uint64_t memory_program_bytes(void);
+
 /* The sum as a table. */
 void memory_plan_print(const struct memory_plan *plan, const struct memory_request *request,
                        FILE *to);
-/* {"swap_blocks": 8, …, "lines": {"resident_blocks": …}}, one line. */
+/* {"swap_blocks": 8, …, "lines": {"resident_blocks": …}}, without a line end. */
 void memory_plan_write_json(const struct memory_plan *plan, FILE *to);

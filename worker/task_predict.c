@@ -24,8 +24,14 @@ size_t engine_prompt_key_bytes(void)
     return sizeof(struct prompt);
 }
 
+size_t engine_input_count(const struct lt_task_spec *spec)
+{
+    return fabs(spec->guidance - 1) > 1e-9 ? 2 : 1;
+}
+
 struct make_prompt {
     struct dit *dit;
+    size_t cache_bytes;
     const struct engine_blob *text;
 };
 
@@ -44,9 +50,9 @@ static lt_status make_prompt(void *context, const void *key, void **value_out, u
     const struct dit_prompt prompt = {.text = lt_view_2d((void *)text->data, LT_TYPE_F32,
                                                          (int64_t)(text->bytes / row_bytes),
                                                          config->text_dim)};
-    LT_TRY(dit_context_create(make->dit, &prompt, ENGINE_CONTEXT_BYTES, &made, error));
+    LT_TRY(dit_context_create(make->dit, &prompt, make->cache_bytes, &made, error));
     *value_out = made;
-    *bytes_out = ENGINE_CONTEXT_BYTES; /* what it may grow to */
+    *bytes_out = make->cache_bytes; /* what it may grow to */
     return LT_OK;
 }
 
@@ -56,7 +62,7 @@ static lt_status take_prompt(const struct engine_task *task, struct dit *dit,
                              struct lt_error *error)
 {
     const struct prompt key = {lt_sha256(text->data, text->bytes), dit_config(dit)->text_len};
-    struct make_prompt make = {dit, text};
+    struct make_prompt make = {dit, task->engine->context_bytes, text};
     return lt_lru_take(task->engine->prompts, &key, make_prompt, &make, prompt_out, error);
 }
 
@@ -75,7 +81,7 @@ static lt_status begin(struct prediction *p, struct lt_error *error)
     LT_TRY(engine_slice(p->task, LT_BLOB_LATENTS, &p->x, error));
     const size_t bytes = (size_t)lt_view_count(&p->x) * sizeof(float);
     LT_TRY(engine_check_result_bytes(p->task, bytes, error));
-    p->halves = fabs(p->task->spec->guidance - 1) > 1e-9 ? 2 : 1;
+    p->halves = engine_input_count(p->task->spec);
     p->v = malloc(p->halves * bytes);
     return p->v ? LT_OK : lt_fail(error, LT_NO_MEMORY, "no memory for a prediction");
 }

@@ -6,6 +6,7 @@
 #include "common/clock.h"
 #include "common/log.h"
 #include "common/option.h"
+#include "common/process_memory.h"
 #include "proto/link_zmq.h"
 #include "worker/core.h"
 #include "worker/engine.h"
@@ -24,7 +25,8 @@ struct settings {
     const char *coordinator, *device, *name, *kernel, *key, *server_key, *log_level;
     struct lt_text_list models;
     int64_t threads;
-    uint64_t blob_cache, device_memory, ram;
+    uint64_t blob_cache;
+    struct memory_settings memory;
     bool insecure, exit_with_parent;
 };
 
@@ -38,12 +40,10 @@ static const struct lt_option options[] = {
               .help = "0: every processor"),
     LT_OPTION(struct settings, name, TEXT, "NAME", NULL,
               .help = "shown to operators; default: host name and process"),
-    LT_OPTION(struct settings, blob_cache, SIZE, "SIZE", "1GiB",
-              .help = "prompts and latents kept for tasks to come"),
-    LT_OPTION(struct settings, device_memory, SIZE, "SIZE", NULL,
-              .help = "limit of the device (planner not built yet)"),
-    LT_OPTION(struct settings, ram, SIZE, "SIZE", NULL,
-              .help = "limit of main memory (planner not built yet)"),
+    MEMORY_OPTIONS(struct settings, memory),
+    LT_OPTION(struct settings, blob_cache, SIZE, "SIZE", NULL,
+              .help = "prompts and latents kept for tasks to come; none: 1/16 of --ram, at most "
+                      "1GiB"),
     LT_OPTION(struct settings, kernel, TEXT, "SEL", "best", .help = "ref, best, or OP=ref|best,…"),
     LT_OPTION(struct settings, key, TEXT, "FILE", NULL, .help = "own secret key (longtake keygen)"),
     LT_OPTION(struct settings, server_key, TEXT, "FILE", NULL,
@@ -269,9 +269,6 @@ static lt_status check_settings(const struct settings *settings, struct lt_error
     if (strcmp(settings->device, "host") != 0)
         return lt_fail(error, LT_UNSUPPORTED,
                        "--device %s: this build has no CUDA; use --device host", settings->device);
-    if (settings->device_memory || settings->ram)
-        return lt_fail(error, LT_UNSUPPORTED,
-                       "--device-memory and --ram: the memory planner is not built yet");
     return LT_OK;
 }
 
@@ -290,12 +287,24 @@ static void default_name(char *name, size_t size)
     snprintf(name, size, "%s-%ld", host, (long)getpid());
 }
 
+static uint64_t default_cache(uint64_t ram)
+{
+    const uint64_t most = (uint64_t)1 << 30;
+    return ram / 16 < most ? ram / 16 : most;
+}
+
 static lt_status begin(struct worker *w, struct worker_params *params, char *name,
                        struct lt_error *error)
 {
     const struct settings *s = w->settings;
-    const struct engine_params engine = {s->models.item, s->models.count, (int)s->threads,
-                                         s->kernel};
+    struct engine_params engine = {.model_dir = s->models.item,
+                                   .model_dir_count = s->models.count,
+                                   .thread_count = (int)s->threads,
+                                   .kernel_selector = s->kernel,
+                                   .memory = s->memory};
+    if (!engine.memory.ram)
+        engine.memory.ram = lt_memory_limit();
+    engine.blob_bytes = s->blob_cache ? s->blob_cache : default_cache(engine.memory.ram);
     uint64_t random[2] = {0};
     size_t model_count;
     if (getrandom(random, sizeof random, 0) != (ssize_t)sizeof random)
@@ -312,8 +321,8 @@ static lt_status begin(struct worker *w, struct worker_params *params, char *nam
         .model = models,
         .model_count = model_count,
         .boot_nonce = random[0],
-        .memory_bytes = (uint64_t)sysconf(_SC_PHYS_PAGES) * (uint64_t)sysconf(_SC_PAGESIZE),
-        .blob_cache_bytes = s->blob_cache,
+        .memory_bytes = engine.memory.ram,
+        .blob_cache_bytes = engine.blob_bytes,
         .jitter_seed = random[1],
     };
     w->link_params = (struct lt_zmq_params){.endpoint = s->coordinator,

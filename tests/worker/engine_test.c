@@ -1,0 +1,292 @@
+/* The engine computes tasks within a plan. If streaming, batches or exchanging models changed a
+ * result, a take would depend on whose machine it was made on; if they moved more bytes than they
+ * should, a small machine would be no use. */
+#include "tests/test.h"
+
+#include "common/file.h"
+#include "worker/engine.h"
+#include "worker/synth.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define LT_SANITIZED 1
+#else
+#define LT_SANITIZED 0
+#endif
+
+enum { LAYERS = 6, VALUES = 16 * 3 * 4 * 6, TEXT_ROWS = 5, TEXT_DIM = 32 };
+
+static char dir[] = "/tmp/longtake-test-XXXXXX";
+
+static int make_models(void **state)
+{
+    (void)state;
+    char path[300];
+    struct synth_report report;
+    if (!mkdtemp(dir))
+        return 1;
+    snprintf(path, sizeof path, "%s/t2v.gguf", dir);
+    const struct synth_params dit = {.variant = "t2v-1.3b",
+                                     .quant = "q8_0",
+                                     .seed = 1,
+                                     .layers = LAYERS,
+                                     .dim = 256,
+                                     .ffn = 512,
+                                     .text_dim = TEXT_DIM,
+                                     .freq_dim = 64,
+                                     .path = path};
+    if (synth_write(&dit, NULL, NULL, &report, NULL) != LT_OK)
+        return 1;
+    snprintf(path, sizeof path, "%s/vae.safetensors", dir);
+    const struct synth_params vae = {.variant = "vae-z16", .seed = 2, .dim = 8, .path = path};
+    return synth_write(&vae, NULL, NULL, &report, NULL) != LT_OK;
+}
+
+static int remove_models(void **state)
+{
+    (void)state;
+    return lt_dir_remove(dir, NULL) != LT_OK;
+}
+
+/* -- tasks ------------------------------------------------------------------------------------- */
+
+struct job {
+    struct lt_task_spec spec[ENGINE_BATCH_MAX];
+    struct engine_work work[ENGINE_BATCH_MAX];
+    float x[ENGINE_BATCH_MAX][VALUES];
+    float text[2][TEXT_ROWS * TEXT_DIM];
+    struct engine_progress progress;
+};
+
+/* Windows that differ in latents and timestep. */
+static struct job *make_job(double guidance)
+{
+    struct job *job = calloc(1, sizeof *job);
+    assert_non_null(job);
+    for (size_t i = 0; i < LT_COUNT(job->text[0]); i++) {
+        job->text[0][i] = 0.01f * (float)(i % 17) - 0.05f;
+        job->text[1][i] = 0.02f * (float)(i % 11) - 0.1f;
+    }
+    for (size_t n = 0; n < ENGINE_BATCH_MAX; n++) {
+        for (size_t i = 0; i < VALUES; i++)
+            job->x[n][i] = 0.1f * (float)((i * (n + 3)) % 19) - 0.9f;
+        job->spec[n] = (struct lt_task_spec){.kind = LT_TASK_PREDICT,
+                                             .model = {.name = "t2v.gguf"},
+                                             .shape = {16, 3, 4, 6},
+                                             .timestep = 900 - 10.0 * (double)n,
+                                             .guidance = guidance,
+                                             .precision = LT_PRECISION_F32,
+                                             .text_len = 8,
+                                             .result_bytes = sizeof job->x[n]};
+        job->work[n] = (struct engine_work){
+            .task = n + 1,
+            .spec = &job->spec[n],
+            .blob = {{LT_BLOB_LATENTS, job->x[n], sizeof job->x[n]},
+                     {LT_BLOB_TEXT, job->text[0], sizeof job->text[0]},
+                     {LT_BLOB_TEXT_NEGATIVE, job->text[1], sizeof job->text[1]}},
+            .blob_count = 3};
+    }
+    return job;
+}
+
+static void free_job(struct job *job)
+{
+    for (size_t n = 0; n < ENGINE_BATCH_MAX; n++)
+        free(job->work[n].result);
+    free(job);
+}
+
+static void run(struct engine *engine, struct job *job, size_t first, size_t count)
+{
+    engine_run(engine, job->work + first, count, &job->progress);
+    for (size_t n = first; n < first + count; n++)
+        if (job->work[n].status != LT_OK)
+            fail_msg("task %zu: %s", n, job->work[n].error.text);
+}
+
+static struct engine *make_engine(const struct memory_settings *memory)
+{
+    const char *const dirs[] = {dir};
+    const struct engine_params params = {.model_dir = dirs,
+                                         .model_dir_count = 1,
+                                         .thread_count = 2,
+                                         .kernel_selector = "best",
+                                         .memory = *memory};
+    struct engine *engine;
+    struct lt_error error;
+    assert_ok(engine_create(&params, &engine, &error));
+    return engine;
+}
+
+static struct lt_beat_memory memory_of(struct engine *engine)
+{
+    struct lt_beat_memory memory;
+    engine_memory(engine, &memory);
+    return memory;
+}
+
+static const struct memory_settings resident = {.blocks_to_swap = 0, .prefetch = -1};
+static const struct memory_settings streamed = {.blocks_to_swap = LAYERS, .prefetch = 1};
+
+/* -- tests ------------------------------------------------------------------------------------- */
+
+static void streaming_changes_no_bit(void **state)
+{
+    (void)state;
+    struct job *want = make_job(5), *got = make_job(5);
+    struct engine *a = make_engine(&resident);
+    run(a, want, 0, 1);
+    run(a, want, 1, 1);
+    assert_int_equal(memory_of(a).copied_bytes, 0);
+    assert_int_equal(engine_batch_max(a), 1);
+    engine_destroy(&a);
+    for (int64_t swap = 1; swap <= LAYERS; swap++)
+        for (int64_t prefetch = 0; prefetch < 3; prefetch++) {
+            const struct memory_settings memory = {.blocks_to_swap = swap, .prefetch = prefetch};
+            struct engine *b = make_engine(&memory);
+            for (size_t n = 0; n < 2; n++) {
+                run(b, got, n, 1);
+                assert_memory_equal(want->work[n].result, got->work[n].result, sizeof want->x[n]);
+                free(got->work[n].result);
+            }
+            engine_destroy(&b);
+        }
+    for (size_t n = 0; n < 2; n++)
+        got->work[n].result = NULL;
+    free_job(want);
+    free_job(got);
+}
+
+/* Weight bytes per window fall by the number of windows; the bits stay. */
+static void g4_a_batch_of_four_moves_a_quarter(void **state)
+{
+    (void)state;
+    struct job *alone = make_job(1), *together = make_job(1);
+    struct engine *engine = make_engine(&streamed);
+    run(engine, alone, 0, 1); /* the ring is full of the first blocks from here on */
+    assert_int_equal(engine_batch_max(engine), ENGINE_BATCH_MAX); /* no limit: as many as may be */
+    const uint64_t start = memory_of(engine).copied_bytes;
+    for (size_t n = 1; n < 5; n++)
+        run(engine, alone, n, 1);
+    const uint64_t four = memory_of(engine).copied_bytes - start;
+    run(engine, together, 1, 4);
+    const uint64_t one = memory_of(engine).copied_bytes - start - four;
+    assert_true(one > 0);
+    assert_int_equal(four, 4 * one);
+    for (size_t n = 1; n < 5; n++)
+        assert_memory_equal(alone->work[n].result, together->work[n].result, sizeof alone->x[n]);
+    engine_destroy(&engine);
+    free_job(alone);
+    free_job(together);
+}
+
+static void g5_1_what_is_resident_is_not_read_again(void **state)
+{
+    (void)state;
+    struct job *job = make_job(5);
+    struct engine *engine = make_engine(&resident);
+    run(engine, job, 0, 1);
+    const uint64_t read = memory_of(engine).read_bytes;
+    assert_true(read > 0);
+    run(engine, job, 1, 1);
+    run(engine, job, 2, 1);
+    assert_int_equal(memory_of(engine).read_bytes, read);
+    engine_destroy(&engine);
+    free_job(job);
+}
+
+static void one_wrong_task_does_not_spoil_its_batch(void **state)
+{
+    (void)state;
+    struct job *job = make_job(5), *want = make_job(5);
+    struct engine *engine = make_engine(&streamed);
+    job->x[1][7] = 0;
+    job->spec[1].result_bytes = 12;
+    job->work[2].blob_count = 1; /* no text */
+    engine_run(engine, job->work, 4, &job->progress);
+    assert_int_equal(job->work[1].status, LT_BAD_INPUT);
+    assert_non_null(strstr(job->work[1].error.text, "result of 12 bytes"));
+    assert_int_equal(job->work[2].status, LT_BAD_INPUT);
+    assert_non_null(strstr(job->work[2].error.text, "text is missing"));
+    run(engine, want, 3, 1);
+    assert_int_equal(job->work[0].status, LT_OK);
+    assert_int_equal(job->work[3].status, LT_OK);
+    assert_memory_equal(job->work[3].result, want->work[3].result, sizeof want->x[3]);
+    engine_destroy(&engine);
+    free_job(job);
+    free_job(want);
+}
+
+static void what_does_not_fit_is_refused_with_the_sum(void **state)
+{
+    (void)state;
+    const struct memory_settings tiny = {
+        .device_memory = 1 << 20, .blocks_to_swap = -1, .prefetch = -1};
+    struct job *job = make_job(5);
+    struct engine *engine = make_engine(&tiny);
+    engine_run(engine, job->work, 1, &job->progress);
+    assert_int_equal(job->work[0].status, LT_NO_DEVICE_MEMORY);
+    assert_non_null(strstr(job->work[0].error.text, "--device-memory allows 1.00 MiB"));
+    assert_int_equal(memory_of(engine).read_bytes, 0); /* before any work */
+    engine_destroy(&engine);
+    free_job(job);
+}
+
+/* The least limit under which the plan still finds a way: everything streamed, nothing kept. */
+static void the_plan_streams_under_a_limit(void **state)
+{
+    (void)state;
+    struct job *want = make_job(5), *got = make_job(5);
+    struct engine *a = make_engine(&resident);
+    run(a, want, 0, 1);
+    const uint64_t weights = memory_of(a).device_bytes;
+    engine_destroy(&a);
+    const struct memory_settings limit = {
+        .device_memory = weights, .blocks_to_swap = -1, .prefetch = -1};
+    struct engine *b = make_engine(&limit);
+    run(b, got, 0, 1);
+    run(b, got, 1, 1);
+    assert_memory_equal(want->work[0].result, got->work[0].result, sizeof want->x[0]);
+    assert_true(memory_of(b).device_bytes < weights);
+    assert_true(memory_of(b).copied_bytes > 0);
+    engine_destroy(&b);
+    free_job(want);
+    free_job(got);
+}
+
+/* Ten loads and releases: what the process holds comes back. */
+static void g6_2_loads_leave_nothing_behind(void **state)
+{
+    (void)state;
+    uint64_t first = 0;
+    if (LT_SANITIZED)
+        skip(); /* sanitizers keep what was freed */
+    for (int cycle = 0; cycle < 10; cycle++) {
+        struct job *job = make_job(1);
+        struct engine *engine = make_engine(&resident);
+        run(engine, job, 0, 1);
+        const struct lt_beat_memory memory = memory_of(engine);
+        if (cycle == 1) /* libraries have made what they make once */
+            first = memory.rss_bytes;
+        if (cycle > 1)
+            assert_true(memory.rss_bytes <= first + (1 << 20));
+        engine_destroy(&engine);
+        free_job(job);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(streaming_changes_no_bit),
+        cmocka_unit_test(g4_a_batch_of_four_moves_a_quarter),
+        cmocka_unit_test(g5_1_what_is_resident_is_not_read_again),
+        cmocka_unit_test(one_wrong_task_does_not_spoil_its_batch),
+        cmocka_unit_test(what_does_not_fit_is_refused_with_the_sum),
+        cmocka_unit_test(the_plan_streams_under_a_limit),
+        cmocka_unit_test(g6_2_loads_leave_nothing_behind),
+    };
+    return cmocka_run_group_tests(tests, make_models, remove_models);
+}

@@ -1,0 +1,153 @@
+/* Memory of the components, decided before a byte is read: a transformer's plan (memory.h) beside
+ * what else is resident, or in its place. */
+#include "worker/engine_private.h"
+
+/* -- what there is ----------------------------------------------------------------------------- */
+
+static uint64_t others_bytes(const struct engine *engine, enum engine_slot slot)
+{
+    uint64_t bytes = 0;
+    for (int other = 0; other < ENGINE_SLOT_COUNT; other++)
+        if (other != (int)slot)
+            bytes += engine->slot[other].planned_bytes;
+    return bytes;
+}
+
+static void drop_others(struct engine *engine, enum engine_slot slot)
+{
+    for (int other = 0; other < ENGINE_SLOT_COUNT; other++)
+        if (other != (int)slot && engine->slot[other].store)
+            engine_drop(engine, (enum engine_slot)other);
+}
+
+static uint64_t less(uint64_t limit, uint64_t bytes)
+{
+    return limit == 0 ? 0 : limit > bytes ? limit - bytes : 1; /* 0 would be no limit at all */
+}
+
+/* What the device may hold beside program, blobs and caller: on the host both limits bind. */
+static uint64_t device_room(const struct engine *engine)
+{
+    const uint64_t ram = less(engine->memory.ram, engine->runtime_bytes + engine->blob_bytes);
+    const uint64_t device = engine->memory.device_memory;
+    return device && (!ram || device < ram) ? device : ram;
+}
+
+lt_status engine_make_room(struct engine *engine, enum engine_slot slot, uint64_t bytes,
+                           const char *what, struct lt_error *error)
+{
+    const uint64_t room = device_room(engine);
+    char need[32], have[32];
+    if (room == 0 || bytes + others_bytes(engine, slot) <= room)
+        return LT_OK;
+    if (bytes > room)
+        return lt_fail(error, LT_NO_DEVICE_MEMORY,
+                       "%s needs %s of memory, --device-memory and "
+                       "--ram leave %s",
+                       what, lt_size_format(bytes, need), lt_size_format(room, have));
+    drop_others(engine, slot);
+    return LT_OK;
+}
+
+/* -- a transformer ----------------------------------------------------------------------------- */
+
+/* Keys and values of a prompt in every block, f32; the budget bounds it. */
+static size_t context_need(const struct dit_config *config, const struct engine_size *size)
+{
+    const uint64_t rows = size->text_values / (uint64_t)config->text_dim + 1;
+    const uint64_t bytes = (uint64_t)(config->layer_count * 2 * config->dim) * rows * sizeof(float);
+    return bytes < ENGINE_CONTEXT_BYTES ? (size_t)bytes : ENGINE_CONTEXT_BYTES;
+}
+
+static struct memory_request request_of(const struct engine_task *task, const struct layout *layout)
+{
+    const struct engine *engine = task->engine;
+    return (struct memory_request){.layout = layout,
+                                   .runtime_bytes = engine->runtime_bytes,
+                                   .device_is_ram = true,
+                                   .blocks_to_swap = engine->memory.blocks_to_swap,
+                                   .prefetch = engine->memory.prefetch,
+                                   .order = memory_swap_order(&engine->memory)};
+}
+
+struct search {
+    const struct engine_task *task;
+    const struct dit_config *config;
+    const struct engine_size *size;
+    struct memory_request request;
+};
+
+static void ask_for(struct search *s, size_t task_count, size_t context_bytes)
+{
+    const size_t inputs = s->size->input_count * task_count;
+    s->request.activation_bytes = dit_activation_bytes(s->config, s->size->tokens, inputs);
+    s->request.cache_bytes = s->size->input_count * (uint64_t)context_bytes;
+    s->request.latent_bytes = s->task->engine->blob_bytes + inputs * s->task->spec->result_bytes;
+}
+
+static void set_limits(struct search *s, uint64_t taken)
+{
+    const struct memory_settings *memory = &s->task->engine->memory;
+    s->request.device_limit = less(memory->device_memory, taken);
+    s->request.ram_limit = less(memory->ram, taken);
+}
+
+/* Streaming is the last resort: what else is resident goes first, then what is kept of prompts. */
+static lt_status find_plan(struct search *s, struct engine_plan *plan, struct lt_error *error)
+{
+    const size_t need = context_need(s->config, s->size);
+    const uint64_t others = others_bytes(s->task->engine, ENGINE_TRANSFORMER);
+    lt_status status = LT_OK;
+    for (int streaming = s->request.blocks_to_swap > 0; streaming < 2; streaming++)
+        for (int drop = 0; drop <= (others > 0); drop++)
+            for (int keep = 1; keep >= 0; keep--) {
+                plan->context_bytes = keep ? need : 0;
+                set_limits(s, drop ? 0 : others);
+                ask_for(s, 1, plan->context_bytes);
+                status = memory_plan_make(&s->request, &plan->memory, error);
+                if (status == LT_OK && (streaming || plan->memory.store.blocks_to_swap == 0)) {
+                    if (drop)
+                        drop_others(s->task->engine, ENGINE_TRANSFORMER);
+                    return LT_OK;
+                }
+            }
+    return status;
+}
+
+/* As many tasks as fit beside the same blocks. */
+static unsigned find_batch(struct search *s, const struct engine_plan *plan)
+{
+    if (plan->memory.store.blocks_to_swap == 0)
+        return 1;
+    set_limits(s, others_bytes(s->task->engine, ENGINE_TRANSFORMER));
+    for (unsigned count = ENGINE_BATCH_MAX; count > 1; count--) {
+        struct memory_plan larger;
+        ask_for(s, count, plan->context_bytes);
+        if (memory_plan_make(&s->request, &larger, NULL) == LT_OK &&
+            larger.store.blocks_to_swap == plan->memory.store.blocks_to_swap &&
+            larger.store.disk_blocks == plan->memory.store.disk_blocks)
+            return count;
+    }
+    return 1;
+}
+
+lt_status engine_plan_dit(const struct engine_task *task, const struct tensor_file *file,
+                          const struct dit_config *config, const struct engine_size *size,
+                          struct engine_plan *plan_out, struct lt_error *error)
+{
+    struct layout layout;
+    struct lt_scratch scratch;
+    struct engine_plan plan = {.batch_max = 1};
+    LT_TRY(dit_scratch(config, (enum lt_precision)task->spec->precision, size->tokens, &scratch,
+                       error));
+    LT_TRY(layout_build(file, NULL, NULL, NULL, &layout, error));
+    struct search search = {task, config, size, request_of(task, &layout)};
+    search.request.scratch_bytes = lt_scratch_bytes(&scratch, lt_exec_thread_count(task->exec));
+    const lt_status status = find_plan(&search, &plan, error);
+    if (status == LT_OK) {
+        plan.batch_max = find_batch(&search, &plan);
+        *plan_out = plan;
+    }
+    layout_fini(&layout);
+    return status;
+}
