@@ -6,7 +6,8 @@
     X("run", worker_run, "connect to a coordinator and compute its tasks")                         \
     X("inspect", worker_inspect, "tell what a model file is, and what is wrong with it")           \
     X("synth", worker_synth, "write a model file with real shapes and random weights")             \
-    X("eval", worker_eval, "run one component once, on tensors from a file")
+    X("eval", worker_eval, "run one component once, on tensors from a file")                       \
+    X("bench-load", worker_bench_load, "time loading a model file beside a plain read of it")
 
 #define WORKER_COMMAND_PROTOTYPE(name, function, summary) int function(int argc, char **argv);
 WORKER_COMMAND_LIST(WORKER_COMMAND_PROTOTYPE)
