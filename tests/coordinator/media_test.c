@@ -3,6 +3,7 @@
 #include "tests/test.h"
 
 #include "common/file.h"
+#include "common/safetensors.h"
 #include "coordinator/media/media.h"
 #include "tests/coordinator/media_file.h"
 
@@ -333,6 +334,41 @@ static void every_sound_is_a_voice(void **state)
         }
 }
 
+/* librosa's resampler to 24 bits: what the audio encoder of the originals is fed. */
+static void a_voice_is_librosas(void **state)
+{
+    (void)state;
+    static const int rates[] = {22050, 44100, 48000};
+    struct lt_safetensors *goldens;
+    assert_ok(lt_safetensors_open(LT_SOURCE_DIR "/tests/golden/media/media.safetensors", &goldens,
+                                  &error));
+    for (size_t i = 0; i < LT_COUNT(rates); i++) {
+        const struct media_file m = {.path = in_dir("voice.wav"),
+                                     .sound = "pcm_f32le",
+                                     .rate = rates[i],
+                                     .channels = 2,
+                                     .seconds = 0.2};
+        struct lt_view want;
+        float *voice;
+        size_t count;
+        char name[32];
+        snprintf(name, sizeof name, "voice.%d", rates[i]);
+        assert_ok(lt_safetensors_read_f32(goldens, name, &want, &error));
+        media_file_make(&m);
+        assert_ok(
+            sound_read_voice(&(struct media_source){.path = m.path}, 0, &voice, &count, &error));
+        assert_int_equal(count, lt_view_count(&want));
+        double worst = 0;
+        for (size_t k = 0; k < count; k++)
+            worst = fmax(worst, fabs((double)voice[k] - (double)((const float *)want.data)[k]));
+        if (worst > 1e-6)
+            fail_msg("%s: off by %g", name, worst);
+        free(want.data);
+        free(voice);
+    }
+    lt_safetensors_close(&goldens);
+}
+
 static void sound_as_it_is(void **state)
 {
     (void)state;
@@ -523,6 +559,7 @@ int main(void)
         cmocka_unit_test(a_folder_in_the_order_of_names),
         cmocka_unit_test(pictures_are_upright_and_square),
         cmocka_unit_test(every_sound_is_a_voice),
+        cmocka_unit_test(a_voice_is_librosas),
         cmocka_unit_test(sound_as_it_is),
         cmocka_unit_test(what_is_no_media_is_named),
         cmocka_unit_test(what_is_not_in_it_is_named),
