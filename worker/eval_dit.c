@@ -2,6 +2,7 @@
 #include "worker/eval.h"
 
 #include "common/clock.h"
+#include "worker/model/catalogue.h"
 #include "worker/model/dit.h"
 
 #include <stdlib.h>
@@ -97,6 +98,7 @@ static lt_status run(struct eval *eval, struct lt_error *error)
     struct lt_view v;
     lt_status status;
     LT_TRY(dit_config_detect(eval->file[0], &config, error));
+    LT_TRY(catalogue_check_dit(&config, eval->file[0], error));
     LT_TRY(eval_setting_int(eval, "text_len", 1, 65536, &config.text_len, error));
     LT_TRY(read_request(eval, &r, error));
     LT_TRY(tell_memory(eval, &config, &r, error));
