@@ -12,19 +12,19 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-static lt_status find_program(struct crew *crew, struct lt_error *error)
+lt_status crew_find_program(const char *wanted, char *path_out, size_t size, struct lt_error *error)
 {
     char own[PATH_MAX];
-    if (crew->params.program) {
-        snprintf(crew->program, sizeof crew->program, "%s", crew->params.program);
+    if (wanted) {
+        snprintf(path_out, size, "%s", wanted);
     } else {
         const ssize_t length = readlink("/proc/self/exe", own, sizeof own - 1);
         own[length > 0 ? length : 0] = 0;
-        snprintf(crew->program, sizeof crew->program, "%.4000s/longtake-worker", dirname(own));
+        snprintf(path_out, size, "%.4000s/longtake-worker", dirname(own));
     }
-    if (access(crew->program, X_OK) != 0)
+    if (access(path_out, X_OK) != 0)
         return lt_fail(error, LT_NOT_FOUND,
-                       "%s: no worker program there; name it with --worker-program", crew->program);
+                       "%s: no worker program there; name it with --worker-program", path_out);
     return LT_OK;
 }
 
@@ -74,7 +74,7 @@ static lt_status start_one(struct crew *crew, int index, struct lt_error *error)
 lt_status crew_start(struct crew *crew, const struct crew_params *params, struct lt_error *error)
 {
     *crew = (struct crew){.params = *params};
-    LT_TRY(find_program(crew, error));
+    LT_TRY(crew_find_program(params->program, crew->program, sizeof crew->program, error));
     for (int i = 0; i < params->worker_count; i++)
         LT_TRY(start_one(crew, i, error));
     return LT_OK;

@@ -27,6 +27,9 @@ struct crew {
     uint32_t deaths;
 };
 
+/* The worker program: the wanted one, or longtake-worker beside this program. */
+lt_status crew_find_program(const char *wanted, char *path_out, size_t size,
+                            struct lt_error *error);
 lt_status crew_start(struct crew *crew, const struct crew_params *params, struct lt_error *error);
 /* Notices dead workers and starts them again. LT_LINK: one died too often; the text names its log.
  */

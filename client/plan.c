@@ -1,27 +1,46 @@
 /* longtake plan: what a job will do, before anything runs. */
 #include "client/commands.h"
 
-#include "client/job_file.h"
+#include "client/plan_memory.h"
 #include "common/option.h"
 #include "common/progress.h"
 #include "coordinator/plan_json.h"
 
+#include <limits.h>
+#include <stddef.h>
 #include <stdio.h>
+#include <stdlib.h>
 
 struct settings {
     bool json;
+    struct plan_memory memory;
 };
+
+#define MEMORY(field, option, value, ...)                                                          \
+    {                                                                                              \
+        .name = option, .kind = LT_OPTION_TEXT, .offset = offsetof(struct settings, memory.field), \
+        .value_name = value, __VA_ARGS__                                                           \
+    }
 
 static const struct lt_option options[] = {
     LT_OPTION(struct settings, json, FLAG, NULL, NULL,
               .help = "everything, for scripts (docs/plan.md)"),
+    MEMORY(device, "device", "NAME", .choices = "host|gpu",
+           .help = "of the workers that the memory is planned for [host]"),
+    MEMORY(device_memory, "device_memory", "SIZE", .help = "what such a device has"),
+    MEMORY(ram, "ram", "SIZE", .help = "main memory of such a worker"),
+    MEMORY(blocks_to_swap, "blocks_to_swap", "N", .help = "blocks streamed [as few as fit]"),
+    MEMORY(prefetch, "prefetch", "K", .help = "streamed blocks fetched ahead [1]"),
+    MEMORY(worker_program, "worker_program", "FILE",
+           .help = "longtake-worker [beside this program]"),
 };
 static const struct lt_command command = {
     .program = "longtake plan",
-    .usage = "JOB.json [--json]",
-    .summary = "Shows the context windows, steps, tasks and bytes of a job. Runs nothing and needs "
-               "no model file.",
-    .examples = "  longtake plan take.json\n  longtake plan take.json --json | jq '.windows[0]'",
+    .usage = "JOB.json [--json] [options]",
+    .summary = "Shows the context windows, steps, tasks and bytes of a job, and, where its model "
+               "file is on this machine, what the model takes of a worker's memory. Runs nothing.",
+    .examples = "  longtake plan take.json\n  longtake plan take.json --json | jq '.windows[0]'\n"
+                "  longtake plan take.json --device gpu --device-memory 16GiB --ram 24GiB",
     .options = options,
     .option_count = LT_COUNT(options),
     .operand_min = 1,
@@ -60,8 +79,30 @@ static void print_plan(const struct job *job, const struct plan *plan)
     printf("wire       %s to workers, %s back; %s a window and step each way\n",
            lt_size_format(plan->wire_bytes_down, down), lt_size_format(plan->wire_bytes_up, up),
            lt_size_format(plan->frame_bytes * first->frame_count, slice));
-    printf("not known  memory and time: they depend on the model file, which only workers open "
-           "(longtake-worker inspect tells its bytes)\n");
+}
+
+static lt_status print_all(const struct job_file *file, const struct plan *plan,
+                           const struct plan_memory *memory, struct lt_error *error)
+{
+    char model[PATH_MAX];
+    print_plan(&file->job, plan);
+    if (plan_memory_model(file, model, sizeof model))
+        return plan_memory_print(memory, &file->job, plan, model, error);
+    printf("not known  memory: %s is not on this machine (longtake-worker memory adds it up where "
+           "it is)\n",
+           file->job.transformer.name);
+    return LT_OK;
+}
+
+static lt_status write_json(const struct job_file *file, const struct plan *plan,
+                            const struct plan_memory *memory, struct lt_error *error)
+{
+    char model[PATH_MAX], *worker = NULL;
+    if (plan_memory_model(file, model, sizeof model))
+        LT_TRY(plan_memory_json(memory, &file->job, plan, model, &worker, error));
+    const lt_status status = plan_write_json(&file->job, plan, worker, stdout, error);
+    free(worker);
+    return status;
 }
 
 static lt_status run(const char *path, const struct settings *settings, struct lt_error *error)
@@ -73,9 +114,9 @@ static lt_status run(const char *path, const struct settings *settings, struct l
     lt_arena_init(&arena, 0);
     lt_status status = plan_build(&file.job, &arena, &plan, error);
     if (status == LT_OK && settings->json)
-        status = plan_write_json(&file.job, &plan, stdout, error);
+        status = write_json(&file, &plan, &settings->memory, error);
     else if (status == LT_OK)
-        print_plan(&file.job, &plan);
+        status = print_all(&file, &plan, &settings->memory, error);
     lt_arena_fini(&arena);
     job_file_fini(&file);
     return status;

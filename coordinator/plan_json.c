@@ -82,22 +82,24 @@ static uint32_t largest_window(const struct plan *plan)
 }
 
 /* What the coordinator keeps for the job, and the largest slice or prediction on the wire. */
-static void write_bytes(const struct job *job, const struct plan *plan, FILE *to)
+static void write_bytes(const struct job *job, const struct plan *plan, const char *worker_memory,
+                        FILE *to)
 {
     const uint64_t latents = plan->frame_bytes * (uint64_t)plan->latent_frames;
     const uint64_t slice = plan->frame_bytes * largest_window(plan);
     fprintf(to,
             "\"memory\":{\"latent_frame_bytes\":%" PRIu64 ",\"latents_bytes\":%" PRIu64
-            ",\"history_bytes\":%" PRIu64 ",\"slice_bytes_max\":%" PRIu64 "},\n",
-            plan->frame_bytes, latents, latents * sampler_history_count(job->sampler), slice);
+            ",\"history_bytes\":%" PRIu64 ",\"slice_bytes_max\":%" PRIu64 ",\"worker\":%s},\n",
+            plan->frame_bytes, latents, latents * sampler_history_count(job->sampler), slice,
+            worker_memory ? worker_memory : "null");
     fprintf(to,
             "\"wire\":{\"down_bytes\":%" PRIu64 ",\"up_bytes\":%" PRIu64
             ",\"window_step_bytes_max\":%" PRIu64 "}\n}\n",
             plan->wire_bytes_down, plan->wire_bytes_up, 2 * slice);
 }
 
-lt_status plan_write_json(const struct job *job, const struct plan *plan, FILE *to,
-                          struct lt_error *error)
+lt_status plan_write_json(const struct job *job, const struct plan *plan, const char *worker_memory,
+                          FILE *to, struct lt_error *error)
 {
     fprintf(to,
             "{\"frames\":%" PRId64 ",\"size\":[%" PRId64 ",%" PRId64 "],\"latent\":[%" PRId64
@@ -108,7 +110,7 @@ lt_status plan_write_json(const struct job *job, const struct plan *plan, FILE *
     write_windows(plan, "weights", true, to);
     write_steps(plan, to);
     write_tasks(plan, to);
-    write_bytes(job, plan, to);
+    write_bytes(job, plan, worker_memory, to);
     if (fflush(to) != 0 || ferror(to))
         return lt_fail(error, LT_IO, "the plan could not be written: %s", strerror(errno));
     return LT_OK;

@@ -6,6 +6,7 @@
 
 #include <stdio.h>
 
-/* One object, and a line end. LT_IO when `to` does not take it. */
-lt_status plan_write_json(const struct job *job, const struct plan *plan, FILE *to,
-                          struct lt_error *error);
+/* One object, and a line end. `worker_memory`: what a worker says of its memory, JSON; NULL: not
+ * known. LT_IO when `to` does not take it. */
+lt_status plan_write_json(const struct job *job, const struct plan *plan, const char *worker_memory,
+                          FILE *to, struct lt_error *error);

@@ -5,6 +5,7 @@
 #define WORKER_COMMAND_LIST(X)                                                                     \
     X("run", worker_run, "connect to a coordinator and compute its tasks")                         \
     X("inspect", worker_inspect, "tell what a model file is, and what is wrong with it")           \
+    X("memory", worker_memory, "add up what a model takes, and choose what is streamed")           \
     X("synth", worker_synth, "write a model file with real shapes and random weights")             \
     X("eval", worker_eval, "run one component once, on tensors from a file")                       \
     X("bench-load", worker_bench_load, "time loading a model file beside a plain read of it")

@@ -238,7 +238,7 @@ static void the_json_holds_the_plan(void **state)
     size_t bytes = 0;
     FILE *to = open_memstream(&text, &bytes);
     assert_non_null(to);
-    assert_ok(plan_write_json(&job, &plan, to, &error));
+    assert_ok(plan_write_json(&job, &plan, "{\"ram_bytes\": 7}", to, &error));
     fclose(to);
     json_t *root = json_loadb(text, bytes, JSON_REJECT_DUPLICATES, NULL);
     assert_non_null(root);
@@ -269,7 +269,7 @@ static void the_json_holds_the_plan(void **state)
     free(text);
     FILE *full = fopen("/dev/full", "w");
     assert_non_null(full);
-    assert_fails(plan_write_json(&job, &plan, full, &error), LT_IO, "could not be written");
+    assert_fails(plan_write_json(&job, &plan, NULL, full, &error), LT_IO, "could not be written");
     fclose(full);
     lt_arena_fini(&arena);
 }

@@ -1,0 +1,138 @@
+/* longtake-worker memory: what a model would take on this worker, before anything is loaded. */
+#include "worker/commands.h"
+
+#include "kernels/exec.h"
+#include "worker/memory_options.h"
+#include "worker/model/dit.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+struct settings {
+    const char *size, *precision, *device;
+    int64_t latent_frames, text_tokens, threads;
+    bool guided, json;
+    struct memory_settings memory;
+};
+
+static const struct lt_option options[] = {
+    LT_OPTION(struct settings, size, TEXT, "WxH", "832x480", .help = "of the picture, in pixels"),
+    LT_OPTION(struct settings, latent_frames, INT, "N", "21", .min = 1, .max = 100000,
+              .help = "of a window: 21 are 81 frames"),
+    LT_OPTION(struct settings, text_tokens, INT, "N", "512", .min = 1, .max = 4096,
+              .help = "of the prompt"),
+    LT_OPTION(struct settings, guided, FLAG, NULL, NULL,
+              .help = "with a negative prompt: two predictions at a time"),
+    LT_OPTION(struct settings, precision, TEXT, "P", "bf16", .choices = "f32|bf16",
+              .help = "of products"),
+    LT_OPTION(struct settings, threads, INT, "N", "0", .min = 0, .max = 1024,
+              .help = "0: all processors; each takes scratch"),
+    LT_OPTION(struct settings, device, TEXT, "NAME", "host", .choices = "host|gpu",
+              .help = "gpu: a card with memory of its own; scratch of its kernels is not counted"),
+    MEMORY_OPTIONS(struct settings, memory),
+    LT_OPTION(struct settings, json, FLAG, NULL, NULL, .help = "one JSON object"),
+};
+
+static const struct lt_command command = {
+    .program = "longtake-worker memory",
+    .usage = "MODEL [--size WxH] [--device-memory SIZE] [--ram SIZE] [options]",
+    .summary = "Adds up what a transformer takes: weights, activations, scratch, what is kept of "
+               "prompts. Chooses how many blocks are streamed, from where, through how many slots, "
+               "as a worker with these limits would. Reads the file's header only. Exits with 6 or "
+               "7 when it does not fit, and says what would.",
+    .examples = "  longtake-worker memory wan2.2_animate_14B_Q5_K_M.gguf --device gpu "
+                "--device-memory 16GiB \\\n      --ram 24GiB --blocks-to-swap 8 --prefetch 2\n"
+                "  longtake-worker memory t2v_14B_Q8_0.gguf --ram 12GiB --json",
+    .options = options,
+    .option_count = LT_COUNT(options),
+    .operand_min = 1,
+    .operand_max = 1,
+};
+
+static lt_status parse_size(const char *text, int64_t *width, int64_t *height,
+                            struct lt_error *error)
+{
+    char *end;
+    *width = strtoll(text, &end, 10);
+    *height = *end == 'x' ? strtoll(end + 1, &end, 10) : 0;
+    if (*end || *width < 16 || *height < 16 || *width > 8192 || *height > 8192)
+        return lt_fail(error, LT_USAGE, "--size %s: expected WIDTHxHEIGHT, 16 to 8192 each", text);
+    return LT_OK;
+}
+
+/* The terms of a plan that come from the work, not from the weights. */
+static lt_status describe_work(const struct settings *s, const struct dit_config *config,
+                               struct memory_request *request, struct lt_error *error)
+{
+    int64_t width, height;
+    struct lt_scratch scratch = {0};
+    struct lt_exec *exec = NULL;
+    LT_TRY(parse_size(s->size, &width, &height, error));
+    /* z48 packs twice as many pixels a side into a latent (encoders.md 2) */
+    const int64_t scale = config->out_channels == 48 ? 16 : 8;
+    const int64_t rows = height / scale / 2, columns = width / scale / 2;
+    const int64_t tokens = s->latent_frames * rows * columns;
+    const enum lt_precision precision =
+        s->precision[0] == 'f' ? LT_PRECISION_F32 : LT_PRECISION_BF16;
+    const size_t inputs = s->guided ? 2 : 1;
+    LT_TRY(lt_exec_create(&(struct lt_exec_params){(int)s->threads, precision}, &exec, error));
+    const int threads = lt_exec_thread_count(exec);
+    lt_exec_destroy(&exec);
+    if (request->device_is_ram)
+        LT_TRY(dit_scratch(config, precision, tokens, &scratch, error));
+    request->scratch_bytes = lt_scratch_bytes(&scratch, threads);
+    request->activation_bytes = dit_activation_bytes(config, tokens, inputs);
+    request->cache_bytes = inputs * (uint64_t)(config->layer_count * 2 * config->dim) *
+                           (uint64_t)(s->text_tokens + 1) * sizeof(float);
+    request->latent_bytes = (1 + inputs) * sizeof(float) * (uint64_t)config->out_channels *
+                            (uint64_t)(s->latent_frames * rows * columns * 4);
+    return LT_OK;
+}
+
+static lt_status plan(const struct settings *s, const struct tensor_file *file,
+                      struct lt_error *error)
+{
+    struct dit_config config;
+    struct layout layout;
+    struct memory_plan made;
+    struct memory_request request = {.runtime_bytes = memory_program_bytes(),
+                                     .device_is_ram = s->device[0] == 'h',
+                                     .device_limit = s->memory.device_memory,
+                                     .ram_limit = s->memory.ram,
+                                     .blocks_to_swap = s->memory.blocks_to_swap,
+                                     .prefetch = s->memory.prefetch,
+                                     .order = memory_swap_order(&s->memory)};
+    LT_TRY(dit_config_detect(file, &config, error));
+    LT_TRY(describe_work(s, &config, &request, error));
+    LT_TRY(layout_build(file, NULL, NULL, NULL, &layout, error));
+    request.layout = &layout;
+    lt_status status = memory_plan_make(&request, &made, error);
+    if (status == LT_NO_MEMORY || status == LT_NO_DEVICE_MEMORY) { /* prompts are then not kept */
+        request.cache_bytes = 0;
+        status = memory_plan_make(&request, &made, error);
+    }
+    if (status == LT_OK && s->json) {
+        memory_plan_write_json(&made, stdout);
+        fputc('\n', stdout);
+    } else if (status == LT_OK) {
+        memory_plan_print(&made, &request, stdout);
+    }
+    layout_fini(&layout);
+    return status;
+}
+
+static lt_status start(void *context, const void *settings, const struct lt_operands *operands,
+                       struct lt_error *error)
+{
+    struct tensor_file *file = NULL;
+    (void)context;
+    LT_TRY(tensor_file_open(operands->item[0], &file, error));
+    const lt_status status = plan(settings, file, error);
+    tensor_file_close(&file);
+    return status;
+}
+
+int worker_memory(int argc, char **argv)
+{
+    return lt_command_main(&command, argc, argv, sizeof(struct settings), start, NULL);
+}
