@@ -13,6 +13,13 @@
 
 #include <cmocka.h>
 
+/* 1 under a sanitizer: it keeps what was freed, and takes its time. */
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define LT_SANITIZED 1
+#else
+#define LT_SANITIZED 0
+#endif
+
 /* The call must succeed; prints the error's text otherwise. `error` is a struct lt_error in scope.
  */
 #define assert_ok(call)                                                                            \

@@ -10,12 +10,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-#define LT_SANITIZED 1
-#else
-#define LT_SANITIZED 0
-#endif
-
 enum { LAYERS = 6, VALUES = 16 * 3 * 4 * 6, TEXT_ROWS = 5, TEXT_DIM = 32 };
 
 static char dir[] = "/tmp/longtake-test-XXXXXX";
