@@ -1,5 +1,6 @@
 #include "client/inputs.h"
 
+#include "client/picture.h"
 #include "common/file.h"
 #include "common/safetensors.h"
 
@@ -32,27 +33,35 @@ static lt_status put_owned(const struct upload *upload, void *data, uint64_t byt
     return status;
 }
 
-/* -- features of prompts ----------------------------------------------------------------------- */
+/* -- features ---------------------------------------------------------------------------------- */
+
+/* Tensor `name` of a safetensors file, of at most `rank` dims. */
+static lt_status read_tensor(const struct upload *upload, const char *path_given, const char *name,
+                             int rank, struct lt_view *view_out)
+{
+    char path[PATH_MAX];
+    struct lt_safetensors *file;
+    LT_TRY(path_of(upload, path_given, path));
+    LT_TRY(lt_safetensors_open(path, &file, upload->error));
+    const lt_status status = lt_safetensors_read_f32(file, name, view_out, upload->error);
+    lt_safetensors_close(&file);
+    LT_TRY(status);
+    if (view_out->rank == rank && lt_view_count(view_out) > 0)
+        return LT_OK;
+    free(view_out->data);
+    return lt_fail(upload->error, LT_BAD_INPUT,
+                   "%s: tensor %s: expected %d dims, found %d with %lld values", path, name, rank,
+                   view_out->rank, (long long)lt_view_count(view_out));
+}
 
 static lt_status upload_text(const struct upload *upload, const char **text)
 {
-    char path[PATH_MAX], hex[LT_DIGEST_HEX], name[LT_DIGEST_HEX + 8];
-    struct lt_safetensors *file;
-    struct lt_view view;
+    char hex[LT_DIGEST_HEX], name[LT_DIGEST_HEX + 8];
     struct lt_digest digest;
+    struct lt_view view;
     if (!*text || strncmp(*text, "sha256:", 7) == 0)
         return LT_OK;
-    LT_TRY(path_of(upload, *text, path));
-    LT_TRY(lt_safetensors_open(path, &file, upload->error));
-    const lt_status status = lt_safetensors_read_f32(file, "text", &view, upload->error);
-    lt_safetensors_close(&file);
-    LT_TRY(status);
-    if (view.rank != 2 || lt_view_count(&view) == 0) {
-        free(view.data);
-        return lt_fail(upload->error, LT_BAD_INPUT,
-                       "%s: tensor text: expected [n, text_dim], found rank %d with %lld values",
-                       path, view.rank, (long long)lt_view_count(&view));
-    }
+    LT_TRY(read_tensor(upload, *text, "text", 2, &view));
     LT_TRY(put_owned(upload, view.data, 4 * (uint64_t)lt_view_count(&view), &digest));
     lt_digest_format(&digest, hex);
     snprintf(name, sizeof name, "sha256:%s", hex);
@@ -60,10 +69,117 @@ static lt_status upload_text(const struct upload *upload, const char **text)
     return *text ? LT_OK : lt_fail(upload->error, LT_NO_MEMORY, "no memory for the job");
 }
 
+/* Bytes become the input. */
+static lt_status put_input(const struct upload *upload, enum job_input_kind kind, void *data,
+                           const uint32_t shape[JOB_INPUT_RANK], size_t value_bytes)
+{
+    struct job_input input = {.uploaded = true};
+    uint64_t bytes = value_bytes;
+    for (int i = 0; i < JOB_INPUT_RANK; i++) {
+        input.shape[i] = shape[i];
+        bytes *= shape[i];
+    }
+    LT_TRY(put_owned(upload, data, bytes, &input.digest));
+    upload->file->job.input[kind] = input;
+    return LT_OK;
+}
+
+static lt_status upload_encoded(const struct upload *upload, enum job_input_kind kind,
+                                const char *name, int rank)
+{
+    const char *path = upload->file->job.input[kind].path;
+    uint32_t shape[JOB_INPUT_RANK] = {1, 1, 1, 1};
+    struct lt_view view;
+    if (!path)
+        return LT_OK;
+    LT_TRY(read_tensor(upload, path, name, rank, &view));
+    for (int i = 0; i < rank; i++)
+        shape[JOB_INPUT_RANK - rank + i] = (uint32_t)view.dim[i];
+    return put_input(upload, kind, view.data, shape, sizeof(float));
+}
+
+/* -- pictures ---------------------------------------------------------------------------------- */
+
+static enum job_fit fit_of(const struct job *job)
+{
+    if (job->fit != JOB_FIT_AUTO)
+        return job->fit;
+    return job->kind == JOB_ANIMATE ? JOB_FIT_LETTERBOX : JOB_FIT_CROP;
+}
+
+/* Keeps what the image encoder sees as it was: it has a resampling of its own. */
+static lt_status upload_image(const struct upload *upload, enum job_input_kind kind,
+                              enum job_input_kind original_kind)
+{
+    const struct job *job = &upload->file->job;
+    const char *given = job->input[kind].path;
+    struct picture picture, fitted;
+    char path[PATH_MAX];
+    if (!given)
+        return LT_OK;
+    LT_TRY(path_of(upload, given, path));
+    LT_TRY(picture_read(path, &picture, upload->error));
+    lt_status status = picture_fit(&picture, fit_of(job), (uint32_t)job->width,
+                                   (uint32_t)job->height, &fitted, upload->error);
+    if (status == LT_OK)
+        status =
+            put_input(upload, kind, fitted.rgb, (uint32_t[]){1, fitted.height, fitted.width, 3}, 1);
+    const struct job_input *original = &job->input[original_kind];
+    if (status != LT_OK || !job->vision.name || original->path || original->uploaded) {
+        free(picture.rgb);
+        return status;
+    }
+    return put_input(upload, original_kind, picture.rgb,
+                     (uint32_t[]){1, picture.height, picture.width, 3}, 1);
+}
+
+static lt_status upload_original(const struct upload *upload, enum job_input_kind kind)
+{
+    const char *given = upload->file->job.input[kind].path;
+    struct picture picture;
+    char path[PATH_MAX];
+    if (!given)
+        return LT_OK;
+    LT_TRY(path_of(upload, given, path));
+    LT_TRY(picture_read(path, &picture, upload->error));
+    return put_input(upload, kind, picture.rgb, (uint32_t[]){1, picture.height, picture.width, 3},
+                     1);
+}
+
+/* At the take's rate, and no more frames than it can use. */
+static lt_status upload_video(const struct upload *upload, enum job_input_kind kind,
+                              enum job_fit fit, uint32_t width, uint32_t height)
+{
+    const struct job *job = &upload->file->job;
+    const char *given = job->input[kind].path;
+    const int64_t clip = job->clip_frames > 81 ? job->clip_frames : 81;
+    char path[PATH_MAX];
+    uint8_t *rgb;
+    uint32_t count;
+    if (!given)
+        return LT_OK;
+    LT_TRY(path_of(upload, given, path));
+    LT_TRY(picture_read_video(path, job->fps, (uint32_t)(job->frame_count_padded + clip), fit,
+                              width, height, &rgb, &count, upload->error));
+    return put_input(upload, kind, rgb, (uint32_t[]){count, height, width, 3}, 1);
+}
+
 lt_status inputs_upload(struct job_file *file, inputs_put *put, void *context,
                         struct lt_error *error)
 {
-    const struct upload upload = {file, put, context, error};
-    LT_TRY(upload_text(&upload, &file->job.text));
-    return upload_text(&upload, &file->job.text_negative);
+    const struct upload u = {file, put, context, error};
+    const struct job *job = &file->job;
+    const uint32_t width = (uint32_t)job->width, height = (uint32_t)job->height,
+                   side = (uint32_t)job->face_side;
+    LT_TRY(upload_text(&u, &file->job.text));
+    LT_TRY(upload_text(&u, &file->job.text_negative));
+    LT_TRY(upload_original(&u, JOB_INPUT_CLIP_IMAGE));
+    LT_TRY(upload_original(&u, JOB_INPUT_END_CLIP_IMAGE));
+    LT_TRY(upload_image(&u, JOB_INPUT_IMAGE, JOB_INPUT_CLIP_IMAGE));
+    LT_TRY(upload_image(&u, JOB_INPUT_END_IMAGE, JOB_INPUT_END_CLIP_IMAGE));
+    LT_TRY(upload_video(&u, JOB_INPUT_POSE_FRAMES, fit_of(job), width, height));
+    LT_TRY(upload_video(&u, JOB_INPUT_FACE_FRAMES, JOB_FIT_STRETCH, side, side));
+    LT_TRY(upload_encoded(&u, JOB_INPUT_CLIP, "clip", 2));
+    LT_TRY(upload_encoded(&u, JOB_INPUT_Y, "y", 4));
+    return upload_encoded(&u, JOB_INPUT_POSE, "pose", 4);
 }

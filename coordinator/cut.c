@@ -5,7 +5,6 @@
 enum {
     CLIP_ROWS = 257, /* ViT-H/14 at 224: 16 x 16 patches and the class token */
     CLIP_WIDTH = 1280,
-    FACE_SIDE = 512,
     MASK_CHANNELS = 4, /* one for each pixel frame of a latent frame */
 };
 
@@ -289,11 +288,12 @@ static void add_face(struct knife *knife, uint32_t w, const struct window *windo
     const struct plan *plan = knife->plan;
     const struct job_input *input = &knife->job->input[JOB_INPUT_FACE_FRAMES];
     const bool loop = plan->clips.count > 0;
+    const uint64_t side = (uint64_t)knife->job->face_side;
     const uint32_t count = loop ? plan->clips.params.clip_frames : 4 * (window->frame_count - 1);
     if (!is_given(knife->job, JOB_INPUT_FACE_FRAMES) || count == 0)
         return;
     struct cut_cell *cell =
-        begin(knife, LT_BLOB_FACE, 3 * FACE_SIDE * FACE_SIDE, count, one_channel, 1, window->frame);
+        begin(knife, LT_BLOB_FACE, 3 * side * side, count, one_channel, 1, window->frame);
     for (uint32_t i = 0; cell && i < count; i++) {
         const uint32_t frame = window->frame[loop ? 0 : 1 + i / 4];
         const int64_t at = loop ? clips_at(&plan->clips, w).pixel_start + i
@@ -460,6 +460,7 @@ static void condition_spec(const struct job *job, const struct plan *plan,
     case PLAN_CONDITION_TEXT:
     case PLAN_CONDITION_NEGATIVE:
         spec->kind = LT_TASK_ENCODE_TEXT;
+        spec->text_style = job->text_style;
         set_shape(spec, (uint64_t)job->text_len, (uint64_t)job->text_width, 1, 1);
         spec->result_bytes = 4 * (uint64_t)job->text_len * (uint64_t)job->text_width;
         break;

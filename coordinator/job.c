@@ -435,12 +435,42 @@ static lt_status check_text_source(const struct reader *reader, const char *key,
     if (prompt && !reader->job->text_encoder.name)
         return fail_at(reader, "model", "text_encoder", LT_BAD_INPUT, "needed for /text/%s",
                        prompt_key);
+    for (const char *part = prompt; part; part = strchr(part, '|') ? strchr(part, '|') + 1 : NULL)
+        if (part[strspn(part, " ")] == '|' || part[strspn(part, " ")] == 0)
+            return fail_at(reader, "text", prompt_key, LT_BAD_INPUT,
+                           "one of its parts between | is blank");
     return LT_OK;
 }
 
 static bool has_input(const struct job *job, enum job_input_kind kind)
 {
     return job->input[kind].path || job->input[kind].uploaded;
+}
+
+/* Uploaded bytes have the shape that the job's size asks for; 0 in a row stands for any. */
+static lt_status check_shape(const struct reader *reader, const struct job_field *field,
+                             size_t kind, const struct job_input *input)
+{
+    const struct job *job = reader->job;
+    const int64_t w = job->width, h = job->height, side = job->face_side;
+    const int64_t scale = job->latent_channels == 48 ? 16 : 8;
+    const int64_t expected[JOB_INPUT_COUNT][JOB_INPUT_RANK] = {
+        [JOB_INPUT_IMAGE] = {1, h, w, 3},
+        [JOB_INPUT_END_IMAGE] = {1, h, w, 3},
+        [JOB_INPUT_CLIP_IMAGE] = {1, 0, 0, 3},
+        [JOB_INPUT_END_CLIP_IMAGE] = {1, 0, 0, 3},
+        [JOB_INPUT_POSE_FRAMES] = {0, h, w, 3},
+        [JOB_INPUT_FACE_FRAMES] = {0, side, side, 3},
+        [JOB_INPUT_CLIP] = {1, 1, 0, 1280},
+        [JOB_INPUT_Y] = {0, (job->frame_count_padded - 1) / 4 + 1, h / scale, w / scale},
+        [JOB_INPUT_POSE] = {0, 0, h / scale, w / scale},
+    };
+    for (size_t i = 0; input->uploaded && i < JOB_INPUT_RANK; i++)
+        if (expected[kind][i] && input->shape[i] != expected[kind][i])
+            return fail_at(reader, field->section, field->key, LT_BAD_INPUT,
+                           "dim %zu of its shape is %u, expected %lld", i, input->shape[i],
+                           (long long)expected[kind][i]);
+    return LT_OK;
 }
 
 /* The pictures of a kind, and none that it has no use for. */
@@ -466,7 +496,11 @@ static lt_status check_inputs(const struct reader *reader)
         if (has_input(job, (enum job_input_kind)kind) && !(allowed[job->kind] & 1u << kind))
             return fail_at(reader, field->section, field->key, LT_BAD_INPUT,
                            "%s jobs have no use for it", job_kind_words[job->kind]);
+        LT_TRY(check_shape(reader, field, kind, &job->input[kind]));
     }
+    if (job->match && !has_input(job, JOB_INPUT_IMAGE))
+        return fail_at(reader, "colour", "match", LT_BAD_INPUT,
+                       "there is no /media/image to match");
     if (job->kind == JOB_IMAGE_TO_VIDEO && !has_input(job, JOB_INPUT_IMAGE) &&
         !has_input(job, JOB_INPUT_Y))
         return fail_at(reader, "media", "image", LT_BAD_INPUT, "missing");

@@ -55,8 +55,9 @@ enum job_kind { JOB_TEXT_TO_VIDEO, JOB_IMAGE_TO_VIDEO, JOB_ANIMATE, JOB_TALK };
  * which starts on the last frames of the one before (pipeline.md 2.1) */
 enum job_mode { JOB_MODE_WINDOWS, JOB_MODE_LOOP };
 
-/* How an image or video of another shape is brought to the job's size. */
-enum job_fit { JOB_FIT_CROP, JOB_FIT_STRETCH, JOB_FIT_LETTERBOX };
+/* How an image or video of another shape is brought to the job's size; auto: as the kind's original
+ * does it, animate with bars, the others cropped. */
+enum job_fit { JOB_FIT_AUTO, JOB_FIT_CROP, JOB_FIT_STRETCH, JOB_FIT_LETTERBOX };
 
 /* What a job is given beside its text: raw (a picture, a video, a voice), or encoded already.
  *
@@ -108,6 +109,7 @@ struct job {
     struct job_model text_encoder; /* with a prompt */
     struct job_model vision;       /* image-to-video 2.1, animate, talk: for image attention */
     int64_t latent_channels;       /* 16; 48: TI2V-5B, whose VAE divides by 16 */
+    int64_t face_side;             /* pixels, of Animate's faces: 512 */
     int64_t text_width;            /* of the encoder's features: 4096 */
     int64_t text_len;              /* 512 */
     bool precision_bf16;
@@ -118,6 +120,7 @@ struct job {
     const char *prompt; /* in place of `text`: several are split by |, one for each part of the take
                          */
     const char *prompt_negative;
+    unsigned text_style; /* how a prompt is cleaned: 0 wan, 1 comfy */
     struct job_input input[JOB_INPUT_COUNT];
     enum job_fit fit;
     unsigned match;                    /* enum lt_match: colours of every clip as in the image */

@@ -15,9 +15,12 @@ const char *const job_kind_words[] = {
 static const char *const mode_words[] = {
     [JOB_MODE_WINDOWS] = "windows", [JOB_MODE_LOOP] = "loop", NULL};
 
+static const char *const style_words[] = {"wan", "comfy", NULL}; /* enum tokenizer_style */
+
 static const char *const match_words[] = {"none", "reinhard", "mkl", NULL}; /* enum lt_match */
 
-static const char *const fit_words[] = {[JOB_FIT_CROP] = "crop",
+static const char *const fit_words[] = {[JOB_FIT_AUTO] = "auto",
+                                        [JOB_FIT_CROP] = "crop",
                                         [JOB_FIT_STRETCH] = "stretch",
                                         [JOB_FIT_LETTERBOX] = "letterbox",
                                         NULL};
@@ -114,11 +117,13 @@ const struct job_field job_fields[] = {
     INT("model", "latent_channels", latent_channels, 1, 64),
     INT("model", "text_len", text_len, 1, 4096),
     INT("model", "text_width", text_width, 1, 65536),
+    INT("model", "face_side", face_side, 8, 4096),
     OWN("model", "precision"),
     TEXT("text", "positive", text, false),
     TEXT("text", "negative", text_negative, false),
     TEXT("text", "prompt", prompt, false),
     TEXT("text", "negative_prompt", prompt_negative, false),
+    CHOICE("text", "style", text_style, style_words),
     JOB_INPUT_LIST(INPUT) CHOICE("media", "fit", fit, fit_words),
     CHOICE("colour", "match", match, match_words),
     REAL("colour", "strength", match_strength, 0, 1),
@@ -161,6 +166,7 @@ void job_defaults(struct job *job)
         .latent_channels = 16,
         .text_len = 512,
         .text_width = 4096,
+        .face_side = 512,
         .match_strength = 1,
         .precision_bf16 = true,
         .sampler = SAMPLER_UNIPC,

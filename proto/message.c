@@ -219,6 +219,7 @@ static Longtake__TaskSpec *encode_spec(struct encoder *e, const struct lt_task_s
     to->handoff_length = from->handoff_length;
     to->match = from->match;
     to->match_strength = from->match_strength;
+    to->text_style = from->text_style;
     return to;
 }
 
@@ -551,6 +552,7 @@ static void decode_spec(struct decoder *d, const Longtake__TaskSpec *from, struc
         .handoff_length = from->handoff_length,
         .match = take_enum(d, "match", from->match, LT_MATCH_NONE, LT_MATCH_MKL),
         .match_strength = from->match_strength,
+        .text_style = take_enum(d, "text_style", from->text_style, 0, 1),
     };
     memcpy(to->shape, from->shape, sizeof to->shape);
     to->frame_at_count = take_slots(d, "frame_at", from->frame_at, from->n_frame_at, to->frame_at);

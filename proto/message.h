@@ -158,6 +158,7 @@ struct lt_task_spec {
                                                 grey; 0: none */
     uint32_t match;                          /* enum lt_match: vae-decode */
     double match_strength;
+    uint32_t text_style; /* encode-text: 0 as Wan cleans a prompt, 1 as ComfyUI */
 };
 
 struct lt_assign {

@@ -33,6 +33,8 @@ lt_status engine_create(const struct engine_params *params, struct engine **engi
     if (status == LT_OK)
         status = device_create_host(&device, &engine->device, error);
     if (status == LT_OK)
+        status = engine_windows_create(engine, error);
+    if (status == LT_OK)
         status = diagnostics_create(SAMPLES_MAX, &engine->diagnostics, error);
     for (size_t i = 0; i < params->model_dir_count && status == LT_OK; i++)
         status = engine_add_models(engine, params->model_dir[i], error);
@@ -53,6 +55,7 @@ void engine_destroy(struct engine **engine)
         return;
     for (int slot = 0; slot < ENGINE_SLOT_COUNT; slot++)
         engine_drop(e, (enum engine_slot)slot);
+    lt_lru_destroy(&e->windows);
     device_destroy(&e->device);
     diagnostics_destroy(&e->diagnostics);
     lt_exec_destroy(&e->exec[0]);
@@ -102,24 +105,33 @@ const struct engine_blob *engine_find_blob(const struct engine_task *task, enum 
     return NULL;
 }
 
-lt_status engine_slice(const struct engine_task *task, enum lt_blob_role role,
-                       struct lt_view *view_out, struct lt_error *error)
+lt_status engine_shape(const uint32_t shape[4], struct lt_view *view_out, struct lt_error *error)
 {
-    const struct lt_task_spec *spec = task->spec;
     uint64_t values = 1;
     int64_t dim[4];
     for (int i = 0; i < 4; i++) {
-        if (spec->shape[i] < 1 || spec->shape[i] > ENGINE_VALUES_MAX ||
-            (values *= spec->shape[i]) > ENGINE_VALUES_MAX)
+        if (shape[i] < 1 || shape[i] > ENGINE_VALUES_MAX ||
+            (values *= shape[i]) > ENGINE_VALUES_MAX)
             return lt_fail(error, LT_BAD_INPUT, "task: a slice of [%u, %u, %u, %u] is not possible",
-                           spec->shape[0], spec->shape[1], spec->shape[2], spec->shape[3]);
-        dim[i] = spec->shape[i];
+                           shape[0], shape[1], shape[2], shape[3]);
+        dim[i] = shape[i];
     }
+    *view_out = lt_view_make(NULL, LT_TYPE_F32, 4, dim);
+    return LT_OK;
+}
+
+lt_status engine_slice(const struct engine_task *task, enum lt_blob_role role,
+                       struct lt_view *view_out, struct lt_error *error)
+{
     const struct engine_blob *blob = engine_find_blob(task, role);
-    if (!blob || blob->bytes != values * sizeof(float))
+    struct lt_view view;
+    LT_TRY(engine_shape(task->spec->shape, &view, error));
+    const uint64_t bytes = (uint64_t)lt_view_count(&view) * sizeof(float);
+    if (!blob || blob->bytes != bytes)
         return lt_fail(error, LT_BAD_INPUT, "task: latents of %zu bytes, expected %llu",
-                       blob ? blob->bytes : 0, (unsigned long long)(values * sizeof(float)));
-    *view_out = lt_view_make((void *)blob->data, LT_TYPE_F32, 4, dim);
+                       blob ? blob->bytes : 0, (unsigned long long)bytes);
+    view.data = (void *)(uintptr_t)blob->data;
+    *view_out = view;
     return LT_OK;
 }
 
@@ -160,6 +172,12 @@ static const char *kind_name(enum lt_task_kind kind)
         return "vae-decode";
     case LT_TASK_VAE_ENCODE:
         return "vae-encode";
+    case LT_TASK_ENCODE_TEXT:
+        return "encode-text";
+    case LT_TASK_ENCODE_IMAGE:
+        return "encode-image";
+    case LT_TASK_ENCODE_AUDIO:
+        return "encode-audio";
     default:
         return "unknown";
     }
@@ -180,6 +198,8 @@ static lt_status run_one(const struct engine_task *task, void **result_out, stru
         return engine_vae_decode(task, result_out, error);
     case LT_TASK_VAE_ENCODE:
         return engine_vae_encode(task, result_out, error);
+    case LT_TASK_ENCODE_TEXT:
+        return engine_encode_text(task, result_out, error);
     default:
         return lt_fail(error, LT_UNSUPPORTED, "task: kind %d is not built yet",
                        (int)task->spec->kind);

@@ -2,7 +2,6 @@
 #include "common/file.h"
 #include "common/log.h"
 #include "worker/engine_private.h"
-#include "worker/model/catalogue.h"
 
 #include <dirent.h>
 #include <limits.h>
@@ -117,7 +116,6 @@ static lt_status make_dit(const struct engine_task *task, struct tensor_file *fi
     struct dit_config config;
     struct engine_plan plan;
     LT_TRY(dit_config_detect(file, &config, error));
-    LT_TRY(catalogue_check_dit(&config, file, error));
     config.text_len = resident->size.text_len;
     LT_TRY(engine_plan_dit(task, file, &config, &resident->size, &plan, error));
     LT_TRY(make_prompts(engine, &plan, error));
@@ -134,32 +132,34 @@ static void drop_dit(struct engine *engine, struct resident *resident)
 {
     atomic_store(&engine->batch_max, 1);
     lt_lru_destroy(&engine->prompts);
+    if (engine->windows)
+        lt_lru_clear(engine->windows);
     dit_destroy(&resident->dit);
 }
 
-static lt_status make_room_for_vae(const struct engine_task *task, enum engine_slot slot,
-                                   const struct tensor_file *file, enum vae_part part,
-                                   struct resident *resident, struct lt_error *error)
+/* All weights that `wants` takes, whole, where there is room for them. */
+static lt_status open_whole(const struct engine_task *task, enum engine_slot slot,
+                            struct tensor_file *file, store_filter *wants, void *context,
+                            const char *what, struct resident *resident, struct lt_error *error)
 {
     struct layout layout;
     uint64_t bytes = 0;
-    LT_TRY(layout_build(file, vae_wants, &part, NULL, &layout, error));
+    LT_TRY(layout_build(file, wants, context, NULL, &layout, error));
     for (size_t i = 0; i <= layout.block_count; i++)
         bytes += layout.slab_bytes[i];
     layout_fini(&layout);
     resident->planned_bytes = bytes;
-    return engine_make_room(task->engine, slot, bytes, "the VAE", error);
+    LT_TRY(engine_make_room(task->engine, slot, bytes, what, error));
+    LT_TRY(store_open(file, wants, context, &(struct store_params){.device = task->engine->device},
+                      &resident->store, error));
+    return store_finish_loading(resident->store, error);
 }
 
 static lt_status make_vae(const struct engine_task *task, struct tensor_file *file,
                           struct resident *resident, enum engine_slot slot, enum vae_part part,
                           struct lt_error *error)
 {
-    LT_TRY(make_room_for_vae(task, slot, file, part, resident, error));
-    LT_TRY(store_open(file, vae_wants, &part,
-                      &(struct store_params){.device = task->engine->device}, &resident->store,
-                      error));
-    LT_TRY(store_finish_loading(resident->store, error));
+    LT_TRY(open_whole(task, slot, file, vae_wants, &part, "the VAE", resident, error));
     return vae_create(part, resident->store, &task->engine->kernels, task->exec, &resident->vae,
                       error);
 }
@@ -182,6 +182,25 @@ static void drop_vae(struct engine *engine, struct resident *resident)
     vae_destroy(&resident->vae);
 }
 
+static lt_status make_text(const struct engine_task *task, struct tensor_file *file,
+                           struct resident *resident, struct lt_error *error)
+{
+    struct text_config config;
+    LT_TRY(text_config_detect(file, &config, error));
+    LT_TRY(vocabulary_of_file(file, &resident->vocabulary, error));
+    LT_TRY(
+        open_whole(task, ENGINE_TEXT, file, text_wants, NULL, "the text encoder", resident, error));
+    return text_create(&config, resident->store, &task->engine->kernels, task->exec,
+                       &resident->text, error);
+}
+
+static void drop_text(struct engine *engine, struct resident *resident)
+{
+    (void)engine;
+    text_destroy(&resident->text);
+    vocabulary_close(&resident->vocabulary);
+}
+
 /* `make` loads the store and builds the model on it; `drop` destroys the model, made or not. */
 static const struct {
     lt_status (*make)(const struct engine_task *task, struct tensor_file *file,
@@ -191,6 +210,7 @@ static const struct {
     [ENGINE_TRANSFORMER] = {make_dit, drop_dit},
     [ENGINE_VAE_DECODER] = {make_decoder, drop_vae},
     [ENGINE_VAE_ENCODER] = {make_encoder, drop_vae},
+    [ENGINE_TEXT] = {make_text, drop_text},
 };
 
 void engine_drop(struct engine *engine, enum engine_slot slot)

@@ -8,7 +8,9 @@
 #include "worker/diagnostics.h"
 #include "worker/engine.h"
 #include "worker/model/dit.h"
+#include "worker/model/text.h"
 #include "worker/model/vae.h"
+#include "worker/model/vocabulary.h"
 
 enum {
     ENGINE_MODELS_MAX = 200,
@@ -27,6 +29,7 @@ enum engine_slot {
     ENGINE_TRANSFORMER,
     ENGINE_VAE_DECODER,
     ENGINE_VAE_ENCODER,
+    ENGINE_TEXT,
     ENGINE_SLOT_COUNT,
 };
 
@@ -47,7 +50,9 @@ struct resident {
     union {
         struct dit *dit;
         struct vae *vae;
+        struct text *text;
     };
+    struct vocabulary *vocabulary; /* text encoder only */
 };
 
 struct engine {
@@ -64,6 +69,7 @@ struct engine {
     struct memory_settings memory;
     uint64_t blob_bytes, runtime_bytes;
     struct device *device;
+    struct lt_lru *windows; /* engine_windows.c: of it too */
     struct diagnostics *diagnostics;
     struct memory_counts gone;  /* what stores that are gone read, copied and waited for */
     uint64_t device_peak_bytes; /* of the samples */
@@ -106,6 +112,16 @@ lt_status engine_plan_dit(const struct engine_task *task, const struct tensor_fi
 lt_status engine_make_room(struct engine *engine, enum engine_slot slot, uint64_t bytes,
                            const char *what, struct lt_error *error);
 
+/* -- engine_windows.c -------------------------------------------------------------------------- */
+
+lt_status engine_windows_create(struct engine *engine, struct lt_error *error);
+/* What pose and face of the task say of a window of x; to be released. *entry_out NULL: the task
+ * has neither. `negative`: with the black face of a guidance's negative half. */
+lt_status engine_take_window(const struct engine_task *task, struct dit *dit,
+                             const struct lt_view *x, bool negative,
+                             struct lt_lru_entry **entry_out, struct lt_error *error);
+struct animate_context *engine_window(const struct lt_lru_entry *entry); /* NULL of NULL */
+
 /* -- engine_memory.c --------------------------------------------------------------------------- */
 
 /* A sample for the diagnostics. */
@@ -118,8 +134,9 @@ void engine_keep_counts(struct engine *engine, const struct store *store);
 
 /* NULL: the task has no such blob. */
 const struct engine_blob *engine_find_blob(const struct engine_task *task, enum lt_blob_role role);
-/* The blob of a role as an f32 view [shape of the spec]; sizes are bounded before they are
- * multiplied. */
+/* An f32 view of this shape without data; sizes are bounded before they are multiplied. */
+lt_status engine_shape(const uint32_t shape[4], struct lt_view *view_out, struct lt_error *error);
+/* The blob of a role as an f32 view [shape of the spec]. */
 lt_status engine_slice(const struct engine_task *task, enum lt_blob_role role,
                        struct lt_view *view_out, struct lt_error *error);
 lt_status engine_check_result_bytes(const struct engine_task *task, uint64_t bytes,
@@ -140,6 +157,13 @@ lt_status engine_vae_encode(const struct engine_task *task, void **result_out,
                             struct lt_error *error);
 /* Evaluations of the model that a prediction takes: 2 when guided. */
 size_t engine_input_count(const struct lt_task_spec *spec);
+lt_status engine_encode_text(const struct engine_task *task, void **result_out,
+                             struct lt_error *error);
+/* task_encode.c: frame [H, W, 3] u8 into plane `frame` of [3, frames, H, W] f32 in [-1, 1]. */
+void engine_pixels(const uint8_t *rgb, int64_t frames, int64_t frame, int64_t plane, float *to);
+/* pixels [3, F, H, W] f32 -> latents of `count` values, by the spec's VAE. */
+lt_status engine_encode_pixels(const struct engine_task *task, const struct lt_view *pixels,
+                               float *values, int64_t count, struct lt_error *error);
 /* For the lru of prompts. */
 void engine_free_prompt(void *context);
 size_t engine_prompt_key_bytes(void);

@@ -20,6 +20,7 @@ struct synth_params {
     enum synth_fill_kind fill;
     uint64_t seed;
     int64_t layers, dim, ffn, text_dim, freq_dim; /* 0: the variant's own */
+    int64_t face_size;                            /* pixels a side of Animate's face; 0: 512 */
     int64_t z;                                    /* latent channels of a VAE; 0: 16 or 48 */
     int64_t tokens;                               /* rows of "text"; 0: 32 */
     int threads;                                  /* 0: all processors */

@@ -10,7 +10,7 @@
 
 struct settings {
     const char *variant, *quant, *fill, *output;
-    int64_t layers, dim, ffn, text_dim, freq_dim, z, tokens, seed, threads;
+    int64_t layers, dim, ffn, text_dim, freq_dim, face_size, z, tokens, seed, threads;
 };
 
 static const struct lt_option options[] = {
@@ -37,6 +37,8 @@ static const struct lt_option options[] = {
     LT_OPTION(struct settings, text_dim, INT, "N", "0", .help = "width of text features; 0: 4096"),
     LT_OPTION(struct settings, freq_dim, INT, "N", "0",
               .help = "width of the time embedding's input; 0: 256"),
+    LT_OPTION(struct settings, face_size, INT, "N", "0",
+              .help = "pixels a side of Animate's face, 8 to 512, a power of 2; 0: 512"),
     LT_OPTION(struct settings, z, INT, "N", "0", .help = "latent channels of a VAE; 0: 16 or 48"),
     LT_OPTION(struct settings, tokens, INT, "N", "0", .help = "rows of text features; 0: 32"),
     LT_OPTION(struct settings, threads, INT, "N", "0", .min = 0, .max = 1024,
@@ -84,6 +86,7 @@ static lt_status run(const struct settings *settings, struct lt_error *error)
         .ffn = settings->ffn,
         .text_dim = settings->text_dim,
         .freq_dim = settings->freq_dim,
+        .face_size = settings->face_size,
         .z = settings->z,
         .tokens = settings->tokens,
         .threads = (int)settings->threads,

@@ -128,6 +128,13 @@ static lt_status list_dit(const struct synth_params *params, struct catalogue *c
     config.layer_count = params->layers ? params->layers : config.layer_count;
     config.ffn_dim = params->ffn ? params->ffn : config.ffn_dim;
     config.text_dim = params->text_dim ? params->text_dim : config.text_dim;
+    if (params->face_size && config.face.size)
+        config.face.size = params->face_size;
+    if (config.face.size && (config.face.size < 8 || config.face.size > 512 ||
+                             (config.face.size & (config.face.size - 1)) != 0))
+        return lt_fail(error, LT_BAD_INPUT,
+                       "--face-size is %lld, expected a power of 2 from 8 to 512",
+                       (long long)config.face.size);
     config.freq_dim = params->freq_dim ? params->freq_dim : config.freq_dim;
     LT_TRY(check_size("dim", config.dim, 128, 16384, error));
     LT_TRY(check_size("layers", config.layer_count, 1, 512, error));

@@ -5,11 +5,12 @@
 
 #include <math.h>
 #include <stdlib.h>
+#include <string.h>
 
-enum { HALVES_MAX = 2 }; /* of a guidance */
+enum { HALVES_MAX = 2 /* of a guidance */, CLIP_WIDTH = 1280 };
 
-struct prompt { /* names a context that is kept for the steps to come */
-    struct lt_digest text;
+struct prompt {                  /* names a context that is kept for the steps to come */
+    struct lt_digest text, clip; /* clip: zero without one */
     int64_t text_len;
 };
 
@@ -32,24 +33,32 @@ size_t engine_input_count(const struct lt_task_spec *spec)
 struct make_prompt {
     struct dit *dit;
     size_t cache_bytes;
-    const struct engine_blob *text;
+    const struct engine_blob *text, *clip;
 };
+
+/* A blob of f32 rows. */
+static lt_status rows_of(const struct engine_blob *blob, const char *what, int64_t width,
+                         struct lt_view *view_out, struct lt_error *error)
+{
+    const size_t row_bytes = (size_t)width * sizeof(float);
+    if (blob->bytes == 0 || blob->bytes % row_bytes != 0)
+        return lt_fail(error, LT_BAD_INPUT, "task: a %s of %zu bytes, expected rows of %zu", what,
+                       blob->bytes, row_bytes);
+    *view_out = lt_view_2d((void *)(uintptr_t)blob->data, LT_TYPE_F32,
+                           (int64_t)(blob->bytes / row_bytes), width);
+    return LT_OK;
+}
 
 static lt_status make_prompt(void *context, const void *key, void **value_out, uint64_t *bytes_out,
                              struct lt_error *error)
 {
     const struct make_prompt *make = context;
-    const struct engine_blob *text = make->text;
-    const struct dit_config *config = dit_config(make->dit);
-    const size_t row_bytes = (size_t)config->text_dim * sizeof(float);
+    struct dit_prompt prompt = {0};
     struct dit_context *made;
     (void)key;
-    if (text->bytes == 0 || text->bytes % row_bytes != 0)
-        return lt_fail(error, LT_BAD_INPUT, "task: a text of %zu bytes, expected rows of %zu",
-                       text->bytes, row_bytes);
-    const struct dit_prompt prompt = {.text = lt_view_2d((void *)text->data, LT_TYPE_F32,
-                                                         (int64_t)(text->bytes / row_bytes),
-                                                         config->text_dim)};
+    LT_TRY(rows_of(make->text, "text", dit_config(make->dit)->text_dim, &prompt.text, error));
+    if (make->clip)
+        LT_TRY(rows_of(make->clip, "clip", CLIP_WIDTH, &prompt.clip, error));
     LT_TRY(dit_context_create(make->dit, &prompt, make->cache_bytes, &made, error));
     *value_out = made;
     *bytes_out = make->cache_bytes; /* what it may grow to */
@@ -61,26 +70,69 @@ static lt_status take_prompt(const struct engine_task *task, struct dit *dit,
                              const struct engine_blob *text, struct lt_lru_entry **prompt_out,
                              struct lt_error *error)
 {
-    const struct prompt key = {lt_sha256(text->data, text->bytes), dit_config(dit)->text_len};
-    struct make_prompt make = {dit, task->engine->context_bytes, text};
+    const struct engine_blob *clip = engine_find_blob(task, LT_BLOB_CLIP);
+    struct make_prompt make = {dit, task->engine->context_bytes, text, clip};
+    struct prompt key;
+    memset(&key, 0, sizeof key);
+    key.text = lt_sha256(text->data, text->bytes);
+    key.text_len = dit_config(dit)->text_len;
+    if (clip)
+        key.clip = lt_sha256(clip->data, clip->bytes);
     return lt_lru_take(task->engine->prompts, &key, make_prompt, &make, prompt_out, error);
 }
 
 /* A task on its way through a batch: one or two inputs of the transformer, side by side. */
 struct prediction {
     const struct engine_task *task;
-    struct lt_view x;
-    size_t halves; /* 2 when guided: with the prompt, without */
-    struct lt_lru_entry *prompt[HALVES_MAX];
+    struct lt_view x, y;
+    double *timesteps; /* [F], when some frames are clean; else NULL */
+    size_t halves;     /* 2 when guided: with the prompt, without */
+    struct lt_lru_entry *prompt[HALVES_MAX], *window[HALVES_MAX];
     size_t prompt_count;
     float *v; /* [halves, C, F, h, w] */
 };
+
+/* [c, F, h, w]: the transformer says how many channels it wants. */
+static lt_status take_y(struct prediction *p, struct lt_error *error)
+{
+    const struct engine_blob *blob = engine_find_blob(p->task, LT_BLOB_Y);
+    if (!blob)
+        return LT_OK;
+    const int64_t channel = p->x.dim[1] * p->x.dim[2] * p->x.dim[3];
+    const size_t bytes = (size_t)channel * sizeof(float);
+    if (blob->bytes == 0 || blob->bytes % bytes != 0)
+        return lt_fail(error, LT_BAD_INPUT, "task: y of %zu bytes, expected channels of %zu",
+                       blob->bytes, bytes);
+    const int64_t dim[4] = {(int64_t)(blob->bytes / bytes), p->x.dim[1], p->x.dim[2], p->x.dim[3]};
+    p->y = lt_view_make((void *)(uintptr_t)blob->data, LT_TYPE_F32, 4, dim);
+    return LT_OK;
+}
+
+static lt_status take_timesteps(struct prediction *p, struct lt_error *error)
+{
+    const struct lt_task_spec *spec = p->task->spec;
+    if (spec->clean_slot_count == 0)
+        return LT_OK;
+    if (!(p->timesteps = malloc((size_t)p->x.dim[1] * sizeof *p->timesteps)))
+        return lt_fail(error, LT_NO_MEMORY, "no memory for a prediction");
+    for (int64_t f = 0; f < p->x.dim[1]; f++)
+        p->timesteps[f] = spec->timestep;
+    for (size_t i = 0; i < spec->clean_slot_count; i++) {
+        if (spec->clean_slot[i] >= p->x.dim[1])
+            return lt_fail(error, LT_BAD_INPUT, "task: clean slot %u of %lld", spec->clean_slot[i],
+                           (long long)p->x.dim[1]);
+        p->timesteps[spec->clean_slot[i]] = 0;
+    }
+    return LT_OK;
+}
 
 static lt_status begin(struct prediction *p, struct lt_error *error)
 {
     LT_TRY(engine_slice(p->task, LT_BLOB_LATENTS, &p->x, error));
     const size_t bytes = (size_t)lt_view_count(&p->x) * sizeof(float);
     LT_TRY(engine_check_result_bytes(p->task, bytes, error));
+    LT_TRY(take_y(p, error));
+    LT_TRY(take_timesteps(p, error));
     p->halves = engine_input_count(p->task->spec);
     p->v = malloc(p->halves * bytes);
     return p->v ? LT_OK : lt_fail(error, LT_NO_MEMORY, "no memory for a prediction");
@@ -93,7 +145,9 @@ static lt_status take_prompts(struct prediction *p, struct dit *dit, struct lt_e
         const struct engine_blob *text = engine_find_blob(p->task, role[p->prompt_count]);
         if (!text)
             return lt_fail(error, LT_BAD_INPUT, "task: its text is missing");
-        LT_TRY(take_prompt(p->task, dit, text, &p->prompt[p->prompt_count], error));
+        const size_t half = p->prompt_count;
+        LT_TRY(engine_take_window(p->task, dit, &p->x, half > 0, &p->window[half], error));
+        LT_TRY(take_prompt(p->task, dit, text, &p->prompt[half], error));
     }
     return LT_OK;
 }
@@ -104,8 +158,11 @@ static void add_inputs(const struct prediction *p, struct dit_inputs *inputs, st
         v[half] =
             lt_view_make(p->v + (int64_t)half * lt_view_count(&p->x), LT_TYPE_F32, 4, p->x.dim);
         inputs[half] = (struct dit_inputs){.x = p->x,
+                                           .y = p->y,
                                            .timestep = p->task->spec->timestep,
+                                           .timesteps = p->timesteps,
                                            .context = lt_lru_value(p->prompt[half]),
+                                           .animate = engine_window(p->window[half]),
                                            .done = &p->task->progress->done};
     }
 }
@@ -125,11 +182,17 @@ static void settle(struct prediction *p, lt_status status)
     struct engine_work *work = p->task->work;
     while (p->prompt_count > 0)
         lt_lru_release(p->task->engine->prompts, p->prompt[--p->prompt_count]);
+    for (size_t half = 0; half < HALVES_MAX; half++)
+        if (p->window[half])
+            lt_lru_release(p->task->engine->windows, p->window[half]);
+    memset(p->window, 0, sizeof p->window);
     work->status = status;
     work->result = status == LT_OK ? p->v : NULL;
     if (status != LT_OK)
         free(p->v);
+    free(p->timesteps);
     p->v = NULL;
+    p->timesteps = NULL;
 }
 
 /* All that came so far, in one forward. */

@@ -163,6 +163,16 @@ static const struct {
     {"{" REST ",\"window\":[1]}", "/window: expected an object, found a list", LT_BAD_INPUT},
     {"{" REST ",\"kind\":\"animate\"}", "/media/image: missing: the reference", LT_BAD_INPUT},
     {"{" REST ",\"kind\":\"image-to-video\"}", "/media/image: missing", LT_BAD_INPUT},
+    {"{" REST ",\"colour\":{\"match\":\"mkl\"}}", "/colour/match: there is no /media/image",
+     LT_BAD_INPUT},
+    {"{" REST ",\"kind\":\"image-to-video\",\"media\":{\"image\":{\"sha256\":"
+     "\"0000000000000000000000000000000000000000000000000000000000000000\",\"shape\":[1,16,16,3]}}}",
+     "/media/image: dim 1 of its shape is 16, expected 480", LT_BAD_INPUT},
+    {"{\"guidance\":1,\"model\":{\"transformer\":\"t\",\"vae\":\"v\"},\"text\":{\"prompt\":\"a\"}}",
+     "/model/text_encoder: needed for /text/prompt", LT_BAD_INPUT},
+    {"{\"guidance\":1,\"model\":{\"transformer\":\"t\",\"vae\":\"v\",\"text_encoder\":\"e\"},"
+     "\"text\":{\"prompt\":\"a | |b\"}}",
+     "/text/prompt: one of its parts", LT_BAD_INPUT},
     {"{" REST ",\"mode\":\"loop\"}", "/mode: text-to-video jobs have no loop mode", LT_BAD_INPUT},
     {"{" REST ",\"media\":{\"image\":\"a.png\"}}", "/media/image: text-to-video jobs have no use",
      LT_BAD_INPUT},

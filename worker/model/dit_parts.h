@@ -24,7 +24,6 @@ enum {
 struct dit {
     struct dit_config config;
     struct net net;
-    struct lt_arena patched; /* net.patched */
 };
 
 /* -- weights ----------------------------------------------------------------------------------- */

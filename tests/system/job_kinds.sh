@@ -1,0 +1,75 @@
+#!/usr/bin/env bash
+# Every kind of job in every mode, on one worker and on three. If conditioning depended on which worker encoded it, or
+# a clip started on other frames than the one before ended with, a take would differ from run to run, or show a seam.
+. "$(dirname "$0")/lib.sh"
+
+job() { # NAME KIND FRAMES MODEL MEDIA [MORE]
+    cat >"$1.json" <<EOT
+{"kind": "$2", "size": [64, 64], "frames": $3, "fps": 16, "seed": 7, "guidance": 1,
+ "model": {"transformer": "$4.gguf", "vae": "vae.safetensors", "text_len": 32},
+ "text": {"positive": "prompt.safetensors"}, "media": {$5},
+ "sampler": {"name": "euler", "steps": 2, "shift": 5.0},
+ "window": {"latent_frames": 3, "overlap": 1}, "decode": {"segment": 3, "warmup": 2}${6:+, $6}}
+EOT
+}
+
+take() { # NAME JOB WORKERS: frames in NAME/, report in NAME.report
+    timeout -s KILL 120 "$build/longtake" render "$2.json" --workers "$3" --threads 1 --output "$1/" \
+        --report "$1.report" >"$1.out" 2>"$1.err" || fail "$1"
+}
+
+# One worker and three give one take, of exactly so many frames.
+check() { # JOB FRAMES
+    local what
+    take "$1-1" "$1" 1
+    take "$1-3" "$1" 3
+    for what in latents_sha256 frames_sha256; do
+        [[ $(field "$1-1.report" $what) == "$(field "$1-3.report" $what)" ]] || fail "$1: $what differs by workers"
+    done
+    [[ $(find "$1-3" -name 'frame_*.png' | wc -l) == "$2" ]] || fail "$1: not $2 frames"
+}
+
+differ() { # JOB OTHER: what was given made a difference
+    [[ $(field "$1-1.report" frames_sha256) != "$(field "$2-1.report" frames_sha256)" ]] || fail "$1 is as $2"
+}
+
+synth="$build/longtake-worker synth"
+small="--dim 128 --ffn 256 --layers 2 --text-dim 64 --quant q8_0"
+$synth --variant t2v-1.3b $small --seed 1 --output t2v.gguf >/dev/null
+$synth --variant i2v-a14b $small --seed 2 --output i2v.gguf >/dev/null
+$synth --variant animate-14b $small --face-size 16 --seed 5 --output animate.gguf >/dev/null
+$synth --variant vae-z16 --dim 16 --seed 3 --output vae.safetensors >/dev/null
+$synth --variant text --text-dim 64 --tokens 20 --seed 4 --output prompt.safetensors >/dev/null
+
+# Pictures to start from, and a video of a folder.
+job text text-to-video 13 t2v ''
+check text 13
+image=text-1/frame_00000.png
+end=text-1/frame_00012.png
+
+job image image-to-video 14 i2v "\"image\": \"$image\""
+check image 14
+job both image-to-video 14 i2v "\"image\": \"$image\", \"end_image\": \"$end\""
+check both 14
+differ image both
+
+# A reference, a pose and a face; as windows, and as clips of 9 frames that each start on the last of the one before.
+given="\"image\": \"$image\", \"pose\": \"text-1\", \"face\": \"text-1\""
+job windows animate 30 animate "$given"
+sed -i 's/"text_len": 32/"text_len": 32, "face_side": 16/' windows.json
+check windows 30
+sed 's/"kind"/"mode": "loop", "loop": {"frames": 9}, "kind"/' windows.json >loop.json
+check loop 30
+sed 's/"kind"/"colour": {"match": "reinhard"}, "kind"/' loop.json >colour.json
+check colour 30
+differ loop colour
+differ windows loop
+
+# What is wrong is said before a worker starts.
+job bad image-to-video 14 i2v '"image": "nothing.png"'
+if "$build/longtake" render bad.json --output bad.mp4 2>bad.err; then fail "an image that is not there"; fi
+grep -q 'nothing.png' bad.err || fail "no word of the image that is not there"
+job bad image-to-video 14 i2v '"image": "vae.safetensors"'
+if "$build/longtake" render bad.json --output bad.mp4 2>bad.err; then fail "a model as an image"; fi
+
+echo "every kind: one worker and three give the same bytes"
