@@ -121,11 +121,12 @@ struct lt_unpatchify_args {
  * that out has `out.dim[0]` frames: out frame t uses input frames t·stride_time … t·stride_time +
  * kt - 1 of the sequence [zeros, past, in]. Space: zero padding of the four sides; with `upsample`,
  * `in` (and past) count as nearest-upsampled by 2 in both directions first (never materialised).
- * f32 or bf16 activations. */
+ * f32 or bf16 activations; from bf16 also to f32. */
 struct lt_conv_args {
     struct lt_view out;    /* [To, Yo, Xo, Co]; dims 0..2 may be strided */
     struct lt_view in;     /* [T, Y, X, Ci] */
-    struct lt_view past;   /* [P, Y, X, Ci], P <= kt - 1; data NULL: none */
+    struct lt_view past;   /* [P, Y, X, Ci], P <= kt - 1; data NULL: none. Its frames may lie in any
+                              order: the stride of dim 0 may be negative */
     struct lt_view weight; /* [Co, Ci, kt, ky, kx] (or [Co, Ci, ky, kx]) any float type */
     struct lt_view bias;   /* [Co]; data NULL: none */
     struct lt_view add;    /* as out; added to the result; data NULL: none. May be out itself. */
@@ -160,6 +161,29 @@ struct lt_blur_args {
     int pad, stride;
 };
 
+/* AvgDown3D of the Wan 2.2 VAE (encoders.md 2.2). The channels of a block of `time` frames and
+ * `space`² pixels, numbered k = c·time·space² + frame·space² + row·space + column, are averaged in
+ * Co groups of neighbours: out[y,x,o] = mean of group o. A call brings one frame of the block; what
+ * it does not hold counts as zero, or stands in `out` already (`accumulate`). time = space = 1 and
+ * Ci = Co: a copy, or a sum. */
+struct lt_avg_down_args {
+    struct lt_view out;     /* [1, Y/space, X/space, Co] f32 or bf16, contiguous */
+    struct lt_view in;      /* [1, Y, X, Ci] of the same type; Ci·time·space² a multiple of Co */
+    int time, space, frame; /* frame in [0, time) */
+    bool accumulate;        /* out += instead of = */
+};
+
+/* DupUp3D of the Wan 2.2 VAE (encoders.md 2.2): channels repeated and laid out over a block of
+ * `time` frames and `space`² pixels. out[space·y + q, space·x + r, o] (+)= in[y, x, k / repeats]
+ * with k = o·time·space² + frame·space² + q·space + r and repeats = Co·time·space² / Ci. A call
+ * makes one frame of the block. */
+struct lt_dup_up_args {
+    struct lt_view out; /* [1, Y·space, X·space, Co] f32 or bf16, contiguous */
+    struct lt_view in;  /* [1, Y, X, Ci] of the same type; Co·time·space² a multiple of Ci */
+    int time, space, frame;
+    bool accumulate;
+};
+
 /*   op name = member of struct lt_kernels; arguments are struct lt_<name>_args */
 #define LT_KERNEL_LIST(X)                                                                          \
     X(convert)                                                                                     \
@@ -175,7 +199,9 @@ struct lt_blur_args {
     X(conv)                                                                                        \
     X(channel_norm)                                                                                \
     X(nag)                                                                                         \
-    X(blur)
+    X(blur)                                                                                        \
+    X(avg_down)                                                                                    \
+    X(dup_up)
 
 struct lt_kernels {
 #define LT_KERNEL_MEMBER(op)                                                                       \

@@ -208,7 +208,8 @@ static bool frame_shape(const struct lt_view *view, int64_t rows, int64_t column
 static lt_status conv(const struct lt_conv_args *a, struct lt_error *error)
 {
     const int w = a->weight.rank;
-    REQUIRE(is_float(&a->in) && is_float(&a->out) && a->in.type == a->out.type && a->weight.data);
+    REQUIRE(is_float(&a->in) && is_float(&a->out) && a->weight.data);
+    REQUIRE(a->out.type == a->in.type || a->out.type == LT_TYPE_F32);
     REQUIRE((w == 4 || w == 5) && lt_view_is_contiguous(&a->weight));
     const int64_t kt = w == 5 ? a->weight.dim[2] : 1, ky = a->weight.dim[w - 2],
                   kx = a->weight.dim[w - 1];
@@ -258,6 +259,30 @@ static lt_status blur(const struct lt_blur_args *a, struct lt_error *error)
     REQUIRE(a->out.dim[0] == a->in.dim[0] && a->out.dim[3] == a->in.dim[3]);
     REQUIRE(a->out.dim[1] == (a->in.dim[1] + 2 * a->pad - 4) / a->stride + 1);
     REQUIRE(a->out.dim[2] == (a->in.dim[2] + 2 * a->pad - 4) / a->stride + 1);
+    return LT_OK;
+}
+
+static lt_status avg_down(const struct lt_avg_down_args *a, struct lt_error *error)
+{
+    const int64_t block = (int64_t)a->time * a->space * a->space;
+    REQUIRE(is_float(&a->in) && is_float(&a->out) && a->in.type == a->out.type);
+    REQUIRE(lt_view_is_contiguous(&a->in) && lt_view_is_contiguous(&a->out));
+    REQUIRE(a->time >= 1 && a->space >= 1 && a->frame >= 0 && a->frame < a->time);
+    REQUIRE(a->in.rank == 4 && a->in.dim[0] == 1 && a->out.rank == 4 && a->out.dim[0] == 1);
+    REQUIRE(a->in.dim[1] == a->space * a->out.dim[1] && a->in.dim[2] == a->space * a->out.dim[2]);
+    REQUIRE(a->in.dim[3] * block % a->out.dim[3] == 0);
+    return LT_OK;
+}
+
+static lt_status dup_up(const struct lt_dup_up_args *a, struct lt_error *error)
+{
+    const int64_t block = (int64_t)a->time * a->space * a->space;
+    REQUIRE(is_float(&a->in) && is_float(&a->out) && a->in.type == a->out.type);
+    REQUIRE(lt_view_is_contiguous(&a->in) && lt_view_is_contiguous(&a->out));
+    REQUIRE(a->time >= 1 && a->space >= 1 && a->frame >= 0 && a->frame < a->time);
+    REQUIRE(a->in.rank == 4 && a->in.dim[0] == 1 && a->out.rank == 4 && a->out.dim[0] == 1);
+    REQUIRE(a->out.dim[1] == a->space * a->in.dim[1] && a->out.dim[2] == a->space * a->in.dim[2]);
+    REQUIRE(a->out.dim[3] * block % a->in.dim[3] == 0);
     return LT_OK;
 }
 

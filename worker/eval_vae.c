@@ -4,6 +4,8 @@
 #include "common/clock.h"
 #include "worker/model/vae.h"
 
+#include <stdio.h>
+
 static lt_status place_frame(void *context, int64_t index, const float *rgb, struct lt_error *error)
 {
     (void)error;
@@ -15,39 +17,64 @@ static lt_status place_frame(void *context, int64_t index, const float *rgb, str
     return LT_OK;
 }
 
-static lt_status check_pixels(const struct eval *eval, const struct lt_view *pixels,
-                              struct lt_error *error)
+/* --set tile=ROWSxCOLUMNS and stride=ROWSxCOLUMNS, in latents; no tile: false. */
+static lt_status read_tiling(struct eval *eval, struct vae_tiling *tiling, bool *tiled,
+                             struct lt_error *error)
 {
-    if (pixels->dim[1] >= 1 && pixels->dim[2] >= VAE_SCALE && pixels->dim[3] >= VAE_SCALE &&
-        pixels->dim[2] % VAE_SCALE == 0 && pixels->dim[3] % VAE_SCALE == 0)
+    const char *tile = eval_setting(eval, "tile"), *stride = eval_setting(eval, "stride");
+    long long rows, columns;
+    char rest;
+    *tiled = tile != NULL;
+    if (!tile && !stride)
         return LT_OK;
-    return lt_fail(error, LT_BAD_INPUT,
-                   "%s: tensor 'pixels': at least one frame, sizes multiples of %d",
-                   eval_inputs_path(eval), VAE_SCALE);
+    if (!tile || sscanf(tile, "%lldx%lld%c", &rows, &columns, &rest) != 2)
+        return lt_fail(error, LT_USAGE, "--set tile=%s: expected ROWSxCOLUMNS in latents",
+                       tile ? tile : "");
+    *tiling = (struct vae_tiling){rows, columns, rows, columns};
+    if (stride && sscanf(stride, "%lldx%lld%c", &rows, &columns, &rest) != 2)
+        return lt_fail(error, LT_USAGE, "--set stride=%s: expected ROWSxCOLUMNS in latents",
+                       stride);
+    tiling->row_stride = stride ? rows : tiling->rows / 2;
+    tiling->column_stride = stride ? columns : tiling->columns / 2;
+    return LT_OK;
 }
 
 static lt_status decode(struct eval *eval, struct vae *vae, const struct lt_view *latents,
                         struct lt_error *error)
 {
+    const int64_t scale = vae_scale(vae);
+    struct vae_tiling tiling;
     struct lt_view pixels;
+    bool tiled;
     if (latents->dim[1] < 1)
         return lt_fail(error, LT_BAD_INPUT, "%s: tensor 'latents': at least one frame",
                        eval_inputs_path(eval));
-    const int64_t dim[] = {3, 4 * latents->dim[1] - 3, VAE_SCALE * latents->dim[2],
-                           VAE_SCALE * latents->dim[3]};
+    const int64_t dim[] = {3, 4 * latents->dim[1] - 3, scale * latents->dim[2],
+                           scale * latents->dim[3]};
+    LT_TRY(read_tiling(eval, &tiling, &tiled, error));
     LT_TRY(eval_output(eval, "pixels", LT_TYPE_F32, 4, dim, &pixels, error));
-    return vae_decode(vae, latents, place_frame, &pixels, NULL, error);
+    return tiled ? vae_decode_tiled(vae, &tiling, latents, place_frame, &pixels, NULL, error)
+                 : vae_decode(vae, latents, place_frame, &pixels, NULL, error);
 }
 
 static lt_status encode(struct eval *eval, struct vae *vae, const struct lt_view *pixels,
                         struct lt_error *error)
 {
+    const int64_t scale = vae_scale(vae);
+    struct vae_tiling tiling;
     struct lt_view latents;
-    LT_TRY(check_pixels(eval, pixels, error));
+    bool tiled;
+    if (pixels->dim[1] < 1 || pixels->dim[2] < scale || pixels->dim[3] < scale ||
+        pixels->dim[2] % scale || pixels->dim[3] % scale)
+        return lt_fail(error, LT_BAD_INPUT,
+                       "%s: tensor 'pixels': at least one frame, sizes multiples of %lld",
+                       eval_inputs_path(eval), (long long)scale);
     const int64_t dim[] = {vae_latent_channels(vae), (pixels->dim[1] - 1) / 4 + 1,
-                           pixels->dim[2] / VAE_SCALE, pixels->dim[3] / VAE_SCALE};
+                           pixels->dim[2] / scale, pixels->dim[3] / scale};
+    LT_TRY(read_tiling(eval, &tiling, &tiled, error));
     LT_TRY(eval_output(eval, "latents", LT_TYPE_F32, 4, dim, &latents, error));
-    return vae_encode(vae, pixels, &latents, NULL, error);
+    return tiled ? vae_encode_tiled(vae, &tiling, pixels, &latents, NULL, error)
+                 : vae_encode(vae, pixels, &latents, NULL, error);
 }
 
 static lt_status run(struct eval *eval, enum vae_part part, struct lt_error *error)
@@ -79,7 +106,7 @@ const struct eval_component eval_vae_decode = {
     .name = "vae-decode",
     .summary = "latents [z,T,h,w] normalised -> pixels [3,F,H,W] in [-1,1]",
     .inputs = (const char *const[]){"latents", NULL},
-    .keys = (const char *const[]){NULL},
+    .keys = (const char *const[]){"tile", "stride", NULL},
     .model_min = 1,
     .model_max = 1,
     .run = run_decode,
@@ -89,7 +116,7 @@ const struct eval_component eval_vae_encode = {
     .name = "vae-encode",
     .summary = "pixels [3,F,H,W] in [-1,1] -> latents [z,T,h,w] normalised",
     .inputs = (const char *const[]){"pixels", NULL},
-    .keys = (const char *const[]){NULL},
+    .keys = (const char *const[]){"tile", "stride", NULL},
     .model_min = 1,
     .model_max = 1,
     .run = run_encode,

@@ -15,7 +15,7 @@ _Static_assert((int)LT_MATCH_REINHARD == (int)LT_COLOR_REINHARD &&
 struct pixels {
     uint8_t *rgb;
     int64_t drop, frames; /* frames: decoded, those dropped included */
-    int64_t plane;        /* pixels of a frame */
+    int64_t scale, plane; /* pixels of a latent in a direction, pixels of a frame */
     float *tail;          /* [3, handoff_length, H, W], zeros behind the handed frames; or NULL */
     int64_t tail_frames, tail_length;
     struct lt_color_stats reference; /* method LT_COLOR_NONE: colours stay */
@@ -63,14 +63,16 @@ static lt_status keep_frame(void *context, int64_t index, const float *decoded,
 }
 
 static lt_status measure(const struct engine_task *task, const struct lt_view *latents,
-                         struct pixels *pixels, uint64_t *handed_out, struct lt_error *error)
+                         int64_t scale, struct pixels *pixels, uint64_t *handed_out,
+                         struct lt_error *error)
 {
     const struct lt_task_spec *spec = task->spec;
     const int64_t frames = 4 * latents->dim[1] - 3;
     *pixels = (struct pixels){
         .drop = spec->drop_frames,
         .frames = frames,
-        .plane = latents->dim[2] * latents->dim[3] * VAE_SCALE * VAE_SCALE,
+        .scale = scale,
+        .plane = latents->dim[2] * latents->dim[3] * scale * scale,
         .tail_frames = spec->handoff_frames,
         .tail_length = spec->handoff_length,
     };
@@ -129,8 +131,8 @@ static lt_status measure_reference(const struct engine_task *task, struct pixels
 static lt_status hand_on(const struct engine_task *task, const struct lt_view *latents,
                          const struct pixels *pixels, uint64_t handed, struct lt_error *error)
 {
-    const int64_t dim[4] = {3, pixels->tail_length, latents->dim[2] * VAE_SCALE,
-                            latents->dim[3] * VAE_SCALE};
+    const int64_t dim[4] = {3, pixels->tail_length, latents->dim[2] * pixels->scale,
+                            latents->dim[3] * pixels->scale};
     const struct lt_view tail = lt_view_make(pixels->tail, LT_TYPE_F32, 4, dim);
     float *to = (float *)(void *)(pixels->rgb + task->spec->result_bytes - handed * sizeof(float));
     return engine_encode_pixels(task, &tail, to, (int64_t)handed, error);
@@ -144,8 +146,8 @@ lt_status engine_vae_decode(const struct engine_task *task, void **result_out,
     struct pixels pixels;
     uint64_t handed = 0;
     LT_TRY(engine_slice(task, LT_BLOB_LATENTS, &latents, error));
-    LT_TRY(measure(task, &latents, &pixels, &handed, error));
     LT_TRY(engine_load(task, ENGINE_VAE_DECODER, &resident, error));
+    LT_TRY(measure(task, &latents, vae_scale(resident->vae), &pixels, &handed, error));
     LT_TRY(take(&pixels, task->spec, error));
     engine_begin(task,
                  (unsigned)(latents.dim[1] + (handed ? (pixels.tail_length - 1) / 4 + 1 : 0)));

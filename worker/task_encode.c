@@ -66,8 +66,9 @@ lt_status engine_encode_pixels(const struct engine_task *task, const struct lt_v
 {
     struct resident *resident;
     LT_TRY(engine_load(task, ENGINE_VAE_ENCODER, &resident, error));
+    const int64_t scale = vae_scale(resident->vae);
     const int64_t dim[4] = {vae_latent_channels(resident->vae), (pixels->dim[1] - 1) / 4 + 1,
-                            pixels->dim[2] / VAE_SCALE, pixels->dim[3] / VAE_SCALE};
+                            pixels->dim[2] / scale, pixels->dim[3] / scale};
     if (dim[0] * dim[1] * dim[2] * dim[3] != count)
         return lt_fail(error, LT_BAD_INPUT,
                        "task: latents of %lld values are expected, this VAE gives [%lld, %lld, "

@@ -258,7 +258,7 @@ static const char *source_rows(const struct conv *c, int64_t frame, int64_t firs
     const struct lt_view *from = frame < c->past_frames ? &c->args->past : &c->args->in;
     const int64_t own = frame < c->past_frames ? frame : frame - c->past_frames;
     const char *plane = c->direct
-                            ? (const char *)from->data + (size_t)(own * from->stride[0]) * c->value
+                            ? (const char *)from->data + own * from->stride[0] * (int64_t)c->value
                             : c->frames + (size_t)(frame * rows * columns) * pixel;
     if (c->up == 1)
         return plane + (size_t)(first * columns) * pixel;

@@ -45,5 +45,9 @@ lt_status host_nag(struct lt_exec *exec, const struct lt_nag_args *args, struct 
 lt_status host_blur(struct lt_exec *exec, const struct lt_blur_args *args, struct lt_error *error);
 lt_status host_channel_norm(struct lt_exec *exec, const struct lt_channel_norm_args *args,
                             struct lt_error *error);
+lt_status host_avg_down(struct lt_exec *exec, const struct lt_avg_down_args *args,
+                        struct lt_error *error);
+lt_status host_dup_up(struct lt_exec *exec, const struct lt_dup_up_args *args,
+                      struct lt_error *error);
 /* bf16 products run in the machine's own bf16 instructions, or else in f32 on rounded inputs. */
 bool host_has_bf16(void);

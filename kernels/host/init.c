@@ -21,5 +21,7 @@ void lt_kernels_init_host(struct lt_kernels *table, unsigned caps)
     ENTRY(channel_norm, rows)
     ENTRY(nag, rows)
     ENTRY(blur, rows)
+    ENTRY(avg_down, rows)
+    ENTRY(dup_up, rows)
 #undef ENTRY
 }

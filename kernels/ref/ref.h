@@ -71,3 +71,7 @@ lt_status ref_nag(struct lt_exec *exec, const struct lt_nag_args *args, struct l
 lt_status ref_blur(struct lt_exec *exec, const struct lt_blur_args *args, struct lt_error *error);
 lt_status ref_channel_norm(struct lt_exec *exec, const struct lt_channel_norm_args *args,
                            struct lt_error *error);
+lt_status ref_avg_down(struct lt_exec *exec, const struct lt_avg_down_args *args,
+                       struct lt_error *error);
+lt_status ref_dup_up(struct lt_exec *exec, const struct lt_dup_up_args *args,
+                     struct lt_error *error);

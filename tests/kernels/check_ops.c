@@ -492,3 +492,77 @@ void check_conv(struct check *check)
     if (check->bf16)
         check_conv_bf16(check);
 }
+
+/* Both shortcuts of the Wan 2.2 VAE: [1, y, x, ci] and [1, y·space, x·space, co] with whole groups.
+ * `big` is the one with more pixels. */
+struct shortcut_case {
+    int64_t y, x, ci, co;
+    int time, space, frame;
+    bool accumulate;
+};
+
+static struct shortcut_case shortcut_case(struct check *check, bool down)
+{
+    struct shortcut_case c = {.y = check_int(check, 1, 9),
+                              .x = check_int(check, 1, 9),
+                              .time = (int)check_int(check, 1, 2),
+                              .space = (int)check_int(check, 1, 2),
+                              .accumulate = check_int(check, 0, 1)};
+    const int64_t block = c.time * c.space * c.space, few = check_int(check, 1, 40);
+    c.frame = (int)check_int(check, 0, c.time - 1);
+    c.ci = c.co = few * block; /* a multiple either way: groups of block, one value or more */
+    if (check_int(check, 0, 1))
+        *(down ? &c.co : &c.ci) = few;
+    else if (check_int(check, 0, 1))
+        *(down ? &c.co : &c.ci) = few * block * (block > 1 ? 2 : 1) / (block > 1 ? block : 1);
+    snprintf(check->what, sizeof check->what, "%lldx%lldx%lld to %lld time %d space %d frame %d",
+             (long long)c.y, (long long)c.x, (long long)c.ci, (long long)c.co, c.time, c.space,
+             c.frame);
+    return c;
+}
+
+/* The output starts with the same values for all where it is added to. */
+#define RUN_SHORTCUT(op, args_, count_, bound_)                                                    \
+    do {                                                                                           \
+        float *want_ = check_buffer(check, count_), *got_ = check_buffer(check, count_),           \
+              *again_ = check_buffer(check, count_);                                               \
+        if ((args_).accumulate) {                                                                  \
+            check_fill(check, want_, count_, 1);                                                   \
+            memcpy(got_, want_, (size_t)(count_) * sizeof *got_);                                  \
+            memcpy(again_, want_, (size_t)(count_) * sizeof *got_);                                \
+        }                                                                                          \
+        RUN(op, args_, out, want_, got_, again_, count_, bound_);                                  \
+    } while (0)
+
+void check_avg_down(struct check *check)
+{
+    const struct shortcut_case c = shortcut_case(check, true);
+    const int64_t in_count = c.y * c.x * c.space * c.space * c.ci;
+    float *in = check_buffer(check, in_count);
+    check_fill(check, in, in_count, 1);
+    const struct lt_avg_down_args args = {
+        .out = lt_view_4d(NULL, LT_TYPE_F32, 1, c.y, c.x, c.co),
+        .in = lt_view_4d(in, LT_TYPE_F32, 1, c.y * c.space, c.x * c.space, c.ci),
+        .time = c.time,
+        .space = c.space,
+        .frame = c.frame,
+        .accumulate = c.accumulate};
+    const struct check_bound bound = {1e-12, 1e-6, 1e-6, "f32 sums of a few values"};
+    RUN_SHORTCUT(avg_down, args, c.y * c.x * c.co, bound);
+}
+
+void check_dup_up(struct check *check)
+{
+    const struct shortcut_case c = shortcut_case(check, false);
+    const int64_t in_count = c.y * c.x * c.ci, count = c.y * c.x * c.space * c.space * c.co;
+    float *in = check_buffer(check, in_count);
+    check_fill(check, in, in_count, 1);
+    const struct lt_dup_up_args args = {
+        .out = lt_view_4d(NULL, LT_TYPE_F32, 1, c.y * c.space, c.x * c.space, c.co),
+        .in = lt_view_4d(in, LT_TYPE_F32, 1, c.y, c.x, c.ci),
+        .time = c.time,
+        .space = c.space,
+        .frame = c.frame,
+        .accumulate = c.accumulate};
+    RUN_SHORTCUT(dup_up, args, count, ((struct check_bound){0, 0, 0, "a copy, or one f32 sum"}));
+}

@@ -1,0 +1,57 @@
+/* The walk of a call on shapes only: ops that do nothing, frames without memory behind them. So the
+ * sum cannot drift away from what a call takes. */
+#include "worker/model/vae_parts.h"
+
+#include <stdlib.h>
+
+#define NOTHING(op)                                                                                \
+    static lt_status nothing_##op(struct lt_exec *exec, const struct lt_##op##_args *args,         \
+                                  struct lt_error *error)                                          \
+    {                                                                                              \
+        (void)exec, (void)args, (void)error;                                                       \
+        return LT_OK;                                                                              \
+    }
+LT_KERNEL_LIST(NOTHING)
+#undef NOTHING
+
+static const struct lt_kernels nothing = {
+#define ENTRY(op) .op = nothing_##op, .op##_variant = "nothing",
+    LT_KERNEL_LIST(ENTRY)
+#undef ENTRY
+};
+
+static lt_status walk(struct vae *vae, int64_t frames, int64_t rows, int64_t columns,
+                      struct lt_error *error)
+{
+    const bool decoder = vae->part == VAE_DECODER;
+    const int64_t scale = decoder ? 1 : vae_scale(vae);
+    const struct lt_view shape =
+        lt_view_4d(NULL, LT_TYPE_F32, decoder ? vae->latent_channels : 3,
+                   decoder ? frames : 4 * frames - 3, scale * rows, scale * columns);
+    struct vae_sink sink = {.take = decoder ? vae_take_pixels : NULL};
+    vae->single = frames == 1;
+    return vae_stream(vae, &shape, shape.dim[1], &sink, NULL, error);
+}
+
+lt_status vae_bytes(enum vae_part part, const struct tensor_file *file, enum lt_precision precision,
+                    int64_t frames, int64_t rows, int64_t columns, size_t *bytes_out,
+                    struct lt_error *error)
+{
+    enum { ENOUGH = 9 }; /* latent frames after which every history is full */
+    const struct vae_source source = {.file = file};
+    const struct lt_exec_params params = {.thread_count = 1, .precision = precision};
+    struct lt_exec *exec = NULL;
+    struct vae *vae = NULL;
+    lt_status status;
+    if (frames < 1 || rows < 1 || columns < 1 || rows > 65536 || columns > 65536)
+        return lt_fail(error, LT_BAD_INPUT, "VAE: no size for [%lld, %lld, %lld] latents",
+                       (long long)frames, (long long)rows, (long long)columns);
+    LT_TRY(lt_exec_create(&params, &exec, error));
+    LT_TRY_OR(vae_create_from(part, &source, &nothing, exec, &vae, error), out);
+    LT_TRY_OR(walk(vae, frames < ENOUGH ? frames : ENOUGH, rows, columns, error), out);
+    *bytes_out = vae_peak_bytes(vae);
+out:
+    vae_destroy(&vae);
+    lt_exec_destroy(&exec);
+    return status;
+}
