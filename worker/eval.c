@@ -46,6 +46,7 @@ static const struct eval_component *const components[] = {
     &eval_vae_decode,
     &eval_vae_encode,
     &eval_text,
+    &eval_preview,
 };
 
 /* -- inputs and outputs ------------------------------------------------------------------------ */

@@ -24,7 +24,8 @@ struct eval_component {
     lt_status (*run)(struct eval *eval, struct lt_error *error);
 };
 
-extern const struct eval_component eval_dit, eval_vae_decode, eval_vae_encode, eval_text;
+extern const struct eval_component eval_dit, eval_vae_decode, eval_vae_encode, eval_text,
+    eval_preview;
 
 struct eval {
     const struct eval_component *component;
@@ -73,5 +74,7 @@ lt_status eval_load(struct eval *eval, size_t index, store_filter *wanted, void 
                     struct lt_error *error);
 /* Of all models together. */
 void eval_store_stats(const struct eval *eval, struct store_stats *sum_out);
+/* A vae_frame into the output `context`, f32 [3, F, H, W]. */
+lt_status eval_place_frame(void *context, int64_t index, const float *rgb, struct lt_error *error);
 /* The path given by --inputs, for messages. */
 const char *eval_inputs_path(const struct eval *eval);

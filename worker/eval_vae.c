@@ -6,7 +6,7 @@
 
 #include <stdio.h>
 
-static lt_status place_frame(void *context, int64_t index, const float *rgb, struct lt_error *error)
+lt_status eval_place_frame(void *context, int64_t index, const float *rgb, struct lt_error *error)
 {
     (void)error;
     const struct lt_view *to = context;
@@ -53,8 +53,8 @@ static lt_status decode(struct eval *eval, struct vae *vae, const struct lt_view
                            scale * latents->dim[3]};
     LT_TRY(read_tiling(eval, &tiling, &tiled, error));
     LT_TRY(eval_output(eval, "pixels", LT_TYPE_F32, 4, dim, &pixels, error));
-    return tiled ? vae_decode_tiled(vae, &tiling, latents, place_frame, &pixels, NULL, error)
-                 : vae_decode(vae, latents, place_frame, &pixels, NULL, error);
+    return tiled ? vae_decode_tiled(vae, &tiling, latents, eval_place_frame, &pixels, NULL, error)
+                 : vae_decode(vae, latents, eval_place_frame, &pixels, NULL, error);
 }
 
 static lt_status encode(struct eval *eval, struct vae *vae, const struct lt_view *pixels,

@@ -64,3 +64,20 @@ static inline lt_status fill_file(const char *path, const struct catalogue *cata
     free(tensors);
     return status;
 }
+
+/* The same file with zeros for values, which take no room on disk: only its index says something.
+ */
+static inline lt_status sparse_file(const char *path, const struct catalogue *catalogue,
+                                    struct lt_error *error)
+{
+    struct lt_safetensors_writer *writer = NULL;
+    struct lt_named_view *tensors = calloc(catalogue->count, sizeof *tensors);
+    lt_assert(tensors);
+    for (size_t i = 0; i < catalogue->count; i++)
+        tensors[i] = (struct lt_named_view){
+            catalogue->entry[i].name,
+            lt_view_make(NULL, LT_TYPE_BF16, catalogue->entry[i].rank, catalogue->entry[i].dim)};
+    lt_status status = lt_safetensors_writer_begin(path, tensors, catalogue->count, &writer, error);
+    free(tensors);
+    return status == LT_OK ? lt_safetensors_writer_end(&writer, error) : status;
+}
