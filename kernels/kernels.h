@@ -31,9 +31,10 @@ struct lt_convert_args {
     struct lt_view out, in;
 };
 
-/* out[L,N] = activation(in[L,K] · (weight[N,K] · weight_scale)ᵀ + bias[N]).
- * exec precision f32: weights are dequantised to f32. bf16: weights and inputs are rounded to bf16
- * once, sums in f32. `in` and `out` may have a row stride; `out` may not overlap `in`. */
+/* out[L,N] = activation(in[L,K] · (weight[N,K] · weight_scale)ᵀ + bias[N] [+ out, with
+ * accumulate]). exec precision f32: weights are dequantised to f32. bf16: weights and inputs are
+ * rounded to bf16 once, sums in f32. `in` and `out` may have a row stride; `out` may not overlap
+ * `in`. */
 struct lt_linear_args {
     struct lt_view out;          /* [L, N] f32 */
     struct lt_view in;           /* [L, K] f32 */
@@ -41,8 +42,25 @@ struct lt_linear_args {
     struct lt_view bias;         /* [N] any float type; data NULL: none */
     struct lt_view weight_scale; /* [1] f32: every weight is multiplied by it; data NULL: 1 */
     enum lt_activation activation;
+    bool accumulate;
     bool
         exact; /* f32 inputs whatever the exec's precision: time embedding, patch embedding, head */
+};
+
+/* out[L,N] = activation(out + (scale[R] · (in[L,K] · a[R,K]ᵀ)) · b[N,R]ᵀ + bias[N]): what LoRAs add
+ * to a linear (dit.md 5.3), several of them as one pair with their ranks side by side. Without `a`,
+ * R is K and `b` is a dense difference. Precision as in linear; the scaled product is rounded like
+ * an input. `hidden` is room for it: rows of `in` are taken as many at a time as it has. */
+struct lt_low_rank_args {
+    struct lt_view out;    /* [L, N] f32, added to */
+    struct lt_view in;     /* [L, K] f32 */
+    struct lt_view a;      /* [R, K] any type; data NULL: the identity */
+    struct lt_view b;      /* [N, R] any type */
+    struct lt_view scale;  /* [R] f32 */
+    struct lt_view bias;   /* [N] any float type; data NULL: none */
+    struct lt_view hidden; /* [1 … L, R] f32, contiguous; contents undefined afterwards */
+    enum lt_activation activation;
+    bool exact;
 };
 
 /* out[l,:] = LN(in[l,:]; eps) then * weight + bias (each may be absent) then * (1 + scale[g,:]) +
@@ -188,6 +206,7 @@ struct lt_dup_up_args {
 #define LT_KERNEL_LIST(X)                                                                          \
     X(convert)                                                                                     \
     X(linear)                                                                                      \
+    X(low_rank)                                                                                    \
     X(layer_norm)                                                                                  \
     X(rms_norm)                                                                                    \
     X(gated_add)                                                                                   \

@@ -122,6 +122,20 @@ static lt_status linear(const struct lt_linear_args *a, struct lt_error *error)
     return LT_OK;
 }
 
+static lt_status low_rank(const struct lt_low_rank_args *a, struct lt_error *error)
+{
+    const int64_t rank = a->b.dim[1];
+    REQUIRE(is_f32(&a->out, 2) && is_f32(&a->in, 2) && a->in.dim[0] == a->out.dim[0]);
+    REQUIRE(a->b.data && a->b.rank == 2 && lt_view_is_contiguous(&a->b));
+    REQUIRE(a->out.dim[1] == a->b.dim[0]);
+    REQUIRE(!a->a.data || (a->a.rank == 2 && lt_view_is_contiguous(&a->a) && a->a.dim[0] == rank));
+    REQUIRE(a->in.dim[1] == (a->a.data ? a->a.dim[1] : rank));
+    REQUIRE(is_f32(&a->scale, 1) && a->scale.dim[0] == rank && covers(&a->bias, a->b.dim[0]));
+    REQUIRE(is_f32(&a->hidden, 2) && lt_view_is_contiguous(&a->hidden));
+    REQUIRE(a->hidden.dim[0] >= 1 && a->hidden.dim[1] == rank);
+    return LT_OK;
+}
+
 static lt_status layer_norm(const struct lt_layer_norm_args *a, struct lt_error *error)
 {
     REQUIRE(is_f32(&a->out, 2) && is_f32(&a->in, 2) && same_dims(&a->out, &a->in));

@@ -2,6 +2,7 @@
 #include "common/file.h"
 #include "common/log.h"
 #include "worker/engine_private.h"
+#include "worker/model/catalogue.h"
 
 #include <dirent.h>
 #include <limits.h>
@@ -116,6 +117,7 @@ static lt_status make_dit(const struct engine_task *task, struct tensor_file *fi
     struct dit_config config;
     struct engine_plan plan;
     LT_TRY(dit_config_detect(file, &config, error));
+    LT_TRY(catalogue_check_dit(&config, file, error));
     config.text_len = resident->size.text_len;
     LT_TRY(engine_plan_dit(task, file, &config, &resident->size, &plan, error));
     LT_TRY(make_prompts(engine, &plan, error));

@@ -22,7 +22,7 @@ static const struct lt_option options[] = {
     LT_OPTION(struct eval_settings, model, LIST, "FILE", NULL,
               .help = "model file, GGUF or safetensors"),
     LT_OPTION(struct eval_settings, lora, LIST, "FILE[:S]", NULL,
-              .help = "LoRA file and strength (not built yet)"),
+              .help = "LoRA file and strength, or one per step: 1,1,0.5; order does not matter"),
     LT_OPTION(struct eval_settings, inputs, TEXT, "FILE", NULL,
               .help = "safetensors file with the input tensors"),
     LT_OPTION(struct eval_settings, output, TEXT, "FILE", NULL,
@@ -202,7 +202,9 @@ static lt_status write_report(const struct eval *eval, struct lt_error *error)
             (unsigned long long)stats.read_bytes);
     fprintf(file, ", \"threads\": %d, \"plan\": ", lt_exec_thread_count(eval->exec));
     memory_plan_write_json(&eval->plan, file);
-    fprintf(file, "}\n");
+    if (eval->lora)
+        eval_print_loras(eval, file);
+    fputs("}\n", file);
     const bool whole = !ferror(file);
     if (fclose(file) != 0 || !whole)
         return lt_fail(error, LT_IO, "%s: cannot write", eval->settings->report);
@@ -215,8 +217,8 @@ static lt_status check_settings(const struct eval_component *component,
     if (strcmp(settings->device, "host") != 0)
         return lt_fail(error, LT_UNSUPPORTED,
                        "--device %s: this build has no CUDA; use --device host", settings->device);
-    if (settings->lora.count)
-        return lt_fail(error, LT_UNSUPPORTED, "--lora: LoRA files are not built yet");
+    if (settings->lora.count && !component->takes_lora)
+        return lt_fail(error, LT_USAGE, "--lora: %s takes none", component->name);
     if (settings->model.count < component->model_min ||
         settings->model.count > component->model_max)
         return lt_fail(error, LT_USAGE, "%s takes --model %zu to %zu times, found %zu; see --help",
@@ -251,7 +253,8 @@ static lt_status open_files(struct eval *eval, struct lt_error *error)
     LT_TRY(refuse_unknown_inputs(eval, error));
     for (size_t i = 0; i < settings->model.count; i++)
         LT_TRY(tensor_file_open(settings->model.item[i], &eval->file[i], error));
-    return LT_OK;
+    return settings->lora.count ? eval_open_loras(eval, &settings->lora, eval->file[0], error)
+                                : LT_OK;
 }
 
 static lt_status run(struct eval *eval, struct lt_error *error)
@@ -283,6 +286,7 @@ static void finish(struct eval *eval)
         store_destroy(&eval->store[i]);
         tensor_file_close(&eval->file[i]);
     }
+    lora_set_destroy(&eval->lora);
     device_destroy(&eval->device);
     lt_safetensors_close(&eval->inputs);
     lt_exec_destroy(&eval->exec);

@@ -7,12 +7,16 @@
 #include "kernels/kernels.h"
 #include "common/safetensors.h"
 #include "worker/memory_options.h"
+#include "worker/weights/lora.h"
 #include "worker/weights/store.h"
+
+#include <stdio.h>
 
 enum { EVAL_MODELS_MAX = 4, EVAL_TENSORS_MAX = 32, EVAL_OUTPUTS_MAX = 4 };
 
 struct eval;
 struct eval_settings;
+struct lt_text_list;
 
 struct eval_component {
     const char *name;            /* "vae-decode" */
@@ -21,6 +25,7 @@ struct eval_component {
     const char *const *keys;     /* keys of --set it takes, ended by NULL */
     size_t model_min, model_max; /* how often --model may be given */
     bool inputs_optional;        /* --set can stand for them */
+    bool takes_lora;             /* on its first model */
     lt_status (*run)(struct eval *eval, struct lt_error *error);
 };
 
@@ -35,6 +40,7 @@ struct eval {
     struct tensor_file *file[EVAL_MODELS_MAX];          /* in the order of --model */
     struct store *store[EVAL_MODELS_MAX];               /* by eval_load */
     const struct store_extras *extras[EVAL_MODELS_MAX]; /* for eval_load; NULL: none */
+    struct lora_set *lora; /* of --lora, for model 0, which has its extras; NULL: none */
     struct memory_settings memory;
     struct device *device;                    /* by eval_load */
     uint64_t activation_bytes, scratch_bytes; /* the component tells before eval_load */
@@ -76,5 +82,10 @@ lt_status eval_load(struct eval *eval, size_t index, store_filter *wanted, void 
 void eval_store_stats(const struct eval *eval, struct store_stats *sum_out);
 /* A vae_frame into the output `context`, f32 [3, F, H, W]. */
 lt_status eval_place_frame(void *context, int64_t index, const float *rgb, struct lt_error *error);
+/* eval_lora.c: opens the files of --lora for `model` into eval->lora, its extras for model 0;
+ * prints the report's part. */
+lt_status eval_open_loras(struct eval *eval, const struct lt_text_list *list,
+                          struct tensor_file *model, struct lt_error *error);
+void eval_print_loras(const struct eval *eval, FILE *to);
 /* The path given by --inputs, for messages. */
 const char *eval_inputs_path(const struct eval *eval);

@@ -2,6 +2,7 @@
 #include "worker/eval.h"
 
 #include "common/clock.h"
+#include "worker/model/catalogue.h"
 #include "worker/model/dit.h"
 
 #include <stdlib.h>
@@ -97,11 +98,13 @@ static lt_status run(struct eval *eval, struct lt_error *error)
     struct lt_view v;
     lt_status status;
     LT_TRY(dit_config_detect(eval->file[0], &config, error));
+    LT_TRY(catalogue_check_dit(&config, eval->file[0], error));
     LT_TRY(eval_setting_int(eval, "text_len", 1, 65536, &config.text_len, error));
     LT_TRY(read_request(eval, &r, error));
     LT_TRY(tell_memory(eval, &config, &r, error));
     LT_TRY(eval_load(eval, 0, NULL, NULL, error));
     LT_TRY(dit_create(&config, eval->store[0], &eval->kernels, eval->exec, &dit, error));
+    dit_set_lora(dit, eval->lora);
     LT_TRY_OR(eval_output(eval, "v", LT_TYPE_F32, 4, r.inputs.x.dim, &v, error), out);
     const int64_t start = lt_clock_now_us();
     LT_TRY_OR(dit_context_create(dit, &r.prompt, 0, &r.inputs.context, error), out);
@@ -120,8 +123,10 @@ const struct eval_component eval_dit = {
     .inputs = (const char *const[]){"x", "timestep", "text", "nag_text", "y", "clip", NULL},
     .keys = (const char *const[]){"text_len", "nag_scale", "nag_tau", "nag_alpha", "riflex_index",
                                   "riflex_frames", "memory_frames", "rope_negative_offset",
-                                  "skip_layers", NULL},
+                                  "skip_layers", "lora_expert", "lora_peft", "lora_step",
+                                  "lora_stream", NULL},
     .model_min = 1,
     .model_max = 1,
+    .takes_lora = true,
     .run = run,
 };

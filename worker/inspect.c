@@ -113,73 +113,15 @@ static void sum_types(const struct tensor_file *file, struct inspect_report *rep
 
 /* -- expected and found ------------------------------------------------------------------------ */
 
-/* dit.md 3.1, 4.1: two groups of tensors have a second spelling in some files. */
-static const struct tensor_info *find_spelling(const struct tensor_file *file, const char *name)
+static lt_status keep_problem(void *context, const char *text, struct lt_error *error)
 {
-    static const char fuser[] = "face_adapter.fuser_blocks.";
-    char other[256] = "";
-    const struct tensor_info *info = tensor_file_find(file, name);
-    if (info)
-        return info;
-    if (strncmp(name, fuser, sizeof fuser - 1) == 0) {
-        char *end;
-        const long block = strtol(name + sizeof fuser - 1, &end, 10);
-        snprintf(other, sizeof other, "blocks.%ld.fuser_block%s", 5 * block, end);
-    } else if (strncmp(name, "audio_proj.", 11) == 0) {
-        snprintf(other, sizeof other, "multitalk_%s", name);
-    }
-    return tensor_file_find(file, other);
-}
-
-static void format_dims(int rank, const int64_t *dim, char *text, size_t size)
-{
-    size_t length = (size_t)snprintf(text, size, "[");
-    for (int i = 0; i < rank && length < size; i++)
-        length += (size_t)snprintf(text + length, size - length, "%s%lld", i ? ", " : "",
-                                   (long long)dim[i]);
-    if (length < size)
-        snprintf(text + length, size - length, "]");
-}
-
-/* By element count (dit.md 1.2); matrices also by their dims, as a transposed one has the same
- * count. */
-static bool fits(const struct tensor_info *info, const struct catalogue_entry *entry)
-{
-    if (values_of(info) != catalogue_values(entry))
-        return false;
-    return info->rank != 2 || entry->rank != 2 || info->dim[0] == entry->dim[0];
+    return add_problem(context, error, "%s", text);
 }
 
 static lt_status compare(const struct tensor_file *file, const struct catalogue *expected,
                          struct inspect_report *report, struct lt_error *error)
 {
-    const size_t count = tensor_file_count(file);
-    bool *known = calloc(count + 1, sizeof *known);
-    lt_status status = LT_OK;
-    if (!known)
-        return lt_fail(error, LT_NO_MEMORY, "no memory for the report");
-    for (size_t i = 0; i < expected->count && status == LT_OK; i++) {
-        const struct catalogue_entry *entry = &expected->entry[i];
-        const struct tensor_info *info = find_spelling(file, entry->name);
-        char wanted[128], found[128];
-        format_dims(entry->rank, entry->dim, wanted, sizeof wanted);
-        if (info) {
-            known[info - tensor_file_at(file, 0)] = true;
-            format_dims(info->rank, info->dim, found, sizeof found);
-            if (!fits(info, entry))
-                status = add_problem(report, error, "tensor '%s': expected %s, found %s",
-                                     entry->name, wanted, found);
-        } else if (!strstr(entry->name,
-                           ".kernel")) { /* constant buffers: some files leave them out */
-            status = add_problem(report, error, "tensor '%s' %s is missing", entry->name, wanted);
-        }
-    }
-    for (size_t i = 0; i < count && status == LT_OK; i++)
-        if (!known[i])
-            status = add_problem(report, error, "tensor '%s' is not part of this variant",
-                                 tensor_file_at(file, i)->name);
-    free(known);
-    return status;
+    return catalogue_compare(expected, file, keep_problem, report, error);
 }
 
 static lt_status inspect_vae(const struct tensor_file *file, struct inspect_report *report,

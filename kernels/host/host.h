@@ -28,6 +28,8 @@ lt_status host_convert(struct lt_exec *exec, const struct lt_convert_args *args,
                        struct lt_error *error);
 lt_status host_linear(struct lt_exec *exec, const struct lt_linear_args *args,
                       struct lt_error *error);
+lt_status host_low_rank(struct lt_exec *exec, const struct lt_low_rank_args *args,
+                        struct lt_error *error);
 lt_status host_layer_norm(struct lt_exec *exec, const struct lt_layer_norm_args *args,
                           struct lt_error *error);
 lt_status host_rms_norm(struct lt_exec *exec, const struct lt_rms_norm_args *args,

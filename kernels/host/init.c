@@ -11,6 +11,7 @@ void lt_kernels_init_host(struct lt_kernels *table, unsigned caps)
     table->op##_variant = variant;
     ENTRY(convert, rows)
     ENTRY(linear, products)
+    ENTRY(low_rank, products)
     ENTRY(layer_norm, rows)
     ENTRY(rms_norm, rows)
     ENTRY(gated_add, rows)

@@ -1,7 +1,7 @@
-/* out = activation(in · weightᵀ + bias). Rows are taken in chunks, converted once to the product's
- * type; each part dequantises one tile of weight rows straight into oneDNN's layout and multiplies
- * it with the chunk, block of rows by block of rows, so that a block's results are still in cache
- * when bias and activation are applied.
+/* out = activation(in · weightᵀ + bias [+ out]). Rows are taken in chunks, converted once to the
+ * product's type; each part dequantises one tile of weight rows straight into oneDNN's layout and
+ * multiplies it with the chunk, block of rows by block of rows, so that a block's results are still
+ * in cache when bias and activation are applied.
  *
  *   bytes: weights once per chunk of 24 MiB, in and out once; 2·L·N·K flops; bound by the product
  * from about 100 rows on, by dequantisation below. Up to four rows are plain dot products: packing
@@ -108,9 +108,11 @@ static void store_block(const struct linear *l, int64_t n, int64_t count, int64_
         float *out = (float *)l->args->out.data + (l->row + first + i) * l->args->out.stride[0] + n;
         if (l->scale != 1)
             l->simd->scale_row(c, l->scale, count);
+        if (l->args->accumulate)
+            l->simd->gated_add(out, out, c, NULL, count);
         if (l->bias)
-            l->simd->gated_add(out, c, l->bias + n, NULL, count);
-        else
+            l->simd->gated_add(out, l->args->accumulate ? out : c, l->bias + n, NULL, count);
+        else if (!l->args->accumulate)
             memcpy(out, c, (size_t)count * sizeof *out);
         if (l->args->activation != LT_ACTIVATION_NONE)
             l->simd->activate(l->args->activation, out, count);
@@ -157,7 +159,8 @@ static void dot_part(void *context, int64_t index, int thread)
         weight_piece(l, i, 0, k, weight);
         for (int64_t r = 0; r < l->rows; r++) {
             float *out = (float *)l->args->out.data + r * l->args->out.stride[0] + i;
-            *out = l->simd->dot((const float *)(const void *)l->a + r * k, weight, k) * l->scale +
+            *out = (l->args->accumulate ? *out : 0) +
+                   l->simd->dot((const float *)(const void *)l->a + r * k, weight, k) * l->scale +
                    (l->bias ? l->bias[i] : 0);
             if (l->args->activation != LT_ACTIVATION_NONE)
                 l->simd->activate(l->args->activation, out, 1);

@@ -58,8 +58,9 @@ lt_status ref_linear(struct lt_exec *exec, const struct lt_linear_args *args,
             const float *in = ref_row(&args->in, l);
             for (int64_t i = 0; i < k; i++)
                 sum += (double)(args->exact ? in[i] : ref_round(exec, in[i])) * weight[i];
-            sum = sum * scale + (bias ? bias[j] : 0);
-            ref_row(&args->out, l)[j] = (float)ref_activation(args->activation, sum);
+            float *out = ref_row(&args->out, l) + j;
+            sum = sum * scale + (bias ? bias[j] : 0) + (args->accumulate ? *out : 0);
+            *out = (float)ref_activation(args->activation, sum);
         }
     }
     free(weight);

@@ -37,6 +37,14 @@ static const enum lt_type weight_types[] = {
                    "bits depend on the number of threads");                                        \
     } while (0)
 
+/* What an op adds to. */
+static void same_start(struct check *check, float *want, float *got, float *again, int64_t count)
+{
+    check_fill(check, want, count, 1);
+    memcpy(got, want, (size_t)count * sizeof *got);
+    memcpy(again, want, (size_t)count * sizeof *again);
+}
+
 void check_linear(struct check *check)
 {
     const enum lt_type type = weight_types[check_int(check, 0, LT_COUNT(weight_types) - 1)];
@@ -60,12 +68,58 @@ void check_linear(struct check *check)
         .weight_scale = lt_view_1d(check_int(check, 0, 3) ? NULL : &(float){1.75f}, LT_TYPE_F32, 1),
     };
     args.in.stride[0] = k + pad;
-    snprintf(check->what, sizeof check->what, "%s %lldx%lldx%lld activation %d",
-             lt_type_info(type)->name, (long long)rows, (long long)n, (long long)k,
-             args.activation);
+    if (check_int(check, 0, 2) == 0) {
+        args.accumulate = true;
+        same_start(check, want, got, again, rows * n);
+    }
+    snprintf(check->what, sizeof check->what, "%s %lldx%lldx%lld activation %d%s",
+             lt_type_info(type)->name, (long long)rows, (long long)n, (long long)k, args.activation,
+             args.accumulate ? " accumulated" : "");
     const struct check_bound bound = {1e-10, 2e-5, 2e-5,
                                       "f32 sums of up to 512 products, inputs rounded alike"};
     RUN(linear, args, out, want, got, again, rows * n, bound);
+}
+
+void check_low_rank(struct check *check)
+{
+    static const enum lt_type types[] = {LT_TYPE_F32, LT_TYPE_BF16, LT_TYPE_F16};
+    const enum lt_type type = types[check_int(check, 0, 2)];
+    const bool dense = check_int(check, 0, 4) == 0;
+    const int64_t rows = check_int(check, 1, 90), k = check_int(check, 1, 300),
+                  n = check_int(check, 1, 200), rank = dense ? k : check_int(check, 1, 70);
+    const int64_t room = check_int(check, 1, rows), pad = check_int(check, 0, 9);
+    float *in = check_buffer(check, rows * (k + pad)), *bias = check_buffer(check, n),
+          *scale = check_buffer(check, rank), *hidden = check_buffer(check, room * rank);
+    float *want = check_buffer(check, rows * n), *got = check_buffer(check, rows * n),
+          *again = check_buffer(check, rows * n);
+    check_fill(check, in, rows * (k + pad), 1);
+    check_fill(check, bias, n, 1);
+    check_fill(check, scale, rank, 1);
+    same_start(check, want, got, again, rows * n);
+    struct lt_low_rank_args args = {
+        .out = lt_view_2d(NULL, LT_TYPE_F32, rows, n),
+        .in = lt_view_2d(in, LT_TYPE_F32, rows, k),
+        .b = lt_view_2d(check_weights(check, type, n * rank, 1.0f / sqrtf((float)rank)), type, n,
+                        rank),
+        .scale = lt_view_1d(scale, LT_TYPE_F32, rank),
+        .bias = lt_view_1d(check_int(check, 0, 3) ? bias : NULL, LT_TYPE_F32, n),
+        .hidden = lt_view_2d(hidden, LT_TYPE_F32, room, rank),
+        .activation = (enum lt_activation)check_int(check, 0, 4),
+        .exact = check_int(check, 0, 3) == 0,
+    };
+    args.in.stride[0] = k + pad;
+    if (!dense)
+        args.a =
+            lt_view_2d(check_weights(check, type, rank * k, 1.0f / sqrtf((float)k)), type, rank, k);
+    snprintf(check->what, sizeof check->what, "%s %lldx%lldx%lld rank %lld, %lld rows at a time",
+             lt_type_info(type)->name, (long long)rows, (long long)n, (long long)k, (long long)rank,
+             (long long)room);
+    const struct check_bound f32 = {1e-10, 2e-5, 2e-5,
+                                    "f32 sums of up to 300 products, inputs rounded alike"};
+    const struct check_bound bf16 = {
+        2e-6, 1.5e-2, 1e-3,
+        "an f32 sum may round to the neighbouring bf16: 2^-8 of few of the up to 300 terms"};
+    RUN(low_rank, args, out, want, got, again, rows * n, check->bf16 && !args.exact ? bf16 : f32);
 }
 
 void check_layer_norm(struct check *check)

@@ -44,3 +44,13 @@ lt_status catalogue_of_text(int64_t rows, int64_t width, struct catalogue *catal
 void catalogue_fini(struct catalogue *catalogue);
 
 int64_t catalogue_values(const struct catalogue_entry *entry);
+
+/* Calls `problem` with a sentence for every tensor that is missing, extra, or of a wrong shape or
+ * type; ends early with the status it gives. Control characters of names are '?'. */
+typedef lt_status catalogue_problem(void *context, const char *text, struct lt_error *error);
+lt_status catalogue_compare(const struct catalogue *expected, const struct tensor_file *file,
+                            catalogue_problem *problem, void *context, struct lt_error *error);
+/* Before a transformer is loaded (G1.2): the first problem as LT_BAD_INPUT naming file and tensor,
+ * expected and found. */
+lt_status catalogue_check_dit(const struct dit_config *config, struct tensor_file *file,
+                              struct lt_error *error);

@@ -21,7 +21,7 @@ lt_status dit_create(const struct dit_config *config, struct store *store,
                      const struct lt_kernels *kernels, struct lt_exec *exec, struct dit **dit_out,
                      struct lt_error *error)
 {
-    struct dit dit = {*config, {.store = store, .kernels = kernels, .exec = exec}};
+    struct dit dit = {.config = *config, .net = {.store = store, .kernels = kernels, .exec = exec}};
     if (config->variant == DIT_VARIANT_TALK_ADDON)
         return lt_fail(error, LT_UNSUPPORTED,
                        "a %s file: what it adds to a transformer is not built yet",
@@ -37,6 +37,8 @@ lt_status dit_create(const struct dit_config *config, struct store *store,
         return lt_fail(error, LT_NO_MEMORY, "no memory for a transformer");
     **dit_out = dit;
     lt_arena_init(&(*dit_out)->net.arena, 0);
+    lt_arena_init(&(*dit_out)->patched, 0);
+    (*dit_out)->net.patched = &(*dit_out)->patched;
     return LT_OK;
 }
 
@@ -45,6 +47,7 @@ void dit_destroy(struct dit **dit)
     if (!*dit)
         return;
     lt_arena_fini(&(*dit)->net.arena);
+    lt_arena_fini(&(*dit)->patched);
     free(*dit);
     *dit = NULL;
 }
@@ -52,6 +55,11 @@ void dit_destroy(struct dit **dit)
 const struct dit_config *dit_config(const struct dit *dit)
 {
     return &dit->config;
+}
+
+void dit_set_lora(struct dit *dit, struct lora_set *lora)
+{
+    dit->net.lora = lora;
 }
 
 /* -- small steps ------------------------------------------------------------------------------- */
@@ -253,7 +261,9 @@ static lt_status run_blocks(struct forward *f, struct lt_error *error)
     struct store *store = f->dit->net.store;
     for (size_t n = 0; n < (size_t)f->dit->config.layer_count; n++) {
         LT_TRY(store_acquire(store, n, error));
+        const struct lt_mark patched = lt_arena_mark(&f->dit->patched);
         const lt_status status = run_batch(f, n, error);
+        lt_arena_rewind(&f->dit->patched, patched);
         store_release(store, n);
         LT_TRY(status);
     }
@@ -319,7 +329,7 @@ lt_status dit_forward(struct dit *dit, const struct dit_inputs *inputs, size_t c
                       struct lt_view *v, struct lt_error *error)
 {
     struct lt_arena *arena = &dit->net.arena;
-    const struct lt_mark mark = lt_arena_mark(arena);
+    const struct lt_mark mark = lt_arena_mark(arena), patched = lt_arena_mark(&dit->patched);
     struct forward f = {
         .dit = dit, .pass = lt_arena_take_array(arena, count, sizeof *f.pass), .count = count};
     lt_status status =
@@ -331,5 +341,6 @@ lt_status dit_forward(struct dit *dit, const struct dit_inputs *inputs, size_t c
     if (status == LT_OK)
         status = forward(&f, v, error);
     lt_arena_rewind(arena, mark);
+    lt_arena_rewind(&dit->patched, patched);
     return status;
 }

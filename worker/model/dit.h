@@ -10,6 +10,7 @@
 #include "kernels/kernels.h"
 #include "kernels/scratch.h"
 #include "worker/model/config.h"
+#include "worker/weights/lora.h"
 #include "worker/weights/store.h"
 
 #include <stdatomic.h>
@@ -22,6 +23,10 @@ lt_status dit_create(const struct dit_config *config, struct store *store,
                      struct lt_error *error);
 void dit_destroy(struct dit **dit);
 const struct dit_config *dit_config(const struct dit *dit);
+
+/* From now on with these LoRAs (NULL: without); the set is of the same file and outlives its use.
+ * Contexts made before are of other weights, and so are those made at other strengths. */
+void dit_set_lora(struct dit *dit, struct lora_set *lora);
 
 /* What is constant over the steps of a prompt: embedded text and image tokens, and every block's
  * cross-attention keys and values, kept as long as they fit `cache_bytes` and recomputed beyond

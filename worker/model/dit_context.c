@@ -168,9 +168,11 @@ lt_status dit_context_create(struct dit *dit, const struct dit_prompt *prompt, s
     }
     context->dit = dit;
     context->cache.bytes_max = cache_bytes;
-    const struct lt_mark mark = lt_arena_mark(&dit->net.arena);
+    const struct lt_mark mark = lt_arena_mark(&dit->net.arena),
+                         patched = lt_arena_mark(&dit->patched);
     const lt_status status = embed(context, prompt, error);
     lt_arena_rewind(&dit->net.arena, mark);
+    lt_arena_rewind(&dit->patched, patched);
     if (status != LT_OK) {
         dit_context_destroy(&context);
         return status;

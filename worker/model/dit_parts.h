@@ -24,6 +24,7 @@ enum {
 struct dit {
     struct dit_config config;
     struct net net;
+    struct lt_arena patched; /* net.patched */
 };
 
 /* -- weights ----------------------------------------------------------------------------------- */

@@ -3,6 +3,130 @@
 #include <stdarg.h>
 #include <stdio.h>
 
+/* -- LoRA -------------------------------------------------------------------------------------- */
+
+enum { HIDDEN_BYTES = 4 << 20 };
+
+static float *take_values(struct lt_arena *arena, int64_t count, struct lt_error *error)
+{
+    float *values = lt_arena_take_array(arena, (size_t)count, sizeof *values);
+    if (!values)
+        lt_fail(error, LT_NO_MEMORY, "no memory for LoRA factors");
+    return values;
+}
+
+static lt_status add_gated(const struct net *net, const struct lt_view *to,
+                           const struct lt_view *in, float *gate, struct lt_error *error)
+{
+    const int64_t count = to->dim[1];
+    return LT_OP(gated_add, net->kernels, net->exec, error, .out = *to, .residual = *to, .in = *in,
+                 .gate = lt_view_2d(gate, LT_TYPE_F32, 1, count));
+}
+
+/* view = view + Σ strength · difference, in f32. */
+static lt_status patch_vector(const struct net *net, const struct lora_target *target,
+                              struct lt_view *view, struct lt_error *error)
+{
+    const int64_t count = lt_view_count(view);
+    float *values = take_values(net->patched, count, error);
+    const struct lt_mark mark = lt_arena_mark(net->patched);
+    float *factor = take_values(net->patched, count, error);
+    if (!values || !factor)
+        return LT_NO_MEMORY;
+    const struct lt_view sum = lt_view_2d(values, LT_TYPE_F32, 1, count);
+    LT_TRY(LT_OP(convert, net->kernels, net->exec, error, .out = sum,
+                 .in = lt_view_reshape(view, 2, sum.dim)));
+    if (lora_target_gain(net->lora, target, factor))
+        LT_TRY(add_gated(net, &sum, &sum, factor, error));
+    for (size_t i = 0; i < lora_term_count(target); i++) {
+        struct lt_view none, difference;
+        if (!lora_term_scale(net->lora, target, i, factor))
+            continue;
+        LT_TRY(lora_term_views(net->lora, target, i, net->store, &none, &difference, error));
+        difference = lt_view_reshape(&difference, 2, sum.dim);
+        LT_TRY(add_gated(net, &sum, &difference, factor, error));
+    }
+    lt_arena_rewind(net->patched, mark);
+    *view = lt_view_make(values, LT_TYPE_F32, view->rank, view->dim);
+    return LT_OK;
+}
+
+static lt_status find_vector(const struct net *net, const char *name, struct lt_view *view,
+                             struct lt_error *error)
+{
+    const struct lora_target *target = net->lora ? lora_find(net->lora, name) : NULL;
+    if (!target || lora_target_is_matrix(target) || !lora_target_active(net->lora, target))
+        return LT_OK;
+    return patch_vector(net, target, view, error);
+}
+
+/* One term onto what the base gave. */
+static lt_status add_term(struct net *net, const struct linear *linear, size_t index,
+                          const struct lt_view *in, const struct lt_view *out,
+                          const struct lt_view *bias, enum lt_activation activation, bool exact,
+                          struct lt_error *error)
+{
+    const int64_t rank = lora_term_rank(linear->lora, index), rows = in->dim[0];
+    const int64_t fit = HIDDEN_BYTES / (rank * (int64_t)sizeof(float));
+    const int64_t room = fit < 1 ? 1 : fit < rows ? fit : rows;
+    struct lt_view a, b, hidden;
+    LT_TRY(net_take(net, &hidden, room, rank, error));
+    float *scale = take_values(&net->arena, rank, error);
+    if (!scale)
+        return LT_NO_MEMORY;
+    lora_term_scale(net->lora, linear->lora, index, scale);
+    LT_TRY(lora_term_views(net->lora, linear->lora, index, net->store, &a, &b, error));
+    return LT_OP(low_rank, net->kernels, net->exec, error, .out = *out, .in = *in, .a = a, .b = b,
+                 .scale = lt_view_1d(scale, LT_TYPE_F32, rank), .bias = *bias, .hidden = hidden,
+                 .activation = activation, .exact = exact);
+}
+
+static lt_status apply_plain(struct net *net, const struct linear *linear, const struct lt_view *in,
+                             const struct lt_view *out, enum lt_activation activation, bool exact,
+                             struct lt_error *error)
+{
+    return LT_OP(linear, net->kernels, net->exec, error, .out = *out, .in = *in,
+                 .weight = linear->weight, .weight_scale = linear->scale, .bias = linear->bias,
+                 .activation = activation, .exact = exact);
+}
+
+/* gain · (W x), then the terms; the bias comes behind the gain, the activation behind the last. */
+static lt_status apply_patched(struct net *net, const struct linear *linear,
+                               const struct lt_view *in, const struct lt_view *out,
+                               enum lt_activation activation, bool exact, struct lt_error *error)
+{
+    const size_t terms = lora_term_count(linear->lora);
+    const struct lt_view none = {0};
+    int64_t most = out->dim[1];
+    size_t last = terms;
+    for (size_t i = 0; i < terms; i++)
+        most = lora_term_rank(linear->lora, i) > most ? lora_term_rank(linear->lora, i) : most;
+    float *factor = take_values(&net->arena, most, error);
+    if (!factor)
+        return LT_NO_MEMORY;
+    for (size_t i = 0; i < terms; i++)
+        if (lora_term_scale(net->lora, linear->lora, i, factor))
+            last = i;
+    if (last == terms)
+        return apply_plain(net, linear, in, out, activation, exact, error);
+    bool gained = lora_target_gain(net->lora, linear->lora, factor);
+    LT_TRY(LT_OP(linear, net->kernels, net->exec, error, .out = *out, .in = *in,
+                 .weight = linear->weight, .weight_scale = linear->scale,
+                 .bias = gained ? none : linear->bias, .exact = exact));
+    if (gained)
+        LT_TRY(add_gated(net, out, out, factor, error));
+    for (size_t i = 0; i < terms; i++) {
+        if (!lora_term_scale(net->lora, linear->lora, i, factor))
+            continue;
+        LT_TRY(add_term(net, linear, i, in, out, gained ? &linear->bias : &none,
+                        i == last ? activation : LT_ACTIVATION_NONE, exact, error));
+        gained = false;
+    }
+    return LT_OK;
+}
+
+/* -- weights ----------------------------------------------------------------------------------- */
+
 lt_status net_tensor(const struct net *net, struct lt_view *view_out, int rank, const int64_t *dim,
                      struct lt_error *error, const char *format, ...)
 {
@@ -11,7 +135,8 @@ lt_status net_tensor(const struct net *net, struct lt_view *view_out, int rank, 
     va_start(args, format);
     vsnprintf(name, sizeof name, format, args);
     va_end(args);
-    return store_tensor_shaped(net->store, name, rank, dim, view_out, error);
+    LT_TRY(store_tensor_shaped(net->store, name, rank, dim, view_out, error));
+    return find_vector(net, name, view_out, error);
 }
 
 lt_status net_matrix(const struct net *net, struct linear *linear_out, int64_t out, int64_t in,
@@ -21,6 +146,10 @@ lt_status net_matrix(const struct net *net, struct linear *linear_out, int64_t o
     const int64_t one = 1;
     *linear_out = (struct linear){0};
     LT_TRY(net_tensor(net, &linear_out->weight, 2, (int64_t[]){out, in}, error, "%s.weight", name));
+    if (net->lora) {
+        snprintf(scale, sizeof scale, "%s.weight", name);
+        linear_out->lora = lora_find(net->lora, scale);
+    }
     snprintf(scale, sizeof scale, "%s.scale_weight", name);
     if (!store_has(net->store, scale))
         return LT_OK;
@@ -53,7 +182,11 @@ lt_status net_apply(struct net *net, const struct linear *linear, const struct l
                     const struct lt_view *out, enum lt_activation activation, bool exact,
                     struct lt_error *error)
 {
-    return LT_OP(linear, net->kernels, net->exec, error, .out = *out, .in = *in,
-                 .weight = linear->weight, .weight_scale = linear->scale, .bias = linear->bias,
-                 .activation = activation, .exact = exact);
+    if (linear->lora && lora_target_active(net->lora, linear->lora)) {
+        const struct lt_mark mark = lt_arena_mark(&net->arena);
+        const lt_status status = apply_patched(net, linear, in, out, activation, exact, error);
+        lt_arena_rewind(&net->arena, mark);
+        return status;
+    }
+    return apply_plain(net, linear, in, out, activation, exact, error);
 }

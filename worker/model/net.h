@@ -5,23 +5,28 @@
 #include "common/arena.h"
 #include "kernels/exec.h"
 #include "kernels/kernels.h"
+#include "worker/weights/lora.h"
 #include "worker/weights/store.h"
 
 struct net {
     struct store *store;
     const struct lt_kernels *kernels;
     struct lt_exec *exec;
-    struct lt_arena arena; /* activations; whoever takes from it marks and rewinds */
+    struct lt_arena arena;    /* activations; whoever takes from it marks and rewinds */
+    struct lora_set *lora;    /* of the model in the store; NULL: none */
+    struct lt_arena *patched; /* with lora: norms and biases with their differences; as arena */
 };
 
-/* out = in · (weight · scale)ᵀ + bias. Its views live as long as the store keeps the block they are
- * from. */
+/* out = in · (weight · scale)ᵀ + bias, with what LoRAs add. Its views live as long as the store
+ * keeps the block they are from. */
 struct linear {
-    struct lt_view weight, bias; /* [out, in], [out]; bias.data NULL: none */
-    struct lt_view scale;        /* [1] f32, of 8-bit files; data NULL: 1 */
+    struct lt_view weight, bias;    /* [out, in], [out]; bias.data NULL: none */
+    struct lt_view scale;           /* [1] f32, of 8-bit files; data NULL: 1 */
+    const struct lora_target *lora; /* of the weight; NULL: none */
 };
 
-/* A tensor by its printed name, of exactly these dims (store_tensor_shaped). */
+/* A tensor by its printed name, of exactly these dims (store_tensor_shaped); of a norm, a bias, a
+ * modulation: with its LoRA differences, then f32 in `patched`. */
 lt_status net_tensor(const struct net *net, struct lt_view *view_out, int rank, const int64_t *dim,
                      struct lt_error *error, const char *format, ...)
     __attribute__((format(printf, 6, 7)));

@@ -143,7 +143,8 @@ lt_status text_create(const struct text_config *config, struct store *store,
                       const struct lt_kernels *kernels, struct lt_exec *exec,
                       struct text **text_out, struct lt_error *error)
 {
-    const struct text text = {*config, {store, kernels, exec, {0}}};
+    const struct text text = {.config = *config,
+                              .net = {.store = store, .kernels = kernels, .exec = exec}};
     struct lt_view embedding, norm;
     LT_TRY(find_rest(&text, &embedding, &norm, error));
     for (size_t n = 0; n < (size_t)config->layer_count; n++) {
