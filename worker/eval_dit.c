@@ -2,6 +2,7 @@
 #include "worker/eval.h"
 
 #include "common/clock.h"
+#include "worker/model/animate.h"
 #include "worker/model/catalogue.h"
 #include "worker/model/dit.h"
 
@@ -12,6 +13,7 @@ enum { FRAMES_MAX = 4096, SKIP_MAX = 64 };
 struct request {
     struct dit_inputs inputs;
     struct dit_prompt prompt;
+    struct animate_window window;
     struct dit_options options;
     double timesteps[FRAMES_MAX];
     int64_t skip[SKIP_MAX];
@@ -63,6 +65,8 @@ static lt_status read_options(const struct eval *eval, struct request *r, struct
     LT_TRY(eval_setting_int(eval, "memory_frames", 0, 1 << 20, &o->memory_frames, error));
     LT_TRY(eval_setting_int(eval, "rope_negative_offset", 0, 1 << 20, &o->rope_negative_offset,
                             error));
+    LT_TRY(eval_setting_real(eval, "pose_strength", -1e3, 1e3, &o->pose_strength, error));
+    LT_TRY(eval_setting_real(eval, "face_strength", -1e3, 1e3, &o->face_strength, error));
     r->inputs.options = o;
     return read_skip_layers(eval, r, error);
 }
@@ -75,6 +79,8 @@ static lt_status read_request(struct eval *eval, struct request *r, struct lt_er
     LT_TRY(eval_input_optional(eval, "nag_text", 2, &r->prompt.nag_text, error));
     LT_TRY(eval_input_optional(eval, "y", 4, &r->inputs.y, error));
     LT_TRY(eval_input_optional(eval, "clip", 2, &r->prompt.clip, error));
+    LT_TRY(eval_input_optional(eval, "pose", 4, &r->window.pose, error));
+    LT_TRY(eval_input_optional(eval, "face", 4, &r->window.face, error));
     return read_options(eval, r, error);
 }
 
@@ -108,9 +114,11 @@ static lt_status run(struct eval *eval, struct lt_error *error)
     LT_TRY_OR(eval_output(eval, "v", LT_TYPE_F32, 4, r.inputs.x.dim, &v, error), out);
     const int64_t start = lt_clock_now_us();
     LT_TRY_OR(dit_context_create(dit, &r.prompt, 0, &r.inputs.context, error), out);
+    LT_TRY_OR(animate_context_create(dit, &r.window, 0, &r.inputs.animate, error), out);
     LT_TRY_OR(dit_forward(dit, &r.inputs, 1, &v, error), out);
     eval->seconds = (double)(lt_clock_now_us() - start) * 1e-6;
 out:
+    animate_context_destroy(&r.inputs.animate);
     dit_context_destroy(&r.inputs.context);
     dit_destroy(&dit);
     return status;
@@ -118,13 +126,14 @@ out:
 
 const struct eval_component eval_dit = {
     .name = "dit",
-    .summary = "x [C,F,h,w], timestep [1] or [F], text [n,text_dim], optional nag_text, y, clip "
-               "-> v [C,F,h,w]",
-    .inputs = (const char *const[]){"x", "timestep", "text", "nag_text", "y", "clip", NULL},
+    .summary = "x [C,F,h,w], timestep [1] or [F], text [n,text_dim], optional nag_text, y, clip, "
+               "pose, face -> v [C,F,h,w]",
+    .inputs = (const char *const[]){"x", "timestep", "text", "nag_text", "y", "clip", "pose",
+                                    "face", NULL},
     .keys = (const char *const[]){"text_len", "nag_scale", "nag_tau", "nag_alpha", "riflex_index",
                                   "riflex_frames", "memory_frames", "rope_negative_offset",
-                                  "skip_layers", "lora_expert", "lora_peft", "lora_step",
-                                  "lora_stream", NULL},
+                                  "skip_layers", "pose_strength", "face_strength", "lora_expert",
+                                  "lora_peft", "lora_step", "lora_stream", NULL},
     .model_min = 1,
     .model_max = 1,
     .takes_lora = true,

@@ -136,6 +136,34 @@ static void fill_agrees_with_its_check_values(void **state)
     free(x);
 }
 
+/* dit.md 8.2. */
+static void nag_is_the_published_formula(void **state)
+{
+    (void)state;
+    static const char *const names[] = {"ref", "best"};
+    for (size_t i = 0; i < LT_COUNT(names); i++) {
+        struct lt_kernels kernels;
+        struct lt_exec *exec;
+        struct lt_error error;
+        float positive[64], negative[64], out[64];
+        double sum = 0;
+        fill_values("input.nagp", positive, 64);
+        fill_values("input.nagn", negative, 64);
+        assert_ok(lt_kernels_select(&kernels, lt_caps_detect(), names[i], &error));
+        assert_ok(lt_exec_create(&(struct lt_exec_params){1, LT_PRECISION_F32}, &exec, &error));
+        assert_ok(LT_OP(nag, &kernels, exec, &error, .out = lt_view_2d(out, LT_TYPE_F32, 2, 32),
+                        .positive = lt_view_2d(positive, LT_TYPE_F32, 2, 32),
+                        .negative = lt_view_2d(negative, LT_TYPE_F32, 2, 32), .scale = 11,
+                        .tau = 2.5f, .alpha = 0.25f));
+        lt_exec_destroy(&exec);
+        for (int j = 0; j < 64; j++)
+            sum += out[j];
+        assert_true(fabs(out[0] - 0.033659619) < 1e-6 && fabs(out[1] + 0.026466773) < 1e-6);
+        assert_true(fabs(out[2] - 0.501253444) < 1e-6 && fabs(out[63] + 0.236517892) < 1e-6);
+        assert_true(fabs(sum + 0.671186400) < 1e-5);
+    }
+}
+
 static void tiny_text_to_video_model(void **state)
 {
     (void)state;
@@ -305,6 +333,36 @@ static void test_g4_a_batch_of_four_moves_a_quarter_a_window(void **state)
     }
 }
 
+/* One timestep said for each frame is one timestep; without memory frames an offset says nothing
+ * (pipeline.md 4.9). */
+static void sayings_without_effect_change_nothing(void **state)
+{
+    (void)state;
+    struct run run;
+    struct lt_error error;
+    float x[LATENT], text[5 * 48], out[3][LATENT];
+    const double timesteps[] = {500, 500};
+    struct dit_options options = dit_options_default;
+    begin(&run, false, "best", LT_PRECISION_F32);
+    fill_values("input.x", x, LT_COUNT(x));
+    fill_values("input.context", text, LT_COUNT(text));
+    const struct dit_prompt prompt = {.text = lt_view_2d(text, LT_TYPE_F32, 5, 48)};
+    struct dit_inputs inputs[3] = {{.x = lt_view_4d(x, LT_TYPE_F32, 16, 2, 4, 6), .timestep = 500}};
+    struct lt_view v[3];
+    assert_ok(dit_context_create(run.dit, &prompt, 0, &inputs[0].context, &error));
+    inputs[1] = inputs[2] = inputs[0];
+    inputs[1].timesteps = timesteps;
+    inputs[2].options = &options;
+    options.rope_negative_offset = 5;
+    for (int i = 0; i < 3; i++)
+        v[i] = lt_view_4d(out[i], LT_TYPE_F32, 16, 2, 4, 6);
+    assert_ok(dit_forward(run.dit, inputs, 3, v, &error));
+    assert_memory_equal(out[0], out[1], sizeof out[0]);
+    assert_memory_equal(out[0], out[2], sizeof out[0]);
+    dit_context_destroy(&inputs[0].context);
+    end(&run);
+}
+
 static void wrong_inputs_are_refused(void **state)
 {
     (void)state;
@@ -324,6 +382,23 @@ static void wrong_inputs_are_refused(void **state)
     assert_fails(dit_forward(run.dit, &inputs, 1, &v, &error), LT_BAD_INPUT, "timestep");
     inputs.x = lt_view_4d(x, LT_TYPE_F32, 16, 2, 3, 8);
     assert_fails(dit_forward(run.dit, &inputs, 1, &v, &error), LT_BAD_INPUT, "even");
+    inputs = (struct dit_inputs){.x = v, .context = context};
+    struct dit_options options = dit_options_default;
+    const double timesteps[] = {0, 1000.5};
+    const int64_t beyond = 2;
+    inputs.timesteps = timesteps;
+    assert_fails(dit_forward(run.dit, &inputs, 1, &v, &error), LT_BAD_INPUT, "1000.5");
+    inputs.timesteps = NULL;
+    inputs.options = &options;
+    options.riflex_index = 23;
+    assert_fails(dit_forward(run.dit, &inputs, 1, &v, &error), LT_BAD_INPUT, "riflex");
+    options = dit_options_default;
+    options.memory_frames = 3;
+    assert_fails(dit_forward(run.dit, &inputs, 1, &v, &error), LT_BAD_INPUT, "memory_frames");
+    options = dit_options_default;
+    options.skip_layers = &beyond;
+    options.skip_count = 1;
+    assert_fails(dit_forward(run.dit, &inputs, 1, &v, &error), LT_BAD_INPUT, "blocks 0 to 1");
     atomic_int cancel = 1;
     inputs = (struct dit_inputs){.x = v, .timestep = 1, .context = context};
     lt_exec_set_cancel(run.exec, &cancel);
@@ -356,12 +431,14 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_forward_takes_the_scratch_it_told),
         cmocka_unit_test(fill_agrees_with_its_check_values),
+        cmocka_unit_test(nag_is_the_published_formula),
         cmocka_unit_test(tiny_text_to_video_model),
         cmocka_unit_test(tiny_image_to_video_model),
         cmocka_unit_test(bf16_is_close),
         cmocka_unit_test(kept_keys_change_nothing),
         cmocka_unit_test(a_batch_is_its_inputs_alone),
         cmocka_unit_test(test_g4_a_batch_of_four_moves_a_quarter_a_window),
+        cmocka_unit_test(sayings_without_effect_change_nothing),
         cmocka_unit_test(wrong_inputs_are_refused),
     };
     return cmocka_run_group_tests(tests, make_dir, remove_dir);

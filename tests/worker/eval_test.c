@@ -174,6 +174,83 @@ static void test_g4_3_placement_changes_no_output(void **state)
     free(first);
 }
 
+struct drawn {
+    struct lt_named_view tensor[8];
+    size_t count;
+};
+
+static void draw(struct drawn *to, const char *name, int rank, const int64_t *dim)
+{
+    struct lt_view view = lt_view_make(NULL, LT_TYPE_F32, rank, dim);
+    const size_t count = (size_t)lt_view_count(&view);
+    view.data = malloc(count * sizeof(float));
+    assert_non_null(view.data);
+    fill_values(name, view.data, count);
+    if (strcmp(name, "timestep") == 0)
+        for (size_t i = 0; i < count; i++)
+            ((float *)view.data)[i] = (float)(i > 0 ? 500 : 0);
+    to->tensor[to->count++] = (struct lt_named_view){name, view};
+}
+#define DRAW(name, ...)                                                                            \
+    draw(&drawn, name, (int)(sizeof((int64_t[]){__VA_ARGS__}) / sizeof(int64_t)),                  \
+         (int64_t[]){__VA_ARGS__})
+
+/* Reduced files of every kind of transformer run from GGUF to prediction, with all their inputs. */
+static void reduced_files_of_every_kind_run(void **state)
+{
+    (void)state;
+    enum { OPTIONS = 1, EXTRA = 2, IMAGE = 4, ANIMATE = 8 };
+    static const struct {
+        const char *variant;
+        int64_t channels, timesteps;
+        int parts;
+    } kinds[] = {{"ti2v-5b", 48, 2, OPTIONS},
+                 {"i2v-a14b", 16, 1, EXTRA},
+                 {"i2v-14b", 16, 1, EXTRA | IMAGE},
+                 {"animate-14b", 16, 1, EXTRA | IMAGE | ANIMATE}};
+    for (size_t i = 0; i < LT_COUNT(kinds); i++) {
+        struct drawn drawn = {0};
+        struct lt_error error;
+        char path[300], line[512];
+        size_t bytes;
+        DRAW("x", kinds[i].channels, 2, 4, 6);
+        DRAW("timestep", kinds[i].timesteps);
+        DRAW("text", 5, 256);
+        DRAW("nag_text", 2, 256);
+        if (kinds[i].parts & EXTRA)
+            DRAW("y", 20, 2, 4, 6);
+        if (kinds[i].parts & IMAGE)
+            DRAW("clip", 257, 1280);
+        if (kinds[i].parts & ANIMATE) {
+            DRAW("pose", 16, 1, 4, 6);
+            DRAW("face", 3, 1, 512, 512);
+        }
+        snprintf(path, sizeof path, "%s/kind.safetensors", dir);
+        assert_ok(lt_safetensors_write(path, drawn.tensor, drawn.count, NULL, 0, &error));
+        while (drawn.count > 0)
+            free(drawn.tensor[--drawn.count].view.data);
+        snprintf(line, sizeof line,
+                 "synth --variant %s --dim 256 --ffn 256 --layers 2 --text-dim 256 --quant q4_0 "
+                 "--output kind.gguf",
+                 kinds[i].variant);
+        assert_int_equal(worker(line), 0);
+        snprintf(line, sizeof line,
+                 "eval dit --model kind.gguf --inputs kind.safetensors --output v.safetensors %s",
+                 kinds[i].parts & OPTIONS
+                     ? "--set skip_layers=1 --set nag_scale=5 --set nag_tau=2 --set nag_alpha=0.5 "
+                       "--set riflex_index=6 --set memory_frames=1 --set rope_negative_offset=5"
+                     : "");
+        if (worker(line) != 0)
+            fail_msg("%s: %s", kinds[i].variant, file_of("out.txt", &bytes));
+    }
+    assert_int_equal(worker("eval dit --model kind.gguf --inputs kind.safetensors --output "
+                            "v.safetensors --set skip_layers=2"),
+                     3);
+    assert_int_equal(worker("eval dit --model kind.gguf --inputs kind.safetensors --output "
+                            "v.safetensors --set skip_layers=0,x"),
+                     2);
+}
+
 static void mistakes_have_their_exit_codes(void **state)
 {
     (void)state;
@@ -199,6 +276,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(goldens_from_files_of_synth),
         cmocka_unit_test(test_g4_3_placement_changes_no_output),
+        cmocka_unit_test(reduced_files_of_every_kind_run),
         cmocka_unit_test(mistakes_have_their_exit_codes),
     };
     return cmocka_run_group_tests(tests, make_dir, remove_dir);

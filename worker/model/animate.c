@@ -14,15 +14,6 @@
 
 enum { FUSER_EVERY = 5, TAPS = 3 };
 
-struct animate_context {
-    struct dit *dit;
-    struct lt_view pose;        /* the caller's; data NULL: none */
-    struct lt_view pose_tokens; /* [(F-1)·S, d] */
-    struct lt_view motion;      /* [F·(heads + 1), d]; data NULL: no face */
-    struct lt_view *keys;       /* per fuser */
-    struct dit_cache cache;
-};
-
 static int64_t fuser_count(const struct dit *dit)
 {
     return (dit->config.layer_count + FUSER_EVERY - 1) / FUSER_EVERY;
@@ -151,9 +142,8 @@ static lt_status place_padding(struct dit *dit, const struct lt_view *tokens,
     return LT_OK;
 }
 
-/* motion[P, motion_dim] -> tokens [(T + 1)·(heads + 1), d]. */
-static lt_status encode_face(struct dit *dit, const struct lt_view *motion,
-                             const struct lt_view *tokens, struct lt_error *error)
+lt_status animate_encode_face(struct dit *dit, const struct lt_view *motion,
+                              const struct lt_view *tokens, struct lt_error *error)
 {
     struct net *net = &dit->net;
     const struct face_config *c = &dit->config.face;
@@ -198,7 +188,7 @@ static lt_status make_motion(struct animate_context *context, const struct lt_vi
     context->cache.computed++;
     LT_TRY(net_take(&dit->net, &motion, face->dim[1], c->motion_dim, error));
     LT_TRY(motion_encode(&dit->net, c, face, &motion, error));
-    return encode_face(dit, &motion, &context->motion, error);
+    return animate_encode_face(dit, &motion, &context->motion, error);
 }
 
 lt_status animate_context_create(struct dit *dit, const struct animate_window *window,

@@ -128,6 +128,20 @@ lt_status dit_rms(struct dit *dit, const struct lt_view *x, const struct lt_view
 
 /* -- animate.c --------------------------------------------------------------------------------- */
 
+struct animate_context {
+    struct dit *dit;
+    struct lt_view pose;        /* the caller's; data NULL: none */
+    struct lt_view pose_tokens; /* [(F-1)·S, d] */
+    struct lt_view motion;      /* [F·(heads + 1), d]; data NULL: no face */
+    struct lt_view *keys;       /* per fuser */
+    struct dit_cache cache;
+};
+
+/* motion[P, motion_dim] -> tokens [((P-1)/4 + 2)·(heads + 1), d]: a frame of zeros, then what
+ * moves.
+ */
+lt_status animate_encode_face(struct dit *dit, const struct lt_view *motion,
+                              const struct lt_view *tokens, struct lt_error *error);
 /* Every tensor of the parts the file has. */
 lt_status animate_check(const struct dit *dit, struct lt_error *error);
 /* Do pose and face fit the pass? */

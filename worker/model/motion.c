@@ -6,7 +6,7 @@
 #include <math.h>
 #include <stdio.h>
 
-enum { FRAMES_AT_ONCE = 4 }; /* 150 MB of activations each at 512 by 512 */
+enum { FRAMES_AT_ONCE = 2 }; /* 150 MB of activations each at 512 by 512 */
 
 /* -- weights ----------------------------------------------------------------------------------- */
 
