@@ -1,6 +1,8 @@
 #include "coordinator/mux.h"
 
 #include "common/file.h"
+#include "coordinator/media/input.h"
+#include "coordinator/mux_sound.h"
 
 #include <libavcodec/avcodec.h>
 #include <libavformat/avformat.h>
@@ -10,6 +12,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -22,8 +25,10 @@ struct mux {
     enum mux_kind kind;
     char path[PATH_MAX], temporary[PATH_MAX];
     int width, height;
+    double fps;
     int64_t count;
     AVFormatContext *format;
+    struct mux_track *track; /* NULL: silent */
     AVCodecContext *codec;
     AVStream *stream;
     struct SwsContext *scale;
@@ -36,6 +41,8 @@ enum mux_kind mux_kind_of(const char *path)
     const size_t length = strlen(path);
     if (length > 4 && strcmp(path + length - 4, ".mp4") == 0)
         return MUX_MP4;
+    if (length > 5 && strcmp(path + length - 5, ".exr/") == 0)
+        return MUX_EXR;
     return length > 1 && path[length - 1] == '/' ? MUX_PNG : MUX_NONE;
 }
 
@@ -55,7 +62,8 @@ static lt_status check(const struct mux_params *params, struct lt_error *error)
     if (mux_kind_of(params->path) == MUX_NONE)
         return lt_fail(
             error, LT_USAGE,
-            "%s: the output's name should end in .mp4, or in / for a folder of PNG files",
+            "%s: the output's name should end in .mp4, or in / for a folder of PNG files "
+            "(.exr/: OpenEXR)",
             params->path);
     if (params->width < 2 || params->height < 2 || params->width > 16384 ||
         params->height > 16384 || params->width % 2 || params->height % 2)
@@ -70,17 +78,36 @@ static lt_status check(const struct mux_params *params, struct lt_error *error)
     return LT_OK;
 }
 
+static const struct {
+    const char *encoder, *name, *suffix;
+    enum AVPixelFormat format;
+} kinds[] = {
+    [MUX_MP4] = {"libx264", "H.264 (libx264)", "mp4", AV_PIX_FMT_YUV420P},
+    [MUX_PNG] = {"png", "PNG", "png", AV_PIX_FMT_RGB24},
+    [MUX_EXR] = {"exr", "OpenEXR", "exr", AV_PIX_FMT_GBRPF32},
+};
+
+static void set_mp4(AVCodecContext *c, int quality)
+{
+    c->thread_count = X264_THREADS;
+    c->colorspace = AVCOL_SPC_BT709;
+    c->color_primaries = AVCOL_PRI_BT709;
+    c->color_trc = AVCOL_TRC_BT709;
+    c->color_range = AVCOL_RANGE_MPEG;
+    c->flags |= AV_CODEC_FLAG_GLOBAL_HEADER;
+    av_opt_set_int(c->priv_data, "crf", quality, 0);
+    av_opt_set(c->priv_data, "preset", "medium", 0);
+}
+
 static lt_status open_codec(struct mux *mux, const struct mux_params *params,
                             struct lt_error *error)
 {
-    const bool mp4 = mux->kind == MUX_MP4;
-    const AVCodec *codec =
-        mp4 ? avcodec_find_encoder_by_name("libx264") : avcodec_find_encoder(AV_CODEC_ID_PNG);
+    const AVCodec *codec = avcodec_find_encoder_by_name(kinds[mux->kind].encoder);
     if (!codec)
         return lt_fail(error, LT_UNSUPPORTED,
                        "%s: this FFmpeg has no %s encoder; write PNG files instead (a name that "
                        "ends in /)",
-                       params->path, mp4 ? "H.264 (libx264)" : "PNG");
+                       params->path, kinds[mux->kind].name);
     AVCodecContext *c = mux->codec = avcodec_alloc_context3(codec);
     if (!c)
         return lt_fail(error, LT_NO_MEMORY, "%s: no memory for an encoder", params->path);
@@ -89,23 +116,20 @@ static lt_status open_codec(struct mux *mux, const struct mux_params *params,
     c->height = params->height;
     c->framerate = rate;
     c->time_base = av_inv_q(rate);
-    c->pix_fmt = mp4 ? AV_PIX_FMT_YUV420P : AV_PIX_FMT_RGB24;
+    c->pix_fmt = kinds[mux->kind].format;
     c->flags |= AV_CODEC_FLAG_BITEXACT;
-    c->thread_count = mp4 ? X264_THREADS : 1;
-    if (mp4) {
-        c->colorspace = AVCOL_SPC_BT709;
-        c->color_primaries = AVCOL_PRI_BT709;
-        c->color_trc = AVCOL_TRC_BT709;
-        c->color_range = AVCOL_RANGE_MPEG;
-        c->flags |= AV_CODEC_FLAG_GLOBAL_HEADER;
-        av_opt_set_int(c->priv_data, "crf", params->quality, 0);
-        av_opt_set(c->priv_data, "preset", "medium", 0);
+    c->thread_count = 1;
+    if (mux->kind == MUX_MP4)
+        set_mp4(c, params->quality);
+    if (mux->kind == MUX_EXR) {
+        av_opt_set(c->priv_data, "format", "half", 0);
+        av_opt_set(c->priv_data, "compression", "zip16", 0);
     }
     const int code = avcodec_open2(c, codec, NULL);
     return code < 0 ? fail_av(error, mux, "open the encoder", code) : LT_OK;
 }
 
-static lt_status open_file(struct mux *mux, struct lt_error *error)
+static lt_status open_file(struct mux *mux, const struct mux_params *params, struct lt_error *error)
 {
     int code = avformat_alloc_output_context2(&mux->format, NULL, "mp4", mux->temporary);
     if (code < 0)
@@ -116,6 +140,8 @@ static lt_status open_file(struct mux *mux, struct lt_error *error)
         return lt_fail(error, LT_NO_MEMORY, "%s: no memory for a stream", mux->path);
     mux->stream->time_base = mux->codec->time_base;
     mux->stream->avg_frame_rate = mux->codec->framerate;
+    if (params->sound_count > 0)
+        LT_TRY(mux_track_open(mux->format, params->sound, params->sound_count, &mux->track, error));
     code = avcodec_parameters_from_context(mux->stream->codecpar, mux->codec);
     if (code >= 0)
         code = avio_open(&mux->format->pb, mux->temporary, AVIO_FLAG_WRITE);
@@ -123,6 +149,8 @@ static lt_status open_file(struct mux *mux, struct lt_error *error)
         return fail_av(error, mux, "create it", code);
     AVDictionary *options = NULL;
     av_dict_set(&options, "movflags", "+faststart", 0);
+    if (mux->track) /* lengths to the sample; the usual millisecond would cut some */
+        av_dict_set_int(&options, "movie_timescale", mux->format->streams[1]->time_base.den, 0);
     code = avformat_write_header(mux->format, &options);
     av_dict_free(&options);
     return code < 0 ? fail_av(error, mux, "write its header", code) : LT_OK;
@@ -140,6 +168,8 @@ static lt_status open_frame(struct mux *mux, struct lt_error *error)
     const int code = av_frame_get_buffer(mux->frame, 0);
     if (code < 0)
         return fail_av(error, mux, "take a frame", code);
+    if (mux->kind == MUX_EXR)
+        return LT_OK;
     mux->scale = sws_getContext(mux->width, mux->height, AV_PIX_FMT_RGB24, mux->width, mux->height,
                                 mux->codec->pix_fmt, SWS_BICUBIC | SWS_ACCURATE_RND | SWS_BITEXACT,
                                 NULL, NULL, NULL);
@@ -153,15 +183,16 @@ static lt_status open_frame(struct mux *mux, struct lt_error *error)
 lt_status mux_open(const struct mux_params *params, struct mux **mux_out, struct lt_error *error)
 {
     LT_TRY(check(params, error));
-    av_log_set_level(AV_LOG_ERROR); /* the encoder's own chatter is not for our users */
+    media_quiet();
     struct mux *mux = calloc(1, sizeof *mux);
     if (!mux)
         return lt_fail(error, LT_NO_MEMORY, "%s: no memory", params->path);
     mux->kind = mux_kind_of(params->path);
     mux->width = params->width;
     mux->height = params->height;
+    mux->fps = params->fps;
     size_t length = strlen(params->path);
-    while (mux->kind == MUX_PNG && length > 1 && params->path[length - 1] == '/')
+    while (mux->kind != MUX_MP4 && length > 1 && params->path[length - 1] == '/')
         length--;
     snprintf(mux->path, sizeof mux->path, "%.*s", (int)length, params->path);
     lt_status status = LT_OK;
@@ -171,8 +202,8 @@ lt_status mux_open(const struct mux_params *params, struct mux **mux_out, struct
     if (status == LT_OK)
         status = open_codec(mux, params, error);
     if (status == LT_OK)
-        status =
-            mux->kind == MUX_MP4 ? open_file(mux, error) : lt_dir_create(mux->temporary, error);
+        status = mux->kind == MUX_MP4 ? open_file(mux, params, error)
+                                      : lt_dir_create(mux->temporary, error);
     if (status == LT_OK)
         status = open_frame(mux, error);
     if (status != LT_OK) {
@@ -187,9 +218,10 @@ lt_status mux_open(const struct mux_params *params, struct mux **mux_out, struct
 
 static lt_status store_packet(struct mux *mux, int64_t number, struct lt_error *error)
 {
-    if (mux->kind == MUX_PNG) {
+    if (mux->kind != MUX_MP4) {
         char path[PATH_MAX + 32];
-        snprintf(path, sizeof path, "%s/frame_%05lld.png", mux->temporary, (long long)number);
+        snprintf(path, sizeof path, "%s/frame_%05lld.%s", mux->temporary, (long long)number,
+                 kinds[mux->kind].suffix);
         const lt_status status =
             lt_file_write(path, mux->packet->data, (size_t)mux->packet->size, false, error);
         av_packet_unref(mux->packet);
@@ -215,15 +247,38 @@ static lt_status encode(struct mux *mux, const AVFrame *frame, struct lt_error *
                : fail_av(error, mux, "encode a frame", code);
 }
 
+/* sRGB to linear light, planes G, B, R: what OpenEXR files hold. */
+static void store_linear(struct mux *mux, const uint8_t *rgb)
+{
+    static const int plane[3] = {2, 0, 1};
+    float linear[256];
+    for (int i = 0; i < 256; i++) {
+        const double v = i / 255.0;
+        linear[i] = (float)(v <= 0.04045 ? v / 12.92 : pow((v + 0.055) / 1.055, 2.4));
+    }
+    for (int y = 0; y < mux->height; y++)
+        for (int c = 0; c < 3; c++) {
+            float *const row = (float *)(void *)(mux->frame->data[plane[c]] +
+                                                 (ptrdiff_t)y * mux->frame->linesize[plane[c]]);
+            for (int x = 0; x < mux->width; x++)
+                row[x] = linear[rgb[3 * ((size_t)y * mux->width + x) + c]];
+        }
+}
+
 lt_status mux_frame(struct mux *mux, const uint8_t *rgb, struct lt_error *error)
 {
     const int stride = 3 * mux->width;
     const int code = av_frame_make_writable(mux->frame);
     if (code < 0)
         return fail_av(error, mux, "take a frame", code);
-    sws_scale(mux->scale, &rgb, &stride, 0, mux->height, mux->frame->data, mux->frame->linesize);
+    if (mux->kind == MUX_EXR)
+        store_linear(mux, rgb);
+    else
+        sws_scale(mux->scale, &rgb, &stride, 0, mux->height, mux->frame->data,
+                  mux->frame->linesize);
     mux->frame->pts = mux->count++;
-    return encode(mux, mux->frame, error);
+    LT_TRY(encode(mux, mux->frame, error));
+    return mux->track ? mux_track_write(mux->track, (double)mux->count / mux->fps, error) : LT_OK;
 }
 
 /* -- closing ----------------------------------------------------------------------------------- */
@@ -240,6 +295,8 @@ static lt_status sync_file(const char *path, struct lt_error *error)
 static lt_status finish(struct mux *mux, struct lt_error *error)
 {
     LT_TRY(encode(mux, NULL, error));
+    if (mux->track)
+        LT_TRY(mux_track_finish(mux->track, (double)mux->count / mux->fps, error));
     if (mux->kind == MUX_MP4) {
         int code = av_write_trailer(mux->format);
         if (code >= 0)
@@ -269,6 +326,7 @@ void mux_abort(struct mux **mux)
     struct mux *m = *mux;
     if (!m)
         return;
+    mux_track_close(&m->track);
     if (m->format && m->format->pb)
         avio_closep(&m->format->pb);
     avformat_free_context(m->format);

@@ -1,7 +1,6 @@
 #include "coordinator/publish.h"
 
 #include "common/safetensors.h"
-#include "coordinator/mux.h"
 
 #include <stdlib.h>
 
@@ -71,7 +70,9 @@ lt_status publish_take(struct run *run, const struct publish_params *params,
                                                .height = (int)run_frame_height(run),
                                                .fps = run_job(run)->fps,
                                                .quality = params->quality,
-                                               .overwrite = params->overwrite},
+                                               .overwrite = params->overwrite,
+                                               .sound = params->sound,
+                                               .sound_count = params->sound_count},
                           &mux[i], error);
     if (status == LT_OK)
         status = run_latents_digest(run, &result.latents, error);

@@ -2,11 +2,14 @@
  * none of them. */
 #pragma once
 
+#include "coordinator/mux.h"
 #include "coordinator/run.h"
 
 struct publish_params {
-    const char *const *output; /* .mp4 files and PNG folders (mux.h) */
+    const char *const *output; /* .mp4 files, PNG and EXR folders (mux.h) */
     size_t output_count;
+    const struct mux_sound *sound; /* of the mp4 files, cut or padded to the take's length */
+    size_t sound_count;
     const char *latents; /* safetensors file for the latents [C, T, h, w]; NULL: none */
     int quality;
     bool overwrite;

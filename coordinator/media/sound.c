@@ -17,7 +17,7 @@ struct sound {
     uint32_t rate, channels;
     int source_rate, source_channels, source_format; /* of the first frame, and of every other */
     int64_t decoded_count;                           /* samples at the source's rate */
-    bool decoded_all, flushing, drained;
+    bool starved, decoded_all, flushing, drained;
 };
 
 /* One row of weights an output channel: the mean of all (librosa), or one channel to both sides. */
@@ -146,7 +146,7 @@ void sound_close(struct sound **sound)
     *sound = NULL;
 }
 
-/* One call of the resampler: takes what it holds and gives it more when it holds too little. At the
+/* One call of the resampler: takes what it holds; when that was nothing, gives it more. At the
  * end first all that waits before the filter goes in (an empty input), and only then the filter is
  * drained (NULL): soxr inside swresample must see no input after the first NULL. */
 static lt_status resample(struct sound *sound, float *out, size_t capacity, size_t *got_out,
@@ -155,7 +155,7 @@ static lt_status resample(struct sound *sound, float *out, size_t capacity, size
     static const uint8_t *const nothing[CHANNELS_MAX];
     const uint8_t **in = (const uint8_t **)nothing;
     int in_count = 0;
-    if (!sound->decoded_all && swr_get_out_samples(sound->resample, 0) < (int)capacity) {
+    if (!sound->decoded_all && sound->starved) {
         LT_TRY(decode(sound, error));
         if (!sound->decoded_all) {
             in = (const uint8_t **)sound->frame->extended_data;
@@ -168,6 +168,7 @@ static lt_status resample(struct sound *sound, float *out, size_t capacity, size
     const int got = swr_convert(sound->resample, (uint8_t **)&bytes, (int)capacity, in, in_count);
     if (got < 0)
         return input_fail(error, sound->input.name, "resample its sound", got);
+    sound->starved = got == 0;
     sound->drained = sound->flushing && got == 0;
     sound->flushing = sound->decoded_all && (sound->flushing || got == 0);
     *got_out = (size_t)got;

@@ -182,7 +182,7 @@ static inline void media_file_make(const struct media_file *m)
 {
     AVFormatContext *format = NULL;
     AVCodecContext *video = NULL, *sound = NULL;
-    AVStream *video_stream, *sound_stream;
+    AVStream *video_stream = NULL, *sound_stream = NULL;
     media_must(avformat_alloc_output_context2(&format, NULL, m->container, m->path), m->path);
     format->flags |= AVFMT_FLAG_BITEXACT;
     if (strcmp(format->oformat->name, "image2") == 0)
