@@ -40,7 +40,8 @@ static const struct lt_option options[] = {
               .help = "main memory for all workers together; none: what this machine or container "
                       "has"),
     LT_OPTION(struct settings, output, LIST, "FILE", NULL,
-              .help = "take.mp4, or frames/ for a folder of PNG files; may be given again"),
+              .help = "take.mp4, or frames/ for a folder of PNG files, take.exr/ for EXR; may be "
+                      "given again"),
     LT_OPTION(struct settings, latents, TEXT, "FILE", NULL,
               .help = "also write the latents, as safetensors"),
     LT_OPTION(struct settings, report, TEXT, "FILE", NULL,
