@@ -156,6 +156,34 @@ static lt_status inspect_vae(const struct tensor_file *file, struct inspect_repo
     return status;
 }
 
+static lt_status inspect_tae(const struct tensor_file *file, struct inspect_report *report,
+                             struct lt_error *error)
+{
+    const struct tensor_info *width = tensor_file_find(file, "decoder.1.bias");
+    const struct tensor_info *first = tensor_file_find(file, "decoder.1.weight");
+    const struct tensor_info *last = tensor_file_find(file, "decoder.22.bias");
+    struct catalogue expected;
+    report->kind = INSPECT_TAE;
+    if (!width || !first || !last)
+        return add_problem(report, error, "tensor '%s' is missing",
+                           !width   ? "decoder.1.bias"
+                           : !first ? "decoder.1.weight"
+                                    : "decoder.22.bias");
+    const int64_t dim = values_of(width) / 4;
+    report->tae = (struct catalogue_tae){.dim = dim,
+                                         .channels = dim ? values_of(first) / (36 * dim) : 0,
+                                         .patch = values_of(last) == 12 ? 2 : 1};
+    if (dim < 1 || dim > VAE_SIZE_MAX || report->tae.channels < 1 ||
+        report->tae.channels > VAE_SIZE_MAX)
+        return add_problem(report, error,
+                           "width %lld and %lld latent channels are not those of a tiny VAE",
+                           (long long)dim, (long long)report->tae.channels);
+    LT_TRY(catalogue_of_tae(&report->tae, &expected, error));
+    const lt_status status = compare(file, &expected, report, error);
+    catalogue_fini(&expected);
+    return status;
+}
+
 static lt_status inspect_model(const struct tensor_file *file, struct inspect_report *report,
                                struct lt_error *error)
 {
@@ -163,6 +191,8 @@ static lt_status inspect_model(const struct tensor_file *file, struct inspect_re
     struct lt_error reason;
     if (tensor_file_find(file, "decoder.middle.0.residual.0.gamma"))
         return inspect_vae(file, report, error);
+    if (tensor_file_find(file, "decoder.3.conv.0.weight"))
+        return inspect_tae(file, report, error);
     if (dit_config_detect(file, &report->config, &reason) != LT_OK)
         return add_problem(report, error, "%s", reason.text);
     report->kind = INSPECT_TRANSFORMER;

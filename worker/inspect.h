@@ -11,6 +11,7 @@ enum inspect_kind {
     INSPECT_TRANSFORMER,
     INSPECT_VAE_Z16, /* also the pruned "lightVAE" */
     INSPECT_VAE_Z48,
+    INSPECT_TAE, /* the tiny VAE for previews */
 };
 
 struct inspect_type {
@@ -26,6 +27,7 @@ struct inspect_report {
     enum inspect_kind kind;
     struct dit_config config; /* of a transformer */
     struct catalogue_vae vae; /* of a VAE */
+    struct catalogue_tae tae; /* of a tiny VAE */
     struct lt_digest fingerprint;
     uint64_t parameters, tensor_bytes, rest_bytes; /* rest: outside the blocks */
     uint64_t block_bytes_min, block_bytes_max;     /* 0 without blocks */

@@ -9,6 +9,8 @@ enum { PROBLEMS_SHOWN = 40 };
 static const char *kind_name(const struct inspect_report *report)
 {
     static const char *const names[] = {"unknown", "transformer", "vae-z16", "vae-z48"};
+    if (report->kind == INSPECT_TAE)
+        return report->tae.patch == 2 ? "taew2_2" : "taew2_1";
     return names[report->kind];
 }
 
@@ -46,6 +48,10 @@ static void print_model(const struct inspect_report *report, FILE *to)
         fprintf(to, "sizes        widths %lld and %lld, %lld latent channels (for TI2V-5B)\n",
                 (long long)report->vae.dim, (long long)report->vae.decoder_dim,
                 (long long)report->vae.channels);
+        break;
+    case INSPECT_TAE:
+        fprintf(to, "sizes        width %lld, %lld latent channels (for previews)\n",
+                (long long)report->tae.dim, (long long)report->tae.channels);
         break;
     case INSPECT_UNKNOWN:
         break;
@@ -112,6 +118,9 @@ static void print_json_model(const struct inspect_report *report, FILE *to)
                 (long long)config->layer_count, (long long)config->in_channels,
                 (long long)config->out_channels, (long long)config->text_dim,
                 (long long)config->freq_dim);
+    if (report->kind == INSPECT_TAE)
+        fprintf(to, ", \"dim\": %lld, \"z\": %lld", (long long)report->tae.dim,
+                (long long)report->tae.channels);
     if (report->kind == INSPECT_VAE_Z16 || report->kind == INSPECT_VAE_Z48)
         fprintf(to, ", \"dim\": %lld, \"z\": %lld", (long long)report->vae.dim,
                 (long long)report->vae.channels);

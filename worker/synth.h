@@ -15,8 +15,9 @@ enum synth_fill_kind {
 };
 
 struct synth_params {
-    const char *variant; /* of dit_config_named, or "vae-z16", "vae-z48", "text" */
-    const char *quant;   /* "q5_k_m", …; NULL: q5_k_m for transformers, bf16 for a VAE */
+    const char
+        *variant; /* of dit_config_named, or "vae-z16", "vae-z48", "taew2_1", "taew2_2", "text" */
+    const char *quant; /* "q5_k_m", …; NULL: q5_k_m for transformers, bf16 for a VAE */
     enum synth_fill_kind fill;
     uint64_t seed;
     int64_t layers, dim, ffn, text_dim, freq_dim; /* 0: the variant's own */

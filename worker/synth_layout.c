@@ -162,6 +162,22 @@ static lt_status list_vae(const struct synth_params *params, struct catalogue *c
     return catalogue_of_vae(&vae, catalogue_out, error);
 }
 
+static lt_status list_tae(const struct synth_params *params, struct catalogue *catalogue_out,
+                          struct lt_error *error)
+{
+    const bool folded = strcasecmp(params->variant, "taew2_2") == 0;
+    const struct catalogue_tae tae = {
+        .dim = params->dim ? params->dim : 64,
+        .channels = params->z ? params->z
+                    : folded  ? 48
+                              : 16,
+        .patch = folded ? 2 : 1,
+    };
+    LT_TRY(check_size("dim", tae.dim, 1, 1024, error));
+    LT_TRY(check_size("z", tae.channels, 1, 1024, error));
+    return catalogue_of_tae(&tae, catalogue_out, error);
+}
+
 static lt_status list_text(const struct synth_params *params, struct catalogue *catalogue_out,
                            struct lt_error *error)
 {
@@ -204,26 +220,29 @@ lt_status synth_layout_build(const struct synth_params *params, struct synth_lay
 {
     const bool is_vae =
         strcasecmp(params->variant, "vae-z16") == 0 || strcasecmp(params->variant, "vae-z48") == 0;
+    const bool is_tae =
+        strcasecmp(params->variant, "taew2_1") == 0 || strcasecmp(params->variant, "taew2_2") == 0;
     const bool is_text = strcasecmp(params->variant, "text") == 0;
-    const char *usual = is_text ? "f32" : is_vae ? "bf16" : "q5_k_m";
+    const char *usual = is_text ? "f32" : is_vae ? "bf16" : is_tae ? "f16" : "q5_k_m";
     struct synth_layout layout = {.safetensors =
                                       params->path && ends_with(params->path, ".safetensors")};
     const struct recipe *recipe = NULL;
     LT_TRY(find_recipe(params->quant ? params->quant : usual, &recipe, error));
     const bool plain = recipe->base == LT_TYPE_F32 || is_16_bit(recipe->base);
-    if (!plain && (is_vae || layout.safetensors))
+    if (!plain && (is_vae || is_tae || layout.safetensors))
         return lt_fail(error, LT_UNSUPPORTED,
                        "%s cannot be %s: only f32, f16 and bf16 are possible",
-                       is_vae ? "a VAE" : "a safetensors file", recipe->name);
+                       is_vae || is_tae ? "a VAE" : "a safetensors file", recipe->name);
     if (is_text && !layout.safetensors)
         return lt_fail(error, LT_UNSUPPORTED,
                        "text features are kept in safetensors files: --output must end so");
     layout.file_type = recipe->file_type;
     LT_TRY(is_text  ? list_text(params, &layout.catalogue, error)
            : is_vae ? list_vae(params, &layout.catalogue, error)
+           : is_tae ? list_tae(params, &layout.catalogue, error)
                     : list_dit(params, &layout.catalogue, error));
     /* published VAE files are of one type throughout */
-    const lt_status status = choose_types(&layout, recipe, is_vae || is_text, error);
+    const lt_status status = choose_types(&layout, recipe, is_vae || is_tae || is_text, error);
     if (status != LT_OK) {
         synth_layout_fini(&layout);
         return status;

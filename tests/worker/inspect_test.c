@@ -58,6 +58,8 @@ static void good_files_have_no_problems(void **state)
         {"ti2v-5b", "q3_k_m", 128, 3, INSPECT_TRANSFORMER, 3},
         {"vae-z16", "bf16", 4, 0, INSPECT_VAE_Z16, 0},
         {"vae-z48", "bf16", 5, 0, INSPECT_VAE_Z48, 0},
+        {"taew2_1", "f16", 3, 0, INSPECT_TAE, 0},
+        {"taew2_2", "f16", 2, 0, INSPECT_TAE, 0},
     };
     for (size_t i = 0; i < LT_COUNT(cases); i++) {
         struct lt_error error;

@@ -13,6 +13,8 @@ static char dir[] = "/tmp/longtake-test-XXXXXX";
 static char path[256];
 static struct lt_safetensors *goldens;
 
+/* Not every test uses every helper. */
+
 /* A folder for the model file, and the fixture of that name. */
 static inline int begin(const char *fixture)
 {

@@ -440,6 +440,63 @@ lt_status catalogue_of_umt5(const struct text_config *config, struct catalogue *
     return finish(&b, catalogue_out, error);
 }
 
+/* -- tiny VAE (encoders.md 4.2) ---------------------------------------------------------------- */
+
+static void add_flat_conv(struct builder *b, const char *part, int index, int64_t out, int64_t in,
+                          bool bias)
+{
+    char prefix[64];
+    snprintf(prefix, sizeof prefix, "%s.%d.", part, index);
+    ADD(b, prefix, "weight", out, in, 3, 3);
+    if (bias)
+        ADD(b, prefix, "bias", out);
+}
+
+/* Three memory blocks from `index` on. */
+static void add_memory_blocks(struct builder *b, const char *part, int index, int64_t width)
+{
+    for (int i = 0; i < 9; i++) {
+        char prefix[64];
+        snprintf(prefix, sizeof prefix, "%s.%d.conv.%d.", part, index + i / 3, i % 3 * 2);
+        ADD(b, prefix, "weight", width, i % 3 == 0 ? 2 * width : width, 3, 3);
+        ADD(b, prefix, "bias", width);
+    }
+}
+
+static void add_time_step(struct builder *b, const char *part, int index, int64_t out, int64_t in)
+{
+    char prefix[64];
+    snprintf(prefix, sizeof prefix, "%s.%d.", part, index);
+    ADD(b, prefix, "conv.weight", out, in, 1, 1);
+}
+
+lt_status catalogue_of_tae(const struct catalogue_tae *tae, struct catalogue *catalogue_out,
+                           struct lt_error *error)
+{
+    static const int shrinks[] = {2, 2, 1}, grows[] = {1, 2, 2};
+    const int64_t d = tae->dim, pixel = 3 * tae->patch * tae->patch;
+    const int64_t width[] = {4 * d, 2 * d, d, d};
+    struct builder b;
+    begin(&b);
+    add_flat_conv(&b, "encoder", 0, d, pixel, true);
+    for (int level = 0; level < 3; level++) {
+        const int index = 2 + 5 * level;
+        add_time_step(&b, "encoder", index, d, shrinks[level] * d);
+        add_flat_conv(&b, "encoder", index + 1, d, d, false);
+        add_memory_blocks(&b, "encoder", index + 2, d);
+    }
+    add_flat_conv(&b, "encoder", 17, tae->channels, d, true);
+    add_flat_conv(&b, "decoder", 1, width[0], tae->channels, true);
+    for (int level = 0; level < 3; level++) {
+        const int index = 3 + 6 * level;
+        add_memory_blocks(&b, "decoder", index, width[level]);
+        add_time_step(&b, "decoder", index + 4, grows[level] * width[level], width[level]);
+        add_flat_conv(&b, "decoder", index + 5, width[level + 1], width[level], false);
+    }
+    add_flat_conv(&b, "decoder", 22, pixel, d, true);
+    return finish(&b, catalogue_out, error);
+}
+
 lt_status catalogue_of_text(int64_t rows, int64_t width, struct catalogue *catalogue_out,
                             struct lt_error *error)
 {

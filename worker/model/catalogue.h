@@ -1,5 +1,6 @@
 /* The tensors a model file should hold: names and shapes of dit.md 1.4, 3.1, 4.1 and
- * encoders.md 1.3 and 2.2, for any size. `synth` writes them, `inspect` compares a file with them.
+ * encoders.md 1.3, 2.2 and 4.2, for any size. `synth` writes them, `inspect` compares a file with
+ * them.
  */
 #pragma once
 
@@ -28,11 +29,20 @@ struct catalogue_vae {
     int64_t channels;    /* z: 16; grouped: 48 */
 };
 
+/* The tiny VAE for previews (TAEHV): decoder widths dim·{4,2,1,1}, encoder dim throughout. */
+struct catalogue_tae {
+    int64_t dim;      /* 64 */
+    int64_t channels; /* z: 16 in taew2_1, 48 in taew2_2 */
+    int64_t patch;    /* pixels folded into channels: 1, 2 in taew2_2 */
+};
+
 /* LT_NO_MEMORY only. On success the caller calls fini; on failure there is nothing to call it on.
  */
 lt_status catalogue_of_dit(const struct dit_config *config, struct catalogue *catalogue_out,
                            struct lt_error *error);
 lt_status catalogue_of_vae(const struct catalogue_vae *vae, struct catalogue *catalogue_out,
+                           struct lt_error *error);
+lt_status catalogue_of_tae(const struct catalogue_tae *tae, struct catalogue *catalogue_out,
                            struct lt_error *error);
 /* A UMT5 encoder (encoders.md 6.1), by the original's names. */
 struct text_config;
