@@ -228,6 +228,7 @@ static void what_is_no_model_file_is_refused(void **state)
         {"short", "GGU", 3, LT_CORRUPT, "short"},
         {"archive", "PK\3\4rest of an archive", 22, LT_UNSUPPORTED, "pickle"},
         {"model.pth", "anything at all", 15, LT_UNSUPPORTED, "pickle"},
+        {"old", "\x80\2\x8a\nl\xfc\x9c", 7, LT_UNSUPPORTED, "save_file"},
         {"text", "just some text, long enough to be looked at", 43, LT_BAD_INPUT, "text"},
     };
     struct lt_error error;

@@ -10,3 +10,7 @@
  * counterpart there (a decoder, a second copy of the embedding) keeps its name. */
 lt_status names_of_text_encoder(struct tensor_info *tensors, size_t count, const char *path,
                                 struct lt_arena *arena, struct lt_error *error);
+/* The same for the VAEs of diffusers (encoders.md 1.7), which become `decoder.upsamples.3.…` and so
+ * on; names_vae.c. */
+lt_status names_of_vae(struct tensor_info *tensors, size_t count, const char *path,
+                       struct lt_arena *arena, struct lt_error *error);

@@ -107,6 +107,7 @@ static lt_status build_index(struct tensor_file *file, struct lt_error *error)
     }
     strip_prefix(file);
     LT_TRY(names_of_text_encoder(file->tensor, file->count, file->path, &file->arena, error));
+    LT_TRY(names_of_vae(file->tensor, file->count, file->path, &file->arena, error));
     file->by_name = lt_arena_take_array(&file->arena, file->count + 1, sizeof *file->by_name);
     if (!file->by_name)
         return lt_fail(error, LT_NO_MEMORY, "%s: no memory for its index", file->path);
@@ -163,6 +164,29 @@ static lt_status index_safetensors(struct tensor_file *file, struct lt_error *er
     return build_index(file, error);
 }
 
+static bool has_pickle_name(const char *path)
+{
+    static const char *const endings[] = {".pth", ".pt", ".ckpt", ".pkl"};
+    const char *dot = strrchr(path, '.');
+    for (size_t i = 0; dot && i < LT_COUNT(endings); i++)
+        if (strcmp(dot, endings[i]) == 0)
+            return true;
+    return false;
+}
+
+static lt_status refuse_pickle(const char *path, struct lt_error *error)
+{
+    return lt_fail(error, LT_UNSUPPORTED,
+                   "%s: a PyTorch pickle, which is a program and is not run here. Convert it once "
+                   "(pip install torch safetensors numpy):\n"
+                   "  python3 -c 'import sys, torch; from safetensors.torch import save_file; "
+                   "d = torch.load(sys.argv[1], map_location=\"cpu\", weights_only=True); "
+                   "d = d.get(\"state_dict\", d); "
+                   "save_file({k: v.contiguous().clone() for k, v in d.items()}, sys.argv[2])' "
+                   "IN.pth OUT.safetensors",
+                   path);
+}
+
 lt_status tensor_file_open(const char *path, struct tensor_file **file_out, struct lt_error *error)
 {
     struct tensor_file *file = calloc(1, sizeof *file);
@@ -175,21 +199,18 @@ lt_status tensor_file_open(const char *path, struct tensor_file **file_out, stru
     file->owners = 1;
     file->fd = open(path, O_RDONLY | O_CLOEXEC);
     file->path = strdup(path);
-    const char *dot = strrchr(path, '.');
     if (file->fd < 0 || !file->path || fstat(file->fd, &file->opened) != 0)
         status = lt_fail(error, errno == ENOENT ? LT_NOT_FOUND : LT_IO, "%s: cannot open: %s", path,
                          strerror(errno));
     else if (!S_ISREG(file->opened.st_mode))
         status = lt_fail(error, LT_BAD_INPUT, "%s: not a regular file", path);
-    else if (dot &&
-             (strcmp(dot, ".pth") == 0 || strcmp(dot, ".pt") == 0 || strcmp(dot, ".ckpt") == 0))
-        status = lt_fail(error, LT_UNSUPPORTED,
-                         "%s: Python pickles are not read; convert it to safetensors first", path);
+    else if (has_pickle_name(path))
+        status = refuse_pickle(path, error);
     else
         status = lt_file_read_at(file->fd, path, 0, magic, 4, error);
-    if (status == LT_OK && memcmp(magic, "PK\3\4", 4) == 0)
-        status = lt_fail(error, LT_UNSUPPORTED,
-                         "%s: Python pickles are not read; convert it to safetensors first", path);
+    if (status == LT_OK &&
+        (memcmp(magic, "PK\3\4", 4) == 0 || memcmp(magic, "\x80\2\x8a\n", 4) == 0))
+        status = refuse_pickle(path, error); /* torch.save of today and of old */
     else if (status == LT_OK)
         status = memcmp(magic, "GGUF", 4) == 0 ? index_gguf(file, error)
                                                : index_safetensors(file, error);
