@@ -139,29 +139,52 @@ static void drop_dit(struct engine *engine, struct resident *resident)
     dit_destroy(&resident->dit);
 }
 
-/* All weights that `wants` takes, whole, where there is room for them. */
-static lt_status open_whole(const struct engine_task *task, enum engine_slot slot,
-                            struct tensor_file *file, store_filter *wants, void *context,
-                            const char *what, struct resident *resident, struct lt_error *error)
+/* What a component takes beside its weights. */
+struct extent {
+    size_t activation_bytes, scratch_bytes;
+};
+
+/* All weights that `wants` takes, placed as there is room. */
+static lt_status open_planned(const struct engine_task *task, enum engine_slot slot,
+                              struct tensor_file *file, store_filter *wants, void *context,
+                              const struct extent *extent, const char *what,
+                              struct resident *resident, struct lt_error *error)
 {
+    struct engine *engine = task->engine;
     struct layout layout;
-    uint64_t bytes = 0;
+    struct memory_plan plan;
     LT_TRY(layout_build(file, wants, context, NULL, &layout, error));
-    for (size_t i = 0; i <= layout.block_count; i++)
-        bytes += layout.slab_bytes[i];
+    const lt_status status = engine_plan(engine, slot, &layout, extent->activation_bytes,
+                                         extent->scratch_bytes, what, &plan, error);
     layout_fini(&layout);
-    resident->planned_bytes = bytes;
-    LT_TRY(engine_make_room(task->engine, slot, bytes, what, error));
-    LT_TRY(store_open(file, wants, context, &(struct store_params){.device = task->engine->device},
-                      &resident->store, error));
+    LT_TRY(status);
+    resident->planned_bytes = plan.device_bytes;
+    plan.store.device = engine->device;
+    LT_TRY(store_open(file, wants, context, &plan.store, &resident->store, error));
     return store_finish_loading(resident->store, error);
+}
+
+/* Latents of the spec's shape: [z, T, h, w], or pixels [3, F, H, W] of them. */
+static lt_status vae_extent(const struct engine_task *task, const struct tensor_file *file,
+                            enum vae_part part, struct extent *extent, struct lt_error *error)
+{
+    const uint32_t *shape = task->spec->shape;
+    int64_t frames = shape[1], scale = 1;
+    if (part == VAE_ENCODER) {
+        LT_TRY(vae_file_scale(part, file, &scale, error));
+        frames = (frames + 3) / 4;
+    }
+    return vae_bytes(part, file, (enum lt_precision)task->spec->precision, frames, shape[2] / scale,
+                     shape[3] / scale, &extent->activation_bytes, error);
 }
 
 static lt_status make_vae(const struct engine_task *task, struct tensor_file *file,
                           struct resident *resident, enum engine_slot slot, enum vae_part part,
                           struct lt_error *error)
 {
-    LT_TRY(open_whole(task, slot, file, vae_wants, &part, "the VAE", resident, error));
+    struct extent extent = {0};
+    LT_TRY(vae_extent(task, file, part, &extent, error));
+    LT_TRY(open_planned(task, slot, file, vae_wants, &part, &extent, "the VAE", resident, error));
     return vae_create(part, resident->store, &task->engine->kernels, task->exec, &resident->vae,
                       error);
 }
@@ -190,8 +213,13 @@ static lt_status make_text(const struct engine_task *task, struct tensor_file *f
     struct text_config config;
     LT_TRY(text_config_detect(file, &config, error));
     LT_TRY(vocabulary_of_file(file, &resident->vocabulary, error));
-    LT_TRY(
-        open_whole(task, ENGINE_TEXT, file, text_wants, NULL, "the text encoder", resident, error));
+    struct lt_scratch scratch;
+    const size_t rows = task->spec->shape[0];
+    LT_TRY(text_scratch(&config, (enum lt_precision)task->spec->precision, rows, &scratch, error));
+    const struct extent extent = {text_activation_bytes(&config, rows),
+                                  lt_scratch_bytes(&scratch, lt_exec_thread_count(task->exec))};
+    LT_TRY(open_planned(task, ENGINE_TEXT, file, text_wants, NULL, &extent, "the text encoder",
+                        resident, error));
     return text_create(&config, resident->store, &task->engine->kernels, task->exec,
                        &resident->text, error);
 }

@@ -25,28 +25,57 @@ static uint64_t less(uint64_t limit, uint64_t bytes)
     return limit == 0 ? 0 : limit > bytes ? limit - bytes : 1; /* 0 would be no limit at all */
 }
 
-/* What the device may hold beside program, blobs and caller: on the host both limits bind. */
-static uint64_t device_room(const struct engine *engine)
+static void set_limits(const struct engine *engine, struct memory_request *request, uint64_t taken)
 {
-    const uint64_t ram = less(engine->memory.ram, engine->runtime_bytes + engine->blob_bytes);
-    const uint64_t device = engine->memory.device_memory;
-    return device && (!ram || device < ram) ? device : ram;
+    request->device_limit = less(engine->memory.device_memory, taken);
+    request->ram_limit = less(engine->memory.ram, taken);
 }
 
-lt_status engine_make_room(struct engine *engine, enum engine_slot slot, uint64_t bytes,
-                           const char *what, struct lt_error *error)
+static struct memory_request request_of(const struct engine *engine, const struct layout *layout)
 {
-    const uint64_t room = device_room(engine);
-    char need[32], have[32];
-    if (room == 0 || bytes + others_bytes(engine, slot) <= room)
+    return (struct memory_request){.layout = layout,
+                                   .runtime_bytes = engine->runtime_bytes,
+                                   .latent_bytes = engine->blob_bytes,
+                                   .device_is_ram = true,
+                                   .blocks_to_swap = engine->memory.blocks_to_swap,
+                                   .prefetch = engine->memory.prefetch,
+                                   .order = memory_swap_order(&engine->memory)};
+}
+
+/* Beside what else is resident, or in its place. Not `streaming`: only with every block resident.
+ */
+static lt_status plan_in_room(struct engine *engine, enum engine_slot slot,
+                              struct memory_request *request, bool streaming,
+                              struct memory_plan *plan_out, struct lt_error *error)
+{
+    const uint64_t others = others_bytes(engine, slot);
+    lt_status status = LT_OK;
+    for (int drop = 0; drop <= (others > 0); drop++) {
+        set_limits(engine, request, drop ? 0 : others);
+        status = memory_plan_make(request, plan_out, error);
+        if (status != LT_OK || (!streaming && plan_out->store.blocks_to_swap > 0))
+            continue;
+        if (drop)
+            drop_others(engine, slot);
         return LT_OK;
-    if (bytes > room)
-        return lt_fail(error, LT_NO_DEVICE_MEMORY,
-                       "%s needs %s of memory, --device-memory and "
-                       "--ram leave %s",
-                       what, lt_size_format(bytes, need), lt_size_format(room, have));
-    drop_others(engine, slot);
-    return LT_OK;
+    }
+    return status == LT_OK ? LT_NO_MEMORY : status;
+}
+
+/* -- other components -------------------------------------------------------------------------- */
+
+lt_status engine_plan(struct engine *engine, enum engine_slot slot, const struct layout *layout,
+                      uint64_t activation_bytes, uint64_t scratch_bytes, const char *what,
+                      struct memory_plan *plan_out, struct lt_error *error)
+{
+    struct memory_request request = request_of(engine, layout);
+    request.activation_bytes = activation_bytes;
+    request.scratch_bytes = scratch_bytes;
+    request.blocks_to_swap = -1; /* the user's wish is about the transformer */
+    if (plan_in_room(engine, slot, &request, false, plan_out, error) == LT_OK ||
+        plan_in_room(engine, slot, &request, true, plan_out, error) == LT_OK)
+        return LT_OK;
+    return lt_error_prefix(error, "%s: ", what);
 }
 
 /* -- a transformer ----------------------------------------------------------------------------- */
@@ -57,17 +86,6 @@ static size_t context_need(const struct dit_config *config, const struct engine_
     const uint64_t rows = size->text_values / (uint64_t)config->text_dim + 1;
     const uint64_t bytes = (uint64_t)(config->layer_count * 2 * config->dim) * rows * sizeof(float);
     return bytes < ENGINE_CONTEXT_BYTES ? (size_t)bytes : ENGINE_CONTEXT_BYTES;
-}
-
-static struct memory_request request_of(const struct engine_task *task, const struct layout *layout)
-{
-    const struct engine *engine = task->engine;
-    return (struct memory_request){.layout = layout,
-                                   .runtime_bytes = engine->runtime_bytes,
-                                   .device_is_ram = true,
-                                   .blocks_to_swap = engine->memory.blocks_to_swap,
-                                   .prefetch = engine->memory.prefetch,
-                                   .order = memory_swap_order(&engine->memory)};
 }
 
 struct search {
@@ -85,32 +103,20 @@ static void ask_for(struct search *s, size_t task_count, size_t context_bytes)
     s->request.latent_bytes = s->task->engine->blob_bytes + inputs * s->task->spec->result_bytes;
 }
 
-static void set_limits(struct search *s, uint64_t taken)
-{
-    const struct memory_settings *memory = &s->task->engine->memory;
-    s->request.device_limit = less(memory->device_memory, taken);
-    s->request.ram_limit = less(memory->ram, taken);
-}
-
-/* Streaming is the last resort: what else is resident goes first, then what is kept of prompts. */
+/* Streaming is the last resort; before it, what is kept of prompts goes. */
 static lt_status find_plan(struct search *s, struct engine_plan *plan, struct lt_error *error)
 {
     const size_t need = context_need(s->config, s->size);
-    const uint64_t others = others_bytes(s->task->engine, ENGINE_TRANSFORMER);
     lt_status status = LT_OK;
     for (int streaming = s->request.blocks_to_swap > 0; streaming < 2; streaming++)
-        for (int drop = 0; drop <= (others > 0); drop++)
-            for (int keep = 1; keep >= 0; keep--) {
-                plan->context_bytes = keep ? need : 0;
-                set_limits(s, drop ? 0 : others);
-                ask_for(s, 1, plan->context_bytes);
-                status = memory_plan_make(&s->request, &plan->memory, error);
-                if (status == LT_OK && (streaming || plan->memory.store.blocks_to_swap == 0)) {
-                    if (drop)
-                        drop_others(s->task->engine, ENGINE_TRANSFORMER);
-                    return LT_OK;
-                }
-            }
+        for (int keep = 1; keep >= 0; keep--) {
+            plan->context_bytes = keep ? need : 0;
+            ask_for(s, 1, plan->context_bytes);
+            status = plan_in_room(s->task->engine, ENGINE_TRANSFORMER, &s->request, streaming,
+                                  &plan->memory, error);
+            if (status == LT_OK)
+                return LT_OK;
+        }
     return status;
 }
 
@@ -119,7 +125,7 @@ static unsigned find_batch(struct search *s, const struct engine_plan *plan)
 {
     if (plan->memory.store.blocks_to_swap == 0)
         return 1;
-    set_limits(s, others_bytes(s->task->engine, ENGINE_TRANSFORMER));
+    set_limits(s->task->engine, &s->request, others_bytes(s->task->engine, ENGINE_TRANSFORMER));
     for (unsigned count = ENGINE_BATCH_MAX; count > 1; count--) {
         struct memory_plan larger;
         ask_for(s, count, plan->context_bytes);
@@ -141,7 +147,7 @@ lt_status engine_plan_dit(const struct engine_task *task, const struct tensor_fi
     LT_TRY(dit_scratch(config, (enum lt_precision)task->spec->precision, size->tokens, &scratch,
                        error));
     LT_TRY(layout_build(file, NULL, NULL, NULL, &layout, error));
-    struct search search = {task, config, size, request_of(task, &layout)};
+    struct search search = {task, config, size, request_of(task->engine, &layout)};
     search.request.scratch_bytes = lt_scratch_bytes(&scratch, lt_exec_thread_count(task->exec));
     const lt_status status = find_plan(&search, &plan, error);
     if (status == LT_OK) {

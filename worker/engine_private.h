@@ -108,9 +108,11 @@ struct engine_plan {
 lt_status engine_plan_dit(const struct engine_task *task, const struct tensor_file *file,
                           const struct dit_config *config, const struct engine_size *size,
                           struct engine_plan *plan_out, struct lt_error *error);
-/* Makes room of the device for `bytes` of `slot` by dropping other components, if that helps. */
-lt_status engine_make_room(struct engine *engine, enum engine_slot slot, uint64_t bytes,
-                           const char *what, struct lt_error *error);
+/* The same for any other component, `what` in messages: beside what is resident, in its place, or
+ * streamed. */
+lt_status engine_plan(struct engine *engine, enum engine_slot slot, const struct layout *layout,
+                      uint64_t activation_bytes, uint64_t scratch_bytes, const char *what,
+                      struct memory_plan *plan_out, struct lt_error *error);
 
 /* -- engine_windows.c -------------------------------------------------------------------------- */
 

@@ -36,6 +36,10 @@ lt_status vae_bytes(enum vae_part part, const struct tensor_file *file, enum lt_
                     int64_t frames, int64_t rows, int64_t columns, size_t *bytes_out,
                     struct lt_error *error);
 
+/* vae_scale of a file, from its index. */
+lt_status vae_file_scale(enum vae_part part, const struct tensor_file *file, int64_t *scale_out,
+                         struct lt_error *error);
+
 /* One decoded frame, f32 [H, W, 3] in [-1, 1], valid during the call. Not LT_OK ends the decode
  * with that status. */
 typedef lt_status vae_frame(void *context, int64_t index, const float *rgb, struct lt_error *error);

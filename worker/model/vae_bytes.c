@@ -33,25 +33,47 @@ static lt_status walk(struct vae *vae, int64_t frames, int64_t rows, int64_t col
     return vae_stream(vae, &shape, shape.dim[1], &sink, NULL, error);
 }
 
+/* A VAE of shapes, to be destroyed before its exec. */
+static lt_status create_from_index(enum vae_part part, const struct tensor_file *file,
+                                   enum lt_precision precision, struct lt_exec **exec_out,
+                                   struct vae **vae_out, struct lt_error *error)
+{
+    const struct vae_source source = {.file = file};
+    const struct lt_exec_params params = {.thread_count = 1, .precision = precision};
+    LT_TRY(lt_exec_create(&params, exec_out, error));
+    const lt_status status = vae_create_from(part, &source, &nothing, *exec_out, vae_out, error);
+    if (status != LT_OK)
+        lt_exec_destroy(exec_out);
+    return status;
+}
+
 lt_status vae_bytes(enum vae_part part, const struct tensor_file *file, enum lt_precision precision,
                     int64_t frames, int64_t rows, int64_t columns, size_t *bytes_out,
                     struct lt_error *error)
 {
     enum { ENOUGH = 9 }; /* latent frames after which every history is full */
-    const struct vae_source source = {.file = file};
-    const struct lt_exec_params params = {.thread_count = 1, .precision = precision};
     struct lt_exec *exec = NULL;
     struct vae *vae = NULL;
-    lt_status status;
     if (frames < 1 || rows < 1 || columns < 1 || rows > 65536 || columns > 65536)
         return lt_fail(error, LT_BAD_INPUT, "VAE: no size for [%lld, %lld, %lld] latents",
                        (long long)frames, (long long)rows, (long long)columns);
-    LT_TRY(lt_exec_create(&params, &exec, error));
-    LT_TRY_OR(vae_create_from(part, &source, &nothing, exec, &vae, error), out);
-    LT_TRY_OR(walk(vae, frames < ENOUGH ? frames : ENOUGH, rows, columns, error), out);
-    *bytes_out = vae_peak_bytes(vae);
-out:
+    LT_TRY(create_from_index(part, file, precision, &exec, &vae, error));
+    const lt_status status = walk(vae, frames < ENOUGH ? frames : ENOUGH, rows, columns, error);
+    if (status == LT_OK)
+        *bytes_out = vae_peak_bytes(vae);
     vae_destroy(&vae);
     lt_exec_destroy(&exec);
     return status;
+}
+
+lt_status vae_file_scale(enum vae_part part, const struct tensor_file *file, int64_t *scale_out,
+                         struct lt_error *error)
+{
+    struct lt_exec *exec = NULL;
+    struct vae *vae = NULL;
+    LT_TRY(create_from_index(part, file, LT_PRECISION_F32, &exec, &vae, error));
+    *scale_out = vae_scale(vae);
+    vae_destroy(&vae);
+    lt_exec_destroy(&exec);
+    return LT_OK;
 }
