@@ -163,8 +163,15 @@ lt_status engine_encode_text(const struct engine_task *task, void **result_out,
                              struct lt_error *error);
 /* task_encode.c: frame [H, W, 3] u8 into plane `frame` of [3, frames, H, W] f32 in [-1, 1]. */
 void engine_pixels(const uint8_t *rgb, int64_t frames, int64_t frame, int64_t plane, float *to);
-/* pixels [3, F, H, W] f32 -> latents of `count` values, by the spec's VAE. */
-lt_status engine_encode_pixels(const struct engine_task *task, const struct lt_view *pixels,
+/* Pixel frames of a sequence, made when they are encoded: `fill` writes frame `frame` as plane
+ * `slot` of [3, frames, rows, columns] f32 in [-1, 1], which are zeros before. */
+struct engine_frames {
+    int64_t count, rows, columns;
+    void (*fill)(void *context, int64_t frame, int64_t frames, int64_t slot, float *to);
+    void *context;
+};
+/* -> latents of `count` values, by the spec's VAE. */
+lt_status engine_encode_frames(const struct engine_task *task, const struct engine_frames *frames,
                                float *values, int64_t count, struct lt_error *error);
 /* For the lru of prompts. */
 void engine_free_prompt(void *context);

@@ -6,6 +6,7 @@
 
 #include <math.h>
 #include <stdlib.h>
+#include <string.h>
 
 /* The numbers on the wire. */
 _Static_assert((int)LT_MATCH_REINHARD == (int)LT_COLOR_REINHARD &&
@@ -16,7 +17,7 @@ struct pixels {
     uint8_t *rgb;
     int64_t drop, frames; /* frames: decoded, those dropped included */
     int64_t scale, plane; /* pixels of a latent in a direction, pixels of a frame */
-    float *tail;          /* [3, handoff_length, H, W], zeros behind the handed frames; or NULL */
+    float *tail;          /* [tail_frames, 3, H, W]: the last frames; or NULL */
     int64_t tail_frames, tail_length;
     struct lt_color_stats reference; /* method LT_COLOR_NONE: colours stay */
     double strength;
@@ -30,7 +31,7 @@ static void keep_tail(const struct pixels *to, int64_t index, const float *rgb)
         return;
     for (int64_t c = 0; c < 3; c++)
         for (int64_t i = 0; i < to->plane; i++)
-            to->tail[(c * to->tail_length + at) * to->plane + i] = rgb[3 * i + c];
+            to->tail[(3 * at + c) * to->plane + i] = rgb[3 * i + c];
 }
 
 /* In [0, 1], clamped, and back to [-1, 1]. */
@@ -97,7 +98,7 @@ static lt_status take(struct pixels *pixels, const struct lt_task_spec *spec,
 {
     pixels->rgb = malloc((size_t)spec->result_bytes);
     pixels->tail = pixels->tail_length
-                       ? calloc((size_t)(3 * pixels->tail_length * pixels->plane), sizeof(float))
+                       ? malloc((size_t)(3 * pixels->tail_frames * pixels->plane) * sizeof(float))
                        : NULL;
     pixels->matched = malloc((size_t)(3 * pixels->plane) * sizeof(float));
     if (pixels->rgb && pixels->matched && (pixels->tail || !pixels->tail_length))
@@ -128,14 +129,24 @@ static lt_status measure_reference(const struct engine_task *task, struct pixels
     return LT_OK;
 }
 
-static lt_status hand_on(const struct engine_task *task, const struct lt_view *latents,
-                         const struct pixels *pixels, uint64_t handed, struct lt_error *error)
+static void fill_tail(void *context, int64_t frame, int64_t frames, int64_t slot, float *to)
 {
-    const int64_t dim[4] = {3, pixels->tail_length, latents->dim[2] * pixels->scale,
-                            latents->dim[3] * pixels->scale};
-    const struct lt_view tail = lt_view_make(pixels->tail, LT_TYPE_F32, 4, dim);
+    const struct pixels *from = context;
+    for (int64_t c = 0; c < 3 && frame < from->tail_frames; c++)
+        memcpy(to + (c * frames + slot) * from->plane, from->tail + (3 * frame + c) * from->plane,
+               (size_t)from->plane * sizeof *to);
+}
+
+static lt_status hand_on(const struct engine_task *task, const struct lt_view *latents,
+                         struct pixels *pixels, uint64_t handed, struct lt_error *error)
+{
+    const struct engine_frames frames = {.count = pixels->tail_length,
+                                         .rows = latents->dim[2] * pixels->scale,
+                                         .columns = latents->dim[3] * pixels->scale,
+                                         .fill = fill_tail,
+                                         .context = pixels};
     float *to = (float *)(void *)(pixels->rgb + task->spec->result_bytes - handed * sizeof(float));
-    return engine_encode_pixels(task, &tail, to, (int64_t)handed, error);
+    return engine_encode_frames(task, &frames, to, (int64_t)handed, error);
 }
 
 lt_status engine_vae_decode(const struct engine_task *task, void **result_out,
