@@ -1,5 +1,7 @@
 #include "coordinator/cut.h"
 
+#include "coordinator/slices.h"
+
 #include <string.h>
 
 enum {
@@ -8,7 +10,7 @@ enum {
     MASK_CHANNELS = 4, /* one for each pixel frame of a latent frame */
 };
 
-static const uint32_t one_channel[] = {1};
+static const uint32_t one_channel[] = {1}, pose_channels[] = {16};
 
 /* A task being cut. */
 struct knife {
@@ -256,55 +258,64 @@ static void add_y(struct knife *knife, uint32_t w, const struct window *window)
     }
 }
 
+/* Room for the indices of a slice. NULL: no memory. */
+static int64_t *take_indices(struct knife *knife, size_t count)
+{
+    int64_t *index = lt_arena_take_array(knife->arena, count ? count : 1, sizeof *index);
+    knife->failed |= !index;
+    return index;
+}
+
 /* Latents of the pose for slots 1 and on: frame 0 is the reference, which has none. */
 static void add_pose(struct knife *knife, uint32_t w, const struct window *window)
 {
-    static const uint32_t channels[] = {16};
     const struct job *job = knife->job;
     const struct plan *plan = knife->plan;
+    const struct job_input *input = &job->input[JOB_INPUT_POSE];
     const bool given = is_given(job, JOB_INPUT_POSE);
     const uint32_t condition = find(plan, PLAN_CONDITION_POSE, plan->clips.count ? w : 0);
-    if ((!given && condition == UINT32_MAX) || window->frame_count < 2)
+    const uint32_t slots = window->frame_count - 1;
+    int64_t *at = take_indices(knife, slots);
+    if ((!given && condition == UINT32_MAX) || slots == 0 || !at)
         return;
-    const uint32_t frames =
-        given ? job->input[JOB_INPUT_POSE].shape[1] : (encode_frames(plan) - 1) / 4 + 1;
-    struct cut_cell *cell = begin(knife, LT_BLOB_POSE, latent_plane(plan), window->frame_count - 1,
-                                  channels, 1, window->frame);
-    for (uint32_t k = 1; cell && k < window->frame_count; k++) {
-        const uint32_t at = plan->clips.count && !given ? k - 1
-                            : window->frame[k]          ? window->frame[k] - 1
-                                                        : 0;
-        cell[k - 1] = (struct cut_cell){.source = given ? CUT_INPUT : CUT_RESULT,
-                                        .index = given ? JOB_INPUT_POSE : condition,
-                                        .frame = at < frames ? at : frames - 1,
-                                        .frame_count = frames};
+    const uint32_t frames = given ? input->shape[1] : (encode_frames(plan) - 1) / 4 + 1;
+    slice_pose_latents(window->frame, window->frame_count, INT32_MAX, at);
+    struct cut_cell *cell =
+        begin(knife, LT_BLOB_POSE, latent_plane(plan), slots, pose_channels, 1, window->frame);
+    for (uint32_t k = 0; cell && k < slots; k++) {
+        const int64_t frame = plan->clips.count ? k : at[k];
+        cell[k] = (struct cut_cell){.source = given ? CUT_INPUT : CUT_RESULT,
+                                    .index = given ? JOB_INPUT_POSE : condition,
+                                    .frame = frame < frames ? (uint32_t)frame : frames - 1,
+                                    .frame_count = frames};
     }
 }
 
 /* Crops of the face: four for each slot from 1 on; a loop's clip has one for each of its frames.
- * Beyond the end they go back and forth (pipeline.md 2.3.2). */
+ * Beyond the end of what was given they go back and forth (pipeline.md 2.3.2). */
 static void add_face(struct knife *knife, uint32_t w, const struct window *window)
 {
     const struct plan *plan = knife->plan;
     const struct job_input *input = &knife->job->input[JOB_INPUT_FACE_FRAMES];
-    const bool loop = plan->clips.count > 0;
     const uint64_t side = (uint64_t)knife->job->face_side;
+    const bool loop = plan->clips.count > 0;
     const uint32_t count = loop ? plan->clips.params.clip_frames : 4 * (window->frame_count - 1);
-    if (!is_given(knife->job, JOB_INPUT_FACE_FRAMES) || count == 0)
+    int64_t *at = take_indices(knife, count);
+    if (!is_given(knife->job, JOB_INPUT_FACE_FRAMES) || count == 0 || !at)
         return;
+    if (!loop)
+        slice_face_frames(window->frame, window->frame_count, encode_frames(plan), at);
+    for (uint32_t i = 0; loop && i < count; i++)
+        at[i] = clips_at(&plan->clips, w).pixel_start + i;
     struct cut_cell *cell =
         begin(knife, LT_BLOB_FACE, 3 * side * side, count, one_channel, 1, window->frame);
-    for (uint32_t i = 0; cell && i < count; i++) {
-        const uint32_t frame = window->frame[loop ? 0 : 1 + i / 4];
-        const int64_t at = loop ? clips_at(&plan->clips, w).pixel_start + i
-                                : 4 * (int64_t)(frame ? frame - 1 : 0) + i % 4;
+    for (uint32_t i = 0; cell && i < count; i++)
         cell[i] = (struct cut_cell){
             .source = CUT_INPUT,
             .index = JOB_INPUT_FACE_FRAMES,
-            .frame = (uint32_t)pingpong_index(at, input->shape[0]),
+            .frame = (uint32_t)pingpong_index(at[i], input->shape[0]),
             .frame_count = 1, /* a plane is a whole frame */
         };
-    }
 }
 
 /* -- encodes ----------------------------------------------------------------------------------- */

@@ -506,6 +506,9 @@ static lt_status check_inputs(const struct reader *reader)
         return fail_at(reader, "media", "image", LT_BAD_INPUT, "missing");
     if (job->kind == JOB_ANIMATE && !has_input(job, JOB_INPUT_IMAGE))
         return fail_at(reader, "media", "image", LT_BAD_INPUT, "missing: the reference");
+    if (job->mode == JOB_MODE_LOOP && has_input(job, JOB_INPUT_POSE))
+        return fail_at(reader, "conditioning", "pose", LT_BAD_INPUT,
+                       "a loop encodes each clip's pose by itself: give /media/pose");
     if (job->kind != JOB_ANIMATE && job->mode == JOB_MODE_LOOP)
         return fail_at(reader, "", "mode", LT_BAD_INPUT, "%s jobs have no loop mode",
                        job_kind_words[job->kind]);
