@@ -5,8 +5,6 @@
 
 /* -- LoRA -------------------------------------------------------------------------------------- */
 
-enum { HIDDEN_BYTES = 4 << 20 };
-
 static float *take_values(struct lt_arena *arena, int64_t count, struct lt_error *error)
 {
     float *values = lt_arena_take_array(arena, (size_t)count, sizeof *values);
@@ -67,7 +65,7 @@ static lt_status add_term(struct net *net, const struct linear *linear, size_t i
                           struct lt_error *error)
 {
     const int64_t rank = lora_term_rank(linear->lora, index), rows = in->dim[0];
-    const int64_t fit = HIDDEN_BYTES / (rank * (int64_t)sizeof(float));
+    const int64_t fit = LORA_HIDDEN_BYTES / (rank * (int64_t)sizeof(float));
     const int64_t room = fit < 1 ? 1 : fit < rows ? fit : rows;
     struct lt_view a, b, hidden;
     LT_TRY(net_take(net, &hidden, room, rank, error));

@@ -423,10 +423,13 @@ static lt_status make_extras(struct lora_set *set, struct lt_error *error)
         target->extra_first = (uint32_t)set->extras.count;
         for (uint32_t term = 0; term < target->term_count; term++) {
             const bool pair = term == 0 && target->rank > 0;
+            const uint64_t before = set->stats.extra_bytes;
             if (pair)
                 LT_TRY(add_extra(set, i, term, true, target->rank, target->columns, error));
             LT_TRY(add_extra(set, i, term, false, target->rows,
                              pair ? target->rank : target->columns, error));
+            const uint64_t bytes = set->stats.extra_bytes - before;
+            set->stats.term_bytes = bytes > set->stats.term_bytes ? bytes : set->stats.term_bytes;
         }
     }
     return LT_OK;

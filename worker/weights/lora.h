@@ -22,6 +22,7 @@
 #include "worker/weights/store.h"
 
 enum { LORA_SOURCES_MAX = 64, LORA_NAMES_SHOWN = 5 };
+enum { LORA_HIDDEN_BYTES = 4 << 20 }; /* rows of scale · (A x) at a time, in all */
 
 struct lora_source {
     const char *path;
@@ -78,11 +79,13 @@ struct lora_stats {
     uint64_t read_bytes;   /* of LoRA tensors, since create */
     uint64_t base_bytes;   /* read of the model, for DoRA */
     uint64_t extra_bytes;  /* of all extras, placed or streamed */
+    uint64_t term_bytes;   /* the largest term: buffer of a streamed set */
     uint64_t buffer_bytes; /* piece, gains and stream buffer: memory beside index and slabs */
 };
 void lora_set_stats(const struct lora_set *set, struct lora_stats *stats_out);
-/* Ranks side by side of the widest pair: room of lt_low_rank's hidden rows; 0 without pairs. */
-int64_t lora_set_rank(const struct lora_set *set);
+/* What a model with this set takes beside its slabs while it runs: hidden rows and factors of one
+ * linear, patched vectors of one block; of a streamed set also the largest term. */
+uint64_t lora_set_use_bytes(const struct lora_set *set);
 
 /* -- use --------------------------------------------------------------------------------------- */
 

@@ -84,12 +84,19 @@ const struct store_extras *lora_set_extras(const struct lora_set *set)
     return set->streamed ? NULL : &set->extras;
 }
 
-int64_t lora_set_rank(const struct lora_set *set)
+uint64_t lora_set_use_bytes(const struct lora_set *set)
 {
-    int64_t most = 0;
-    for (size_t i = 0; i < set->target_count; i++)
-        most = set->target[i].rank > most ? set->target[i].rank : most;
-    return most;
+    int64_t factors = 0, vectors = 0;
+    for (size_t i = 0; i < set->target_count; i++) {
+        const struct lora_target *target = &set->target[i];
+        const int64_t wide = target->rank + target->rows + target->columns;
+        if (target->matrix)
+            factors = wide > factors ? wide : factors;
+        else
+            vectors += 2 * target->columns;
+    }
+    return LORA_HIDDEN_BYTES + (uint64_t)(factors + vectors) * sizeof(float) +
+           (set->streamed ? set->stats.term_bytes : 0);
 }
 
 /* -- targets ----------------------------------------------------------------------------------- */
