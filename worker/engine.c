@@ -17,6 +17,7 @@ lt_status engine_create(const struct engine_params *params, struct engine **engi
     struct engine *engine = calloc(1, sizeof *engine);
     if (!engine)
         return lt_fail(error, LT_NO_MEMORY, "no memory for the engine");
+    pthread_mutex_init(&engine->lock, NULL);
     char kernels[96];
     lt_kernels_class(kernels, sizeof kernels);
     engine->thread_count = params->thread_count;
@@ -62,6 +63,7 @@ void engine_destroy(struct engine **engine)
     lt_exec_destroy(&e->exec[1]);
     for (size_t i = 0; i < e->model_count; i++)
         free(e->found[i].path);
+    pthread_mutex_destroy(&e->lock);
     free(e);
     *engine = NULL;
 }
@@ -223,7 +225,8 @@ void engine_run(struct engine *engine, struct engine_work *work, size_t count,
     atomic_store(&progress->total, 0);
     atomic_store(&progress->phase, LT_PHASE_LOADING);
     for (size_t i = 0; i < count; i++) {
-        lt_assert(i == 0 || engine_may_join(work[0].spec, work[i].spec));
+        lt_assert(i == 0 || (engine_may_join(work[0].spec, work[i].spec) &&
+                             engine_same_loras(&work[0], &work[i])));
         task[i] = (struct engine_task){
             .engine = engine, .work = &work[i], .spec = work[i].spec, .progress = progress};
         work[i].result = NULL;

@@ -47,10 +47,24 @@ const struct lt_model_file *engine_models(const struct engine *engine, size_t *c
 /* Names what must be equal for equal bits: "host avx512_bf16 onednn-2.6.3" and so on. */
 const char *engine_kernel_class(const struct engine *engine);
 
+enum { ENGINE_LORAS_MAX = 64 };
+
+/* A LoRA file of the model folders, by name and fingerprint (zero: any). */
+struct engine_lora {
+    struct lt_model_file file;
+    const float *strength; /* by sampling step; the last one goes on */
+    size_t strength_count; /* 0: 1 */
+    uint32_t expert;       /* of a file with both: 1 high noise, 2 low noise; 0: has one */
+    bool plain_peft;       /* docs/lora.md: files of PEFT without alpha */
+};
+
 /* One task to compute, and what became of it. */
 struct engine_work {
     uint64_t task, epoch; /* the caller's names for it */
     const struct lt_task_spec *spec;
+    const struct engine_lora *lora; /* predict: on its model */
+    size_t lora_count;
+    uint32_t step; /* of the sampler: picks the strengths */
     struct engine_blob blob[LT_SPEC_BLOBS_MAX];
     size_t blob_count;
     /* written by engine_run */
@@ -61,7 +75,14 @@ struct engine_work {
 
 enum { ENGINE_BATCH_MAX = 8 };
 
-/* Whether two tasks may be computed in one batch: predictions of one model, in one precision. */
+/* Names the weights of the transformer that is resident: model, LoRAs with their strengths,
+ * kernels, device, memory settings (pipeline.md 4.5). Zero: none. Equal names: a task of it reads
+ * nothing. Any thread. */
+struct lt_digest engine_signature(struct engine *engine);
+
+/* Whether two tasks may be computed in one batch: predictions of one model, in one precision; their
+ * LoRAs, strengths and steps must be the same too. */
+bool engine_same_loras(const struct engine_work *a, const struct engine_work *b);
 bool engine_may_join(const struct lt_task_spec *a, const struct lt_task_spec *b);
 
 /* Computes `count` <= ENGINE_BATCH_MAX tasks that may join each other: a block's weights are

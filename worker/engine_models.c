@@ -63,7 +63,7 @@ lt_status engine_add_models(struct engine *engine, const char *path, struct lt_e
     return LT_OK;
 }
 
-static lt_status find_model(const struct engine *engine, const struct lt_model_file *wanted,
+lt_status engine_find_model(const struct engine *engine, const struct lt_model_file *wanted,
                             const struct found **out, struct lt_error *error)
 {
     const bool any = lt_digest_is_zero(&wanted->fingerprint);
@@ -110,6 +110,22 @@ static void log_plan(const struct engine_plan *plan)
            (unsigned long long)memory->ram_bytes, plan->batch_max, plan->context_bytes);
 }
 
+/* With blocks on disk the slots of the ring would hold the pairs of all LoRAs at once: then they
+ * are streamed. */
+static lt_status plan_with_lora(const struct engine_task *task, struct tensor_file *file,
+                                const struct dit_config *config, struct resident *resident,
+                                struct engine_plan *plan, struct lt_error *error)
+{
+    if (task->work->lora_count > 0)
+        LT_TRY(engine_open_lora(task, file, false, &resident->lora, error));
+    LT_TRY(engine_plan_dit(task, file, config, &resident->size, resident->lora, plan, error));
+    if (!resident->lora || plan->memory.store.disk_blocks == 0)
+        return LT_OK;
+    lora_set_destroy(&resident->lora);
+    LT_TRY(engine_open_lora(task, file, true, &resident->lora, error));
+    return engine_plan_dit(task, file, config, &resident->size, resident->lora, plan, error);
+}
+
 static lt_status make_dit(const struct engine_task *task, struct tensor_file *file,
                           struct resident *resident, struct lt_error *error)
 {
@@ -119,10 +135,11 @@ static lt_status make_dit(const struct engine_task *task, struct tensor_file *fi
     LT_TRY(dit_config_detect(file, &config, error));
     LT_TRY(catalogue_check_dit(&config, file, error));
     config.text_len = resident->size.text_len;
-    LT_TRY(engine_plan_dit(task, file, &config, &resident->size, &plan, error));
+    LT_TRY(plan_with_lora(task, file, &config, resident, &plan, error));
     LT_TRY(make_prompts(engine, &plan, error));
     resident->planned_bytes = plan.memory.device_bytes;
     plan.memory.store.device = engine->device;
+    plan.memory.store.extras = resident->lora ? lora_set_extras(resident->lora) : NULL;
     log_plan(&plan);
     LT_TRY(store_open(file, NULL, NULL, &plan.memory.store, &resident->store, error));
     atomic_store(&engine->batch_max, plan.batch_max);
@@ -249,7 +266,10 @@ void engine_drop(struct engine *engine, enum engine_slot slot)
     components[slot].drop(engine, resident);
     engine_keep_counts(engine, resident->store);
     store_destroy(&resident->store);
+    lora_set_destroy(&resident->lora);
     *resident = (struct resident){0};
+    if (slot == ENGINE_TRANSFORMER)
+        engine_show_signature(engine, NULL);
 }
 
 static struct engine_size size_of(const struct engine_task *task)
@@ -270,31 +290,22 @@ static bool holds(const struct engine_size *planned, const struct engine_size *a
            planned->text_values >= asked->text_values && planned->input_count >= asked->input_count;
 }
 
-static bool is_resident(const struct resident *resident, const struct lt_task_spec *spec,
-                        enum engine_slot slot, const struct found *found,
-                        const struct engine_size *size)
+static bool is_resident(const struct resident *resident, const struct weights_signature *wanted,
+                        enum engine_slot slot, const struct engine_size *size)
 {
-    return resident->store && lt_digest_equal(&resident->fingerprint, &found->file.fingerprint) &&
-           resident->precision == (enum lt_precision)spec->precision &&
+    return resident->store && lt_digest_equal(&resident->signature.base, &wanted->base) &&
            (slot != ENGINE_TRANSFORMER || holds(&resident->size, size));
 }
 
-lt_status engine_load(const struct engine_task *task, enum engine_slot slot,
-                      struct resident **resident_out, struct lt_error *error)
+static lt_status load(const struct engine_task *task, enum engine_slot slot,
+                      const struct found *found, const struct weights_signature *wanted,
+                      struct lt_error *error)
 {
-    struct engine *engine = task->engine;
-    struct resident *resident = &engine->slot[slot];
-    const struct found *found = NULL;
-    LT_TRY(find_model(engine, &task->spec->model, &found, error));
-    *resident_out = resident;
-    const struct engine_size size = size_of(task);
-    if (is_resident(resident, task->spec, slot, found, &size))
-        return LT_OK;
+    struct resident *resident = &task->engine->slot[slot];
     struct tensor_file *file = NULL;
     struct lt_digest now;
+    bool served = true;
     lt_status status;
-    engine_drop(engine, slot);
-    engine_sample(engine, MEMORY_STAGE_LOAD_BEGIN, task->work->task, found->file.name);
     LT_TRY(tensor_file_open(found->path, &file, error));
     LT_TRY_OR(tensor_file_fingerprint(file, &now, error), out);
     if (!lt_digest_equal(&now, &found->file.fingerprint)) {
@@ -303,15 +314,45 @@ lt_status engine_load(const struct engine_task *task, enum engine_slot slot,
                     "%s: the file changed since this worker started; start it again", found->path);
         goto out;
     }
-    resident->size = size;
     LT_TRY_OR(components[slot].make(task, file, resident, error), out);
-    resident->fingerprint = found->file.fingerprint;
-    resident->precision = (enum lt_precision)task->spec->precision;
+    resident->signature = *wanted;
+    resident->files = wanted->files;
+    if (slot == ENGINE_TRANSFORMER)
+        LT_TRY_OR(engine_turn_lora(task, resident, wanted, &served, error), out);
 out:
     tensor_file_close(&file);
-    if (status != LT_OK)
-        engine_drop(engine, slot);
-    engine_sample(engine, status == LT_OK ? MEMORY_STAGE_LOAD_END : MEMORY_STAGE_CLEANUP,
-                  task->work->task, found->file.name);
     return status;
+}
+
+lt_status engine_load(const struct engine_task *task, enum engine_slot slot,
+                      struct resident **resident_out, struct lt_error *error)
+{
+    struct engine *engine = task->engine;
+    struct resident *resident = &engine->slot[slot];
+    const struct engine_size size = size_of(task);
+    const struct found *found = NULL;
+    struct weights_signature wanted;
+    bool served = false;
+    LT_TRY(engine_find_model(engine, &task->spec->model, &found, error));
+    LT_TRY(engine_name_weights(task, slot, found, &wanted, error));
+    *resident_out = resident;
+    if (is_resident(resident, &wanted, slot, &size)) {
+        served = true;
+        if (slot == ENGINE_TRANSFORMER)
+            LT_TRY(engine_turn_lora(task, resident, &wanted, &served, error));
+    }
+    if (!served) {
+        engine_drop(engine, slot);
+        engine_sample(engine, MEMORY_STAGE_LOAD_BEGIN, task->work->task, found->file.name);
+        resident->size = size;
+        const lt_status status = load(task, slot, found, &wanted, error);
+        if (status != LT_OK)
+            engine_drop(engine, slot);
+        engine_sample(engine, status == LT_OK ? MEMORY_STAGE_LOAD_END : MEMORY_STAGE_CLEANUP,
+                      task->work->task, found->file.name);
+        LT_TRY(status);
+    }
+    if (slot == ENGINE_TRANSFORMER)
+        engine_show_signature(engine, &resident->signature);
+    return LT_OK;
 }

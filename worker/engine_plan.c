@@ -92,13 +92,15 @@ struct search {
     const struct engine_task *task;
     const struct dit_config *config;
     const struct engine_size *size;
+    uint64_t lora_bytes; /* beside the slabs */
     struct memory_request request;
 };
 
 static void ask_for(struct search *s, size_t task_count, size_t context_bytes)
 {
     const size_t inputs = s->size->input_count * task_count;
-    s->request.activation_bytes = dit_activation_bytes(s->config, s->size->tokens, inputs);
+    s->request.activation_bytes =
+        dit_activation_bytes(s->config, s->size->tokens, inputs) + s->lora_bytes;
     s->request.cache_bytes = s->size->input_count * (uint64_t)context_bytes;
     s->request.latent_bytes = s->task->engine->blob_bytes + inputs * s->task->spec->result_bytes;
 }
@@ -139,15 +141,17 @@ static unsigned find_batch(struct search *s, const struct engine_plan *plan)
 
 lt_status engine_plan_dit(const struct engine_task *task, const struct tensor_file *file,
                           const struct dit_config *config, const struct engine_size *size,
-                          struct engine_plan *plan_out, struct lt_error *error)
+                          const struct lora_set *lora, struct engine_plan *plan_out,
+                          struct lt_error *error)
 {
     struct layout layout;
     struct lt_scratch scratch;
     struct engine_plan plan = {.batch_max = 1};
     LT_TRY(dit_scratch(config, (enum lt_precision)task->spec->precision, size->tokens, &scratch,
                        error));
-    LT_TRY(layout_build(file, NULL, NULL, NULL, &layout, error));
-    struct search search = {task, config, size, request_of(task->engine, &layout)};
+    LT_TRY(layout_build(file, NULL, NULL, lora ? lora_set_extras(lora) : NULL, &layout, error));
+    struct search search = {task, config, size, lora ? lora_set_use_bytes(lora) : 0,
+                            request_of(task->engine, &layout)};
     search.request.scratch_bytes = lt_scratch_bytes(&scratch, lt_exec_thread_count(task->exec));
     const lt_status status = find_plan(&search, &plan, error);
     if (status == LT_OK) {

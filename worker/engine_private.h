@@ -11,6 +11,9 @@
 #include "worker/model/text.h"
 #include "worker/model/vae.h"
 #include "worker/model/vocabulary.h"
+#include "worker/weights/signature.h"
+
+#include <pthread.h>
 
 enum {
     ENGINE_MODELS_MAX = 200,
@@ -42,11 +45,12 @@ struct engine_size {
 };
 
 struct resident {
-    struct lt_digest fingerprint;
-    enum lt_precision precision;
-    struct engine_size size; /* what it was planned for */
-    uint64_t planned_bytes;  /* of the device, at work */
-    struct store *store;     /* NULL: nothing is loaded */
+    struct weights_signature signature; /* what is in use */
+    struct lt_digest files;             /* of the LoRAs placed, in use or not */
+    struct lora_set *lora;              /* transformer only; NULL: none placed */
+    struct engine_size size;            /* what it was planned for */
+    uint64_t planned_bytes;             /* of the device, at work */
+    struct store *store;                /* NULL: nothing is loaded */
     union {
         struct dit *dit;
         struct vae *vae;
@@ -74,6 +78,8 @@ struct engine {
     struct memory_counts gone;  /* what stores that are gone read, copied and waited for */
     uint64_t device_peak_bytes; /* of the samples */
     atomic_uint batch_max;      /* predictions worth computing at once */
+    pthread_mutex_t lock;       /* of what other threads ask for: */
+    struct lt_digest signature;
 };
 
 /* A task as every kind sees it. */
@@ -94,6 +100,26 @@ lt_status engine_add_models(struct engine *engine, const char *path, struct lt_e
 lt_status engine_load(const struct engine_task *task, enum engine_slot slot,
                       struct resident **resident_out, struct lt_error *error);
 void engine_drop(struct engine *engine, enum engine_slot slot);
+/* By fingerprint, or by name when that is zero. LT_NOT_FOUND says what is here instead. */
+lt_status engine_find_model(const struct engine *engine, const struct lt_model_file *wanted,
+                            const struct found **found_out, struct lt_error *error);
+
+/* -- engine_lora.c ----------------------------------------------------------------------------- */
+
+/* The weights the task wants in `slot`. */
+lt_status engine_name_weights(const struct engine_task *task, enum engine_slot slot,
+                              const struct found *found, struct weights_signature *wanted_out,
+                              struct lt_error *error);
+/* What engine_signature tells from now on; NULL: nothing is resident. */
+void engine_show_signature(struct engine *engine, const struct weights_signature *signature);
+/* The task's LoRAs, for the model of `file`; there is at least one. */
+lt_status engine_open_lora(const struct engine_task *task, struct tensor_file *file, bool streamed,
+                           struct lora_set **set_out, struct lt_error *error);
+/* Turns the transformer to the wanted LoRAs if it holds their files, or to none. Reads nothing.
+ * `*served_out` false: it must be loaded anew. */
+lt_status engine_turn_lora(const struct engine_task *task, struct resident *resident,
+                           const struct weights_signature *wanted, bool *served_out,
+                           struct lt_error *error);
 
 /* -- engine_plan.c ----------------------------------------------------------------------------- */
 
@@ -107,7 +133,8 @@ struct engine_plan {
 };
 lt_status engine_plan_dit(const struct engine_task *task, const struct tensor_file *file,
                           const struct dit_config *config, const struct engine_size *size,
-                          struct engine_plan *plan_out, struct lt_error *error);
+                          const struct lora_set *lora, struct engine_plan *plan_out,
+                          struct lt_error *error);
 /* The same for any other component, `what` in messages: beside what is resident, in its place, or
  * streamed. */
 lt_status engine_plan(struct engine *engine, enum engine_slot slot, const struct layout *layout,

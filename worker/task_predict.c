@@ -12,6 +12,7 @@ enum { HALVES_MAX = 2 /* of a guidance */, CLIP_WIDTH = 1280 };
 struct prompt {                  /* names a context that is kept for the steps to come */
     struct lt_digest text, clip; /* clip: zero without one */
     int64_t text_len;
+    struct lt_digest lora; /* files and strengths: keys and values go through them; zero: none */
 };
 
 void engine_free_prompt(void *value)
@@ -78,6 +79,8 @@ static lt_status take_prompt(const struct engine_task *task, struct dit *dit,
     key.text_len = dit_config(dit)->text_len;
     if (clip)
         key.clip = lt_sha256(clip->data, clip->bytes);
+    if (task->work->lora_count > 0)
+        key.lora = lora_set_state(task->engine->slot[ENGINE_TRANSFORMER].lora);
     return lt_lru_take(task->engine->prompts, &key, make_prompt, &make, prompt_out, error);
 }
 
