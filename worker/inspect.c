@@ -184,9 +184,25 @@ static lt_status inspect_tae(const struct tensor_file *file, struct inspect_repo
     return status;
 }
 
-static lt_status inspect_model(const struct tensor_file *file, struct inspect_report *report,
+static lt_status inspect_lora(struct inspect_report *report, struct lt_error *error)
+{
+    const struct lora_description *lora = &report->lora;
+    report->kind = INSPECT_LORA;
+    if (lora->refused_kind)
+        LT_TRY(add_problem(report, error, "tensor '%s' is of a %s, which is not built",
+                           lora->refused_key, lora->refused_kind));
+    if (lora->half_count > 0)
+        LT_TRY(add_problem(report, error, "%zu matrices have no other half", lora->half_count));
+    return LT_OK;
+}
+
+static lt_status inspect_model(struct tensor_file *file, struct inspect_report *report,
                                struct lt_error *error)
 {
+    bool is_lora;
+    LT_TRY(lora_describe(file, &is_lora, &report->lora, error));
+    if (is_lora)
+        return inspect_lora(report, error);
     struct catalogue expected;
     struct lt_error reason;
     if (tensor_file_find(file, "decoder.middle.0.residual.0.gamma"))

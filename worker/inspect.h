@@ -3,6 +3,7 @@
 #pragma once
 
 #include "worker/model/catalogue.h"
+#include "worker/weights/lora_describe.h"
 
 #include <stdio.h>
 
@@ -12,6 +13,7 @@ enum inspect_kind {
     INSPECT_VAE_Z16, /* also the pruned "lightVAE" */
     INSPECT_VAE_Z48,
     INSPECT_TAE, /* the tiny VAE for previews */
+    INSPECT_LORA,
 };
 
 struct inspect_type {
@@ -28,6 +30,7 @@ struct inspect_report {
     struct dit_config config; /* of a transformer */
     struct catalogue_vae vae; /* of a VAE */
     struct catalogue_tae tae; /* of a tiny VAE */
+    struct lora_description lora;
     struct lt_digest fingerprint;
     uint64_t parameters, tensor_bytes, rest_bytes; /* rest: outside the blocks */
     uint64_t block_bytes_min, block_bytes_max;     /* 0 without blocks */

@@ -14,7 +14,8 @@ static const struct lt_option options[] = {
 static const struct lt_command command = {
     .program = "longtake-worker inspect",
     .usage = "FILE [--json]",
-    .summary = "Tells what a GGUF or safetensors model file is: variant, sizes, types, bytes per "
+    .summary = "Tells what a GGUF or safetensors file of a model or a LoRA is: variant, sizes, "
+               "types, bytes per "
                "block, and which tensors are missing, extra or of a wrong shape. Reads the header "
                "and 64 samples of 4 KiB. Exits with 3 when the file has problems.",
     .examples = "  longtake-worker inspect wan2.2_t2v_high_noise_14B_Q5_K_M.gguf\n"

@@ -2,13 +2,15 @@
 
 #include "common/option.h"
 
+#include <math.h>
 #include <string.h>
 
 enum { PROBLEMS_SHOWN = 40 };
 
 static const char *kind_name(const struct inspect_report *report)
 {
-    static const char *const names[] = {"unknown", "transformer", "vae-z16", "vae-z48"};
+    static const char *const names[] = {"unknown", "transformer", "vae-z16",
+                                        "vae-z48", NULL,          "lora"};
     if (report->kind == INSPECT_TAE)
         return report->tae.patch == 2 ? "taew2_2" : "taew2_1";
     return names[report->kind];
@@ -20,6 +22,23 @@ static void print_safe(FILE *to, const char *text)
 {
     for (; *text; text++)
         fputc((unsigned char)*text < 0x20 || *text == 0x7f ? '?' : *text, to);
+}
+
+static void print_lora(const struct lora_description *lora, FILE *to)
+{
+    fprintf(to, "keys         %s, %zu known\n", lora_form_name(lora->form), lora->key_count);
+    fprintf(to, "pairs        %zu, rank %lld to %lld\n", lora->pair_count,
+            (long long)lora->rank_min, (long long)lora->rank_max);
+    if (lora->alpha_count > 0)
+        fprintf(to, "alpha        %g to %g, of %zu\n", lora->alpha_min, lora->alpha_max,
+                lora->alpha_count);
+    else if (lora->pair_count > 0)
+        fprintf(to, "alpha        none\n");
+    if (lora->diff_count + lora->dora_count > 0)
+        fprintf(to, "also         %zu differences of whole tensors, %zu DoRA magnitudes\n",
+                lora->diff_count, lora->dora_count);
+    if (lora->both_experts)
+        fprintf(to, "experts      both: say which one when it is used\n");
 }
 
 static void print_model(const struct inspect_report *report, FILE *to)
@@ -52,6 +71,9 @@ static void print_model(const struct inspect_report *report, FILE *to)
     case INSPECT_TAE:
         fprintf(to, "sizes        width %lld, %lld latent channels (for previews)\n",
                 (long long)report->tae.dim, (long long)report->tae.channels);
+        break;
+    case INSPECT_LORA:
+        print_lora(&report->lora, to);
         break;
     case INSPECT_UNKNOWN:
         break;
@@ -105,6 +127,23 @@ static void print_string(FILE *to, const char *text)
     fputc('"', to);
 }
 
+static double finite_or_zero(double value)
+{
+    return isfinite(value) ? value : 0; /* JSON knows no other numbers */
+}
+
+static void print_json_lora(const struct lora_description *lora, FILE *to)
+{
+    fprintf(to,
+            ", \"form\": \"%s\", \"keys\": %zu, \"pairs\": %zu, \"rank_min\": %lld, "
+            "\"rank_max\": %lld, \"alphas\": %zu, \"alpha_min\": %.9g, \"alpha_max\": %.9g, "
+            "\"differences\": %zu, \"magnitudes\": %zu, \"both_experts\": %s",
+            lora_form_name(lora->form), lora->key_count, lora->pair_count,
+            (long long)lora->rank_min, (long long)lora->rank_max, lora->alpha_count,
+            finite_or_zero(lora->alpha_min), finite_or_zero(lora->alpha_max), lora->diff_count,
+            lora->dora_count, lora->both_experts ? "true" : "false");
+}
+
 static void print_json_model(const struct inspect_report *report, FILE *to)
 {
     const struct dit_config *config = &report->config;
@@ -121,6 +160,8 @@ static void print_json_model(const struct inspect_report *report, FILE *to)
     if (report->kind == INSPECT_TAE)
         fprintf(to, ", \"dim\": %lld, \"z\": %lld", (long long)report->tae.dim,
                 (long long)report->tae.channels);
+    if (report->kind == INSPECT_LORA)
+        print_json_lora(&report->lora, to);
     if (report->kind == INSPECT_VAE_Z16 || report->kind == INSPECT_VAE_Z48)
         fprintf(to, ", \"dim\": %lld, \"z\": %lld", (long long)report->vae.dim,
                 (long long)report->vae.channels);

@@ -15,9 +15,12 @@ enum synth_fill_kind {
 };
 
 struct synth_params {
-    const char
-        *variant; /* of dit_config_named, or "vae-z16", "vae-z48", "taew2_1", "taew2_2", "text" */
-    const char *quant; /* "q5_k_m", …; NULL: q5_k_m for transformers, bf16 for a VAE */
+    const char *variant; /* of dit_config_named, or "vae-z16", "vae-z48", "taew2_1", "taew2_2",
+                            "text", "lora" */
+    const char *base;    /* of a LoRA: the transformer it is for; NULL: t2v-14b */
+    const char *form;    /* of a LoRA: "comfyui", "kohya", "diffusers"; NULL: comfyui */
+    int64_t rank;        /* of a LoRA; 0: 16 */
+    const char *quant;   /* "q5_k_m", …; NULL: q5_k_m for transformers, bf16 for a VAE */
     enum synth_fill_kind fill;
     uint64_t seed;
     int64_t layers, dim, ffn, text_dim, freq_dim; /* 0: the variant's own */
@@ -51,6 +54,10 @@ struct synth_report {
     uint64_t parameters, file_bytes;
     size_t tensor_count;
 };
+
+/* synth_lora.c: the tensors of a LoRA file for that transformer. */
+lt_status synth_list_lora(const struct synth_params *params, const struct dit_config *config,
+                          struct catalogue *catalogue_out, struct lt_error *error);
 
 typedef void synth_progress(void *context, uint64_t done,
                             uint64_t total); /* values; in the caller's thread */

@@ -9,8 +9,8 @@
 #include <unistd.h>
 
 struct settings {
-    const char *variant, *quant, *fill, *output;
-    int64_t layers, dim, ffn, text_dim, freq_dim, face_size, z, tokens, seed, threads;
+    const char *variant, *quant, *fill, *base, *form, *output;
+    int64_t layers, dim, ffn, text_dim, freq_dim, face_size, z, tokens, rank, seed, threads;
 };
 
 static const struct lt_option options[] = {
@@ -18,12 +18,11 @@ static const struct lt_option options[] = {
               .help =
                   "t2v-1.3b, t2v-14b, i2v-14b, flf2v-14b, i2v-a14b, ti2v-5b, animate-14b, "
                   "talk-addon, vae-z16, vae-z48, taew2_1, taew2_2 (previews), text (features that "
-                  "stand for a prompt)"),
-    LT_OPTION(
-        struct settings, quant, TEXT, "TYPE", NULL,
-        .help =
-            "f32 f16 bf16 q8_0 q4_0 q4_1 q5_0 q5_1 q2_k q3_k_s q3_k_m q3_k_l q4_k_s "
-            "q4_k_m q5_k_s q5_k_m q6_k; default q5_k_m (a VAE: bf16, previews: f16, text: f32)"),
+                  "stand for a prompt), lora"),
+    LT_OPTION(struct settings, quant, TEXT, "TYPE", NULL,
+              .help = "f32 f16 bf16 q8_0 q4_0 q4_1 q5_0 q5_1 q2_k q3_k_s q3_k_m q3_k_l q4_k_s "
+                      "q4_k_m q5_k_s q5_k_m q6_k; default q5_k_m (a VAE, a LoRA: bf16, previews: "
+                      "f16, text: f32)"),
     LT_OPTION(struct settings, output, TEXT, "FILE", NULL,
               .help = "GGUF, or safetensors when the name ends so"),
     LT_OPTION(struct settings, seed, INT, "S", "0",
@@ -44,6 +43,11 @@ static const struct lt_option options[] = {
               .help = "pixels a side of Animate's face, 8 to 512, a power of 2; 0: 512"),
     LT_OPTION(struct settings, z, INT, "N", "0", .help = "latent channels of a VAE; 0: 16 or 48"),
     LT_OPTION(struct settings, tokens, INT, "N", "0", .help = "rows of text features; 0: 32"),
+    LT_OPTION(struct settings, base, TEXT, "NAME", "t2v-14b",
+              .help = "of a LoRA: the transformer it is for"),
+    LT_OPTION(struct settings, rank, INT, "R", "16", .min = 1, .max = 16384, .help = "of a LoRA"),
+    LT_OPTION(struct settings, form, TEXT, "NAME", "comfyui", .choices = "comfyui|kohya|diffusers",
+              .help = "of a LoRA: the tool whose keys it has"),
     LT_OPTION(struct settings, threads, INT, "N", "0", .min = 0, .max = 1024,
               .help = "0: all processors"),
 };
@@ -59,7 +63,9 @@ static const struct lt_command command = {
         "  longtake-worker synth --variant t2v-1.3b --quant q8_0 --seed 1 --output t2v.gguf\n"
         "  longtake-worker synth --variant t2v-1.3b --layers 2 --dim 256 --ffn 512 --text-dim 64 "
         "--output tiny.gguf\n"
-        "  longtake-worker synth --variant vae-z16 --dim 16 --output vae.safetensors\n",
+        "  longtake-worker synth --variant vae-z16 --dim 16 --output vae.safetensors\n"
+        "  longtake-worker synth --variant lora --base t2v-1.3b --rank 32 --output "
+        "lora.safetensors\n",
     .options = options,
     .option_count = LT_COUNT(options),
 };
@@ -82,6 +88,9 @@ static lt_status run(const struct settings *settings, struct lt_error *error)
     const struct synth_params params = {
         .variant = settings->variant,
         .quant = settings->quant,
+        .base = settings->base,
+        .form = settings->form,
+        .rank = settings->rank,
         .fill = strcmp(settings->fill, "golden") == 0 ? SYNTH_FILL_GOLDEN : SYNTH_FILL_RANDOM,
         .seed = (uint64_t)settings->seed,
         .layers = settings->layers,

@@ -75,6 +75,8 @@ static void choose_scale(const struct catalogue_entry *entry, float *mean, float
         *scale = 0.05f;
     } else if (strncmp(name, "motion_encoder.", 15) == 0 && ends_with(name, ".weight")) {
         *scale = 1; /* divided by sqrt(fan_in) when it runs (dit.md 3.6) */
+    } else if (ends_with(name, ".lora_B.weight") || ends_with(name, ".lora_up.weight")) {
+        *scale = 0.1f / sqrtf((float)fan_in); /* a tenth of the weight it patches */
     } else if (strcmp(name, "text") == 0) {
         *scale = 0.1f;
     } else if (ends_with(name, "modulation")) {
@@ -99,7 +101,9 @@ static void fill_random(uint64_t seed, const struct catalogue_entry *entry, uint
 void synth_fill_values(const struct synth_params *params, const struct catalogue_entry *entry,
                        uint64_t first, float *out, size_t count)
 {
-    if (params->fill == SYNTH_FILL_GOLDEN)
+    if (ends_with(entry->name, ".alpha"))
+        out[0] = params->rank ? (float)params->rank : 16;
+    else if (params->fill == SYNTH_FILL_GOLDEN)
         fill_golden(entry->name, first, out, count);
     else if (ends_with(entry->name, ".kernel"))
         fill_blur(first, out, count);

@@ -119,11 +119,12 @@ static lt_status check_size(const char *option, int64_t value, int64_t multiple,
     return LT_OK;
 }
 
-static lt_status list_dit(const struct synth_params *params, struct catalogue *catalogue_out,
-                          struct lt_error *error)
+static lt_status list_dit(const struct synth_params *params, bool lora,
+                          struct catalogue *catalogue_out, struct lt_error *error)
 {
     struct dit_config config;
-    LT_TRY(dit_config_named(params->variant, &config, error));
+    const char *base = params->base ? params->base : "t2v-14b";
+    LT_TRY(dit_config_named(lora ? base : params->variant, &config, error));
     config.dim = params->dim ? params->dim : config.dim;
     config.layer_count = params->layers ? params->layers : config.layer_count;
     config.ffn_dim = params->ffn ? params->ffn : config.ffn_dim;
@@ -141,7 +142,10 @@ static lt_status list_dit(const struct synth_params *params, struct catalogue *c
     LT_TRY(check_size("ffn", config.ffn_dim, 1, 65536, error));
     LT_TRY(check_size("text-dim", config.text_dim, 1, 65536, error));
     LT_TRY(check_size("freq-dim", config.freq_dim, 2, 65536, error));
-    return catalogue_of_dit(&config, catalogue_out, error);
+    if (!lora)
+        return catalogue_of_dit(&config, catalogue_out, error);
+    LT_TRY(check_size("rank", params->rank ? params->rank : 16, 1, 16384, error));
+    return synth_list_lora(params, &config, catalogue_out, error);
 }
 
 static lt_status list_vae(const struct synth_params *params, struct catalogue *catalogue_out,
@@ -223,7 +227,8 @@ lt_status synth_layout_build(const struct synth_params *params, struct synth_lay
     const bool is_tae =
         strcasecmp(params->variant, "taew2_1") == 0 || strcasecmp(params->variant, "taew2_2") == 0;
     const bool is_text = strcasecmp(params->variant, "text") == 0;
-    const char *usual = is_text ? "f32" : is_vae ? "bf16" : is_tae ? "f16" : "q5_k_m";
+    const bool is_lora = strcasecmp(params->variant, "lora") == 0;
+    const char *usual = is_text ? "f32" : is_vae || is_lora ? "bf16" : is_tae ? "f16" : "q5_k_m";
     struct synth_layout layout = {.safetensors =
                                       params->path && ends_with(params->path, ".safetensors")};
     const struct recipe *recipe = NULL;
@@ -236,13 +241,17 @@ lt_status synth_layout_build(const struct synth_params *params, struct synth_lay
     if (is_text && !layout.safetensors)
         return lt_fail(error, LT_UNSUPPORTED,
                        "text features are kept in safetensors files: --output must end so");
+    if (is_lora && !layout.safetensors)
+        return lt_fail(error, LT_UNSUPPORTED,
+                       "LoRAs are kept in safetensors files: --output must end so");
     layout.file_type = recipe->file_type;
     LT_TRY(is_text  ? list_text(params, &layout.catalogue, error)
            : is_vae ? list_vae(params, &layout.catalogue, error)
            : is_tae ? list_tae(params, &layout.catalogue, error)
-                    : list_dit(params, &layout.catalogue, error));
+                    : list_dit(params, is_lora, &layout.catalogue, error));
     /* published VAE files are of one type throughout */
-    const lt_status status = choose_types(&layout, recipe, is_vae || is_tae || is_text, error);
+    const lt_status status =
+        choose_types(&layout, recipe, is_vae || is_tae || is_text || is_lora, error);
     if (status != LT_OK) {
         synth_layout_fini(&layout);
         return status;
