@@ -33,6 +33,21 @@ static int make_models(void **state)
                                      .path = path};
     if (synth_write(&dit, NULL, NULL, &report, NULL) != LT_OK)
         return 1;
+    const char *const names[] = {"style", "other", "wide"};
+    for (size_t i = 0; i < 3; i++) {
+        snprintf(path, sizeof path, "%s/%s.safetensors", dir, names[i]);
+        const struct synth_params lora = {.variant = "lora",
+                                          .base = "t2v-1.3b",
+                                          .form = i ? "kohya" : "diffusers",
+                                          .rank = 4,
+                                          .seed = 3 + i,
+                                          .layers = LAYERS,
+                                          .dim = i == 2 ? 384 : 256,
+                                          .ffn = i == 2 ? 640 : 512,
+                                          .path = path};
+        if (synth_write(&lora, NULL, NULL, &report, NULL) != LT_OK)
+            return 1;
+    }
     snprintf(path, sizeof path, "%s/vae.safetensors", dir);
     const struct synth_params vae = {.variant = "vae-z16", .seed = 2, .dim = 8, .path = path};
     return synth_write(&vae, NULL, NULL, &report, NULL) != LT_OK;
@@ -191,6 +206,111 @@ static void g5_1_what_is_resident_is_not_read_again(void **state)
     free_job(job);
 }
 
+/* -- LoRAs ------------------------------------------------------------------------------------- */
+
+/* Task 0 of the job with these LoRAs; its result is the caller's. */
+static float *run_with(struct engine *engine, struct job *job, const struct engine_lora *lora,
+                       size_t count, uint32_t step)
+{
+    job->work[0].lora = lora;
+    job->work[0].lora_count = count;
+    job->work[0].step = step;
+    run(engine, job, 0, 1);
+    float *result = job->work[0].result;
+    job->work[0].result = NULL;
+    return result;
+}
+
+static void expect_result(struct engine *engine, struct job *job, const struct engine_lora *lora,
+                          size_t count, uint32_t step, const float *want, bool same)
+{
+    float *got = run_with(engine, job, lora, count, step);
+    assert_int_equal(memcmp(got, want, VALUES * sizeof *got) == 0, same);
+    free(got);
+}
+
+static void g5_strengths_and_absence_read_nothing(void **state)
+{
+    (void)state;
+    static const float full = 1, half = 0.5f, fading[] = {1, 0};
+    const struct engine_lora style[] = {
+        {.file = {.name = "style.safetensors"}, .strength = &full, .strength_count = 1},
+        {.file = {.name = "other.safetensors"}, .strength = &half, .strength_count = 1}};
+    struct engine_lora weaker[2] = {style[0], style[1]}, steps = style[0];
+    weaker[0].strength = &half;
+    steps.strength = fading;
+    steps.strength_count = 2;
+    const struct memory_settings *const places[] = {&resident, &streamed};
+    float *bare[2], *styled[2], *both[2];
+    for (size_t i = 0; i < 2; i++) {
+        struct job *job = make_job(5);
+        struct engine *engine = make_engine(places[i]);
+        const struct lt_digest none = engine_signature(engine);
+        assert_true(lt_digest_is_zero(&none));
+        bare[i] = run_with(engine, job, NULL, 0, 0);
+        const struct lt_digest plain = engine_signature(engine);
+        both[i] = run_with(engine, job, style, 2, 0);
+        const struct lt_digest first = engine_signature(engine);
+        assert_false(lt_digest_equal(&plain, &first));
+        const uint64_t read = memory_of(engine).read_bytes;
+        expect_result(engine, job, style, 2, 0, both[i], true); /* G5.1, G3.3 */
+        expect_result(engine, job, weaker, 2, 0, both[i], false);
+        const struct lt_digest other = engine_signature(engine);
+        assert_false(lt_digest_equal(&other, &first));
+        expect_result(engine, job, NULL, 0, 0, bare[i], true);
+        expect_result(engine, job, style, 2, 0, both[i], true);
+        if (i == 0)
+            assert_int_equal(memory_of(engine).read_bytes, read);
+        const struct lt_digest again = engine_signature(engine);
+        assert_true(lt_digest_equal(&again, &first));
+        styled[i] = run_with(engine, job, style, 1, 0); /* other files: loaded anew */
+        assert_true(memory_of(engine).read_bytes > read);
+        expect_result(engine, job, &steps, 1, 0, styled[i], true);
+        expect_result(engine, job, &steps, 1, 1, bare[i], true);
+        expect_result(engine, job, &steps, 1, 7, bare[i], true);
+        engine_destroy(&engine);
+        free_job(job);
+    }
+    /* wherever the blocks live */
+    assert_memory_equal(bare[0], bare[1], VALUES * sizeof **bare);
+    assert_memory_equal(styled[0], styled[1], VALUES * sizeof **styled);
+    assert_memory_equal(both[0], both[1], VALUES * sizeof **both);
+    for (size_t i = 0; i < 2; i++) {
+        free(bare[i]);
+        free(styled[i]);
+        free(both[i]);
+    }
+}
+
+static void g5_3_a_failed_load_clears_the_signature(void **state)
+{
+    (void)state;
+    const struct engine_lora missing = {.file = {.name = "none.safetensors"}},
+                             wide = {.file = {.name = "wide.safetensors"}};
+    struct job *job = make_job(5);
+    struct engine *engine = make_engine(&resident);
+    float *want = run_with(engine, job, NULL, 0, 0);
+    const uint64_t read = memory_of(engine).read_bytes;
+    const struct lt_digest before = engine_signature(engine);
+    job->work[0].lora = &missing;
+    job->work[0].lora_count = 1;
+    engine_run(engine, job->work, 1, &job->progress);
+    assert_int_equal(job->work[0].status, LT_NOT_FOUND);
+    const struct lt_digest kept = engine_signature(engine); /* nothing was touched */
+    assert_true(lt_digest_equal(&kept, &before));
+    job->work[0].lora = &wide;
+    engine_run(engine, job->work, 1, &job->progress);
+    assert_int_equal(job->work[0].status, LT_BAD_INPUT);
+    assert_non_null(strstr(job->work[0].error.text, "none of its"));
+    const struct lt_digest cleared = engine_signature(engine);
+    assert_true(lt_digest_is_zero(&cleared));
+    expect_result(engine, job, NULL, 0, 0, want, true);
+    assert_int_equal(memory_of(engine).read_bytes, 2 * read);
+    free(want);
+    engine_destroy(&engine);
+    free_job(job);
+}
+
 static void one_wrong_task_does_not_spoil_its_batch(void **state)
 {
     (void)state;
@@ -277,6 +397,8 @@ int main(void)
         cmocka_unit_test(streaming_changes_no_bit),
         cmocka_unit_test(g4_a_batch_of_four_moves_a_quarter),
         cmocka_unit_test(g5_1_what_is_resident_is_not_read_again),
+        cmocka_unit_test(g5_strengths_and_absence_read_nothing),
+        cmocka_unit_test(g5_3_a_failed_load_clears_the_signature),
         cmocka_unit_test(one_wrong_task_does_not_spoil_its_batch),
         cmocka_unit_test(what_does_not_fit_is_refused_with_the_sum),
         cmocka_unit_test(the_plan_streams_under_a_limit),

@@ -84,18 +84,31 @@ const struct store_extras *lora_set_extras(const struct lora_set *set)
     return set->streamed ? NULL : &set->extras;
 }
 
+/* "blocks.3." of a name; empty for what is outside the blocks. */
+static size_t block_prefix(const char *name)
+{
+    const size_t digits = strncmp(name, "blocks.", 7) == 0 ? strspn(name + 7, "0123456789") : 0;
+    return digits > 0 ? 7 + digits + 1 : 0;
+}
+
 uint64_t lora_set_use_bytes(const struct lora_set *set)
 {
-    int64_t factors = 0, vectors = 0;
-    for (size_t i = 0; i < set->target_count; i++) {
+    int64_t factors = 0, outside = 0, block = 0, most = 0;
+    for (size_t i = 0; i < set->target_count; i++) { /* by name: a block's stand together */
         const struct lora_target *target = &set->target[i];
         const int64_t wide = target->rank + target->rows + target->columns;
+        const size_t prefix = block_prefix(target->name);
+        if (i > 0 && strncmp(target->name, set->target[i - 1].name, prefix) != 0)
+            block = 0;
         if (target->matrix)
             factors = wide > factors ? wide : factors;
+        else if (prefix > 0)
+            block += 2 * target->columns;
         else
-            vectors += 2 * target->columns;
+            outside += 2 * target->columns;
+        most = block > most ? block : most;
     }
-    return LORA_HIDDEN_BYTES + (uint64_t)(factors + vectors) * sizeof(float) +
+    return LORA_HIDDEN_BYTES + (uint64_t)(factors + outside + most) * sizeof(float) +
            (set->streamed ? set->stats.term_bytes : 0);
 }
 
