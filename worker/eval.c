@@ -51,6 +51,11 @@ static const struct eval_component *const components[] = {
 
 /* -- inputs and outputs ------------------------------------------------------------------------ */
 
+const char *eval_model_path(const struct eval *eval, size_t index)
+{
+    return index < eval->settings->model.count ? eval->settings->model.item[index] : NULL;
+}
+
 const char *eval_inputs_path(const struct eval *eval)
 {
     return eval->settings->inputs ? eval->settings->inputs : "--inputs";
@@ -251,7 +256,8 @@ static lt_status open_files(struct eval *eval, struct lt_error *error)
     if (settings->inputs)
         LT_TRY(lt_safetensors_open(settings->inputs, &eval->inputs, error));
     LT_TRY(refuse_unknown_inputs(eval, error));
-    for (size_t i = 0; i < settings->model.count; i++)
+    const size_t most = eval->component->file_max;
+    for (size_t i = 0; i < settings->model.count && (most == 0 || i < most); i++)
         LT_TRY(tensor_file_open(settings->model.item[i], &eval->file[i], error));
     return settings->lora.count ? eval_open_loras(eval, &settings->lora, eval->file[0], error)
                                 : LT_OK;

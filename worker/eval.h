@@ -24,6 +24,7 @@ struct eval_component {
     const char *const *inputs;   /* tensors it takes, ended by NULL; any other is refused */
     const char *const *keys;     /* keys of --set it takes, ended by NULL */
     size_t model_min, model_max; /* how often --model may be given */
+    size_t file_max;             /* opened as tensor files: the first so many; 0: all */
     bool inputs_optional;        /* --set can stand for them */
     bool takes_lora;             /* on its first model */
     lt_status (*run)(struct eval *eval, struct lt_error *error);
@@ -87,5 +88,7 @@ lt_status eval_place_frame(void *context, int64_t index, const float *rgb, struc
 lt_status eval_open_loras(struct eval *eval, const struct lt_text_list *list,
                           struct tensor_file *model, struct lt_error *error);
 void eval_print_loras(const struct eval *eval, FILE *to);
+/* The path of model `index`; NULL: not given so often. */
+const char *eval_model_path(const struct eval *eval, size_t index);
 /* The path given by --inputs, for messages. */
 const char *eval_inputs_path(const struct eval *eval);

@@ -118,10 +118,18 @@ static lt_status keep_problem(void *context, const char *text, struct lt_error *
     return add_problem(context, error, "%s", text);
 }
 
+/* What published text encoders hold besides: a vocabulary, a decoder. */
+static bool stands_beside_text(const char *name)
+{
+    return !text_wants(NULL, name);
+}
+
 static lt_status compare(const struct tensor_file *file, const struct catalogue *expected,
                          struct inspect_report *report, struct lt_error *error)
 {
-    return catalogue_compare(expected, file, keep_problem, report, error);
+    return catalogue_compare(expected, file,
+                             report->kind == INSPECT_TEXT ? stands_beside_text : NULL, keep_problem,
+                             report, error);
 }
 
 static lt_status inspect_vae(const struct tensor_file *file, struct inspect_report *report,
@@ -196,6 +204,22 @@ static lt_status inspect_lora(struct inspect_report *report, struct lt_error *er
     return LT_OK;
 }
 
+static lt_status inspect_text(const struct tensor_file *file, struct inspect_report *report,
+                              struct lt_error *error)
+{
+    struct catalogue expected;
+    struct lt_error reason;
+    report->kind = INSPECT_TEXT;
+    report->has_vocabulary = tensor_file_find(file, "spiece_model") ||
+                             tensor_file_metadata(file, "tokenizer.ggml.tokens");
+    if (text_config_detect(file, &report->text, &reason) != LT_OK)
+        return add_problem(report, error, "%s", reason.text);
+    LT_TRY(catalogue_of_umt5(&report->text, &expected, error));
+    const lt_status status = compare(file, &expected, report, error);
+    catalogue_fini(&expected);
+    return status;
+}
+
 static lt_status inspect_model(struct tensor_file *file, struct inspect_report *report,
                                struct lt_error *error)
 {
@@ -209,6 +233,8 @@ static lt_status inspect_model(struct tensor_file *file, struct inspect_report *
         return inspect_vae(file, report, error);
     if (tensor_file_find(file, "decoder.3.conv.0.weight"))
         return inspect_tae(file, report, error);
+    if (tensor_file_find(file, "blocks.0.pos_embedding.embedding.weight"))
+        return inspect_text(file, report, error);
     if (dit_config_detect(file, &report->config, &reason) != LT_OK)
         return add_problem(report, error, "%s", reason.text);
     report->kind = INSPECT_TRANSFORMER;

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "worker/model/catalogue.h"
+#include "worker/model/text.h"
 #include "worker/weights/lora_describe.h"
 
 #include <stdio.h>
@@ -14,6 +15,7 @@ enum inspect_kind {
     INSPECT_VAE_Z48,
     INSPECT_TAE, /* the tiny VAE for previews */
     INSPECT_LORA,
+    INSPECT_TEXT, /* a UMT5 encoder */
 };
 
 struct inspect_type {
@@ -31,6 +33,8 @@ struct inspect_report {
     struct catalogue_vae vae; /* of a VAE */
     struct catalogue_tae tae; /* of a tiny VAE */
     struct lora_description lora;
+    struct text_config text; /* of a text encoder */
+    bool has_vocabulary;
     struct lt_digest fingerprint;
     uint64_t parameters, tensor_bytes, rest_bytes; /* rest: outside the blocks */
     uint64_t block_bytes_min, block_bytes_max;     /* 0 without blocks */

@@ -9,8 +9,8 @@ enum { PROBLEMS_SHOWN = 40 };
 
 static const char *kind_name(const struct inspect_report *report)
 {
-    static const char *const names[] = {"unknown", "transformer", "vae-z16",
-                                        "vae-z48", NULL,          "lora"};
+    static const char *const names[] = {"unknown", "transformer", "vae-z16", "vae-z48",
+                                        NULL,      "lora",        "umt5"};
     if (report->kind == INSPECT_TAE)
         return report->tae.patch == 2 ? "taew2_2" : "taew2_1";
     return names[report->kind];
@@ -74,6 +74,19 @@ static void print_model(const struct inspect_report *report, FILE *to)
         break;
     case INSPECT_LORA:
         print_lora(&report->lora, to);
+        break;
+    case INSPECT_TEXT:
+        fprintf(to,
+                "sizes        width %lld, %lld heads, feed-forward %lld, %lld blocks, %lld tokens\n"
+                "vocabulary   %s\n",
+                (long long)report->text.dim, (long long)report->text.head_count,
+                (long long)report->text.ffn_dim, (long long)report->text.layer_count,
+                (long long)report->text.vocabulary_rows,
+                report->has_vocabulary ? "inside" : "none: give spiece.model as well");
+        fprintf(to, "blocks       %s to %s each, the rest %s\n",
+                lt_size_format(report->block_bytes_min, low),
+                lt_size_format(report->block_bytes_max, high),
+                lt_size_format(report->rest_bytes, rest));
         break;
     case INSPECT_UNKNOWN:
         break;
@@ -144,6 +157,16 @@ static void print_json_lora(const struct lora_description *lora, FILE *to)
             lora->dora_count, lora->both_experts ? "true" : "false");
 }
 
+static void print_json_text(const struct inspect_report *report, FILE *to)
+{
+    fprintf(to,
+            ", \"dim\": %lld, \"heads\": %lld, \"ffn\": %lld, \"layers\": %lld, \"tokens\": %lld, "
+            "\"vocabulary\": %s",
+            (long long)report->text.dim, (long long)report->text.head_count,
+            (long long)report->text.ffn_dim, (long long)report->text.layer_count,
+            (long long)report->text.vocabulary_rows, report->has_vocabulary ? "true" : "false");
+}
+
 static void print_json_model(const struct inspect_report *report, FILE *to)
 {
     const struct dit_config *config = &report->config;
@@ -162,6 +185,8 @@ static void print_json_model(const struct inspect_report *report, FILE *to)
                 (long long)report->tae.channels);
     if (report->kind == INSPECT_LORA)
         print_json_lora(&report->lora, to);
+    if (report->kind == INSPECT_TEXT)
+        print_json_text(report, to);
     if (report->kind == INSPECT_VAE_Z16 || report->kind == INSPECT_VAE_Z48)
         fprintf(to, ", \"dim\": %lld, \"z\": %lld", (long long)report->vae.dim,
                 (long long)report->vae.channels);

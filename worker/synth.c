@@ -34,8 +34,9 @@ struct job {
 static lt_status begin_safetensors(const char *path, const struct synth_layout *layout,
                                    struct sink *sink, struct lt_error *error)
 {
+    const struct synth_vocabulary *vocabulary = layout->vocabulary;
     const size_t count = layout->catalogue.count;
-    struct lt_named_view *views = calloc(count, sizeof *views);
+    struct lt_named_view *views = calloc(count + 1, sizeof *views);
     if (!views)
         return lt_fail(error, LT_NO_MEMORY, "%s: no memory for the header", path);
     for (size_t i = 0; i < count; i++) {
@@ -43,10 +44,16 @@ static lt_status begin_safetensors(const char *path, const struct synth_layout *
         views[i].name = tensor->name;
         views[i].view = lt_view_make(NULL, tensor->type, tensor->rank, tensor->dim);
     }
-    const lt_status status =
-        lt_safetensors_writer_begin(path, views, count, &sink->safetensors, error);
+    if (vocabulary)
+        views[count] = (struct lt_named_view){
+            "spiece_model", lt_view_1d(NULL, LT_TYPE_U8, (int64_t)vocabulary->model_bytes)};
+    const lt_status status = lt_safetensors_writer_begin(path, views, count + (vocabulary != NULL),
+                                                         &sink->safetensors, error);
     free(views);
-    return status;
+    if (status != LT_OK || !vocabulary)
+        return status;
+    return lt_safetensors_writer_put(sink->safetensors, count, 0, vocabulary->model,
+                                     vocabulary->model_bytes, error);
 }
 
 static lt_status begin_sink(const char *path, const struct synth_layout *layout, struct sink *sink,
@@ -54,13 +61,21 @@ static lt_status begin_sink(const char *path, const struct synth_layout *layout,
 {
     if (layout->safetensors)
         return begin_safetensors(path, layout, sink, error);
+    const struct synth_vocabulary *v = layout->vocabulary;
+    const size_t count = v ? v->count : 0;
     const struct gguf_writer_pair pairs[] = {
-        {.key = "general.architecture", .text = "wan"},
+        {.key = "general.architecture", .text = v ? "t5encoder" : "wan"},
         {.key = "general.quantization_version", .number = 2},
         {.key = "general.file_type", .number = layout->file_type},
+        {.key = "tokenizer.ggml.model", .text = "t5"},
+        {.key = "tokenizer.ggml.tokens", .texts = v ? v->text : NULL, .count = count},
+        {.key = "tokenizer.ggml.scores", .floats = v ? v->score : NULL, .count = count},
+        {.key = "tokenizer.ggml.token_type", .numbers = v ? v->type : NULL, .count = count},
+        {.key = "tokenizer.ggml.add_space_prefix", .number = 1, .flag = true},
+        {.key = "tokenizer.ggml.remove_extra_whitespaces", .number = 1, .flag = true},
     };
-    return gguf_writer_begin(path, layout->tensor, layout->catalogue.count, pairs, LT_COUNT(pairs),
-                             &sink->gguf, error);
+    return gguf_writer_begin(path, layout->tensor, layout->catalogue.count, pairs,
+                             v ? LT_COUNT(pairs) : 3, &sink->gguf, error);
 }
 
 static lt_status put(const struct sink *sink, size_t tensor, uint64_t offset, const void *data,

@@ -16,7 +16,7 @@ enum synth_fill_kind {
 
 struct synth_params {
     const char *variant; /* of dit_config_named, or "vae-z16", "vae-z48", "taew2_1", "taew2_2",
-                            "text", "lora" */
+                            "text", "lora", "umt5" */
     const char *base;    /* of a LoRA: the transformer it is for; NULL: t2v-14b */
     const char *form;    /* of a LoRA: "comfyui", "kohya", "diffusers"; NULL: comfyui */
     int64_t rank;        /* of a LoRA; 0: 16 */
@@ -26,18 +26,21 @@ struct synth_params {
     int64_t layers, dim, ffn, text_dim, freq_dim; /* 0: the variant's own */
     int64_t face_size;                            /* pixels a side of Animate's face; 0: 512 */
     int64_t z;                                    /* latent channels of a VAE; 0: 16 or 48 */
-    int64_t tokens;                               /* rows of "text"; 0: 32 */
-    int threads;                                  /* 0: all processors */
+    int64_t tokens; /* rows of "text", 0: 32; of the embedding of "umt5", 0: 256384 */
+    int threads;    /* 0: all processors */
     const char
         *path; /* ends with .safetensors: that format (f32, f16, bf16 only); otherwise GGUF */
 };
 
 /* What a file will hold. Types follow dit.md 1.3, including the raised types of v.weight and
  * ffn.2.weight. */
+struct synth_vocabulary;
+
 struct synth_layout {
-    struct catalogue catalogue;        /* original shapes */
-    struct gguf_writer_tensor *tensor; /* as stored: leading ones trimmed as quantisers do */
-    uint32_t file_type;                /* general.file_type */
+    struct catalogue catalogue;          /* original shapes and names */
+    struct gguf_writer_tensor *tensor;   /* as stored: leading ones trimmed as quantisers do */
+    struct synth_vocabulary *vocabulary; /* of a text encoder; NULL: none */
+    uint32_t file_type;                  /* general.file_type */
     bool safetensors;
 };
 
@@ -45,6 +48,21 @@ struct synth_layout {
 lt_status synth_layout_build(const struct synth_params *params, struct synth_layout *layout_out,
                              struct lt_error *error);
 void synth_layout_fini(struct synth_layout *layout);
+
+/* A small vocabulary that cuts any prompt: single ASCII characters, some words, bytes for the rest.
+ * The pieces as a GGUF keeps them, and as a sentencepiece model. */
+enum { SYNTH_PIECES_MAX = 512, SYNTH_MODEL_BYTES_MAX = 16 * 1024 };
+
+struct synth_vocabulary {
+    size_t count, model_bytes;
+    const char *text[SYNTH_PIECES_MAX];
+    float score[SYNTH_PIECES_MAX];
+    int32_t type[SYNTH_PIECES_MAX];
+    char storage[SYNTH_PIECES_MAX][16]; /* of the texts */
+    uint8_t model[SYNTH_MODEL_BYTES_MAX];
+};
+
+void synth_vocabulary_build(struct synth_vocabulary *vocabulary);
 
 /* Values [first, first + count) of a tensor, row-major. */
 void synth_fill_values(const struct synth_params *params, const struct catalogue_entry *entry,

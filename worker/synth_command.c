@@ -14,11 +14,11 @@ struct settings {
 };
 
 static const struct lt_option options[] = {
-    LT_OPTION(struct settings, variant, TEXT, "NAME", NULL,
-              .help =
-                  "t2v-1.3b, t2v-14b, i2v-14b, flf2v-14b, i2v-a14b, ti2v-5b, animate-14b, "
-                  "talk-addon, vae-z16, vae-z48, taew2_1, taew2_2 (previews), text (features that "
-                  "stand for a prompt), lora"),
+    LT_OPTION(
+        struct settings, variant, TEXT, "NAME", NULL,
+        .help = "t2v-1.3b, t2v-14b, i2v-14b, flf2v-14b, i2v-a14b, ti2v-5b, animate-14b, "
+                "talk-addon, vae-z16, vae-z48, taew2_1, taew2_2 (previews), umt5 (a text encoder), "
+                "text (features that stand for a prompt), lora"),
     LT_OPTION(struct settings, quant, TEXT, "TYPE", NULL,
               .help = "f32 f16 bf16 q8_0 q4_0 q4_1 q5_0 q5_1 q2_k q3_k_s q3_k_m q3_k_l q4_k_s "
                       "q4_k_m q5_k_s q5_k_m q6_k; default q5_k_m (a VAE, a LoRA: bf16, previews: "
@@ -42,7 +42,8 @@ static const struct lt_option options[] = {
     LT_OPTION(struct settings, face_size, INT, "N", "0",
               .help = "pixels a side of Animate's face, 8 to 512, a power of 2; 0: 512"),
     LT_OPTION(struct settings, z, INT, "N", "0", .help = "latent channels of a VAE; 0: 16 or 48"),
-    LT_OPTION(struct settings, tokens, INT, "N", "0", .help = "rows of text features; 0: 32"),
+    LT_OPTION(struct settings, tokens, INT, "N", "0",
+              .help = "rows of text features (0: 32), or of umt5's embedding (0: 256384)"),
     LT_OPTION(struct settings, base, TEXT, "NAME", "t2v-14b",
               .help = "of a LoRA: the transformer it is for"),
     LT_OPTION(struct settings, rank, INT, "R", "16", .min = 1, .max = 16384, .help = "of a LoRA"),

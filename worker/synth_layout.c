@@ -1,6 +1,9 @@
 /* Which tensors, and of which type: the recipe that published GGUF files follow (dit.md 1.3). */
 #include "worker/synth.h"
 
+#include "worker/model/text.h"
+#include "worker/weights/names.h"
+
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -192,6 +195,45 @@ static lt_status list_text(const struct synth_params *params, struct catalogue *
     return catalogue_of_text(rows, width, catalogue_out, error);
 }
 
+/* Heads are 64 wide as in the published encoder, or 8 in a very small one. */
+static lt_status list_umt5(const struct synth_params *params, struct synth_layout *layout,
+                           struct lt_error *error)
+{
+    struct text_config text = {
+        .layer_count = params->layers ? params->layers : 24,
+        .dim = params->dim ? params->dim : 4096,
+        .ffn_dim = params->ffn ? params->ffn : 10240,
+        .vocabulary_rows = params->tokens ? params->tokens : 256384,
+        .bucket_count = 32,
+    };
+    LT_TRY(check_size("dim", text.dim, 8, 16384, error));
+    LT_TRY(check_size("layers", text.layer_count, 1, 512, error));
+    LT_TRY(check_size("ffn", text.ffn_dim, 1, 65536, error));
+    text.head_width = text.dim % 64 == 0 ? 64 : 8;
+    text.head_count = text.dim / text.head_width;
+    layout->vocabulary = malloc(sizeof *layout->vocabulary);
+    if (!layout->vocabulary)
+        return lt_fail(error, LT_NO_MEMORY, "no memory for a vocabulary");
+    synth_vocabulary_build(layout->vocabulary);
+    if (text.vocabulary_rows < (int64_t)layout->vocabulary->count || text.vocabulary_rows > 1 << 20)
+        return lt_fail(error, LT_BAD_INPUT, "--tokens is %lld, expected %zu to %d",
+                       (long long)text.vocabulary_rows, layout->vocabulary->count, 1 << 20);
+    return catalogue_of_umt5(&text, &layout->catalogue, error);
+}
+
+static lt_status choose_names(struct synth_layout *layout, struct lt_error *error)
+{
+    for (size_t i = 0; i < layout->catalogue.count; i++) {
+        char name[128];
+        names_in_form(layout->safetensors ? NAMES_TRANSFORMERS : NAMES_GGUF,
+                      layout->catalogue.entry[i].name, name, sizeof name);
+        layout->tensor[i].name = lt_arena_text(&layout->catalogue.arena, name);
+        if (!layout->tensor[i].name)
+            return lt_fail(error, LT_NO_MEMORY, "no memory for the list of tensors");
+    }
+    return LT_OK;
+}
+
 static lt_status choose_types(struct synth_layout *layout, const struct recipe *recipe,
                               bool uniform, struct lt_error *error)
 {
@@ -228,9 +270,13 @@ lt_status synth_layout_build(const struct synth_params *params, struct synth_lay
         strcasecmp(params->variant, "taew2_1") == 0 || strcasecmp(params->variant, "taew2_2") == 0;
     const bool is_text = strcasecmp(params->variant, "text") == 0;
     const bool is_lora = strcasecmp(params->variant, "lora") == 0;
-    const char *usual = is_text ? "f32" : is_vae || is_lora ? "bf16" : is_tae ? "f16" : "q5_k_m";
+    const bool is_umt5 = strcasecmp(params->variant, "umt5") == 0;
     struct synth_layout layout = {.safetensors =
                                       params->path && ends_with(params->path, ".safetensors")};
+    const char *usual = is_text                                                ? "f32"
+                        : is_vae || is_lora || (is_umt5 && layout.safetensors) ? "bf16"
+                        : is_tae                                               ? "f16"
+                                                                               : "q5_k_m";
     const struct recipe *recipe = NULL;
     LT_TRY(find_recipe(params->quant ? params->quant : usual, &recipe, error));
     const bool plain = recipe->base == LT_TYPE_F32 || is_16_bit(recipe->base);
@@ -245,13 +291,18 @@ lt_status synth_layout_build(const struct synth_params *params, struct synth_lay
         return lt_fail(error, LT_UNSUPPORTED,
                        "LoRAs are kept in safetensors files: --output must end so");
     layout.file_type = recipe->file_type;
-    LT_TRY(is_text  ? list_text(params, &layout.catalogue, error)
-           : is_vae ? list_vae(params, &layout.catalogue, error)
-           : is_tae ? list_tae(params, &layout.catalogue, error)
-                    : list_dit(params, is_lora, &layout.catalogue, error));
-    /* published VAE files are of one type throughout */
-    const lt_status status =
-        choose_types(&layout, recipe, is_vae || is_tae || is_text || is_lora, error);
+    lt_status status = is_text   ? list_text(params, &layout.catalogue, error)
+                       : is_umt5 ? list_umt5(params, &layout, error)
+                       : is_vae  ? list_vae(params, &layout.catalogue, error)
+                       : is_tae  ? list_tae(params, &layout.catalogue, error)
+                                 : list_dit(params, is_lora, &layout.catalogue, error);
+    /* published VAE files are of one type throughout, and so are 16-bit text encoders */
+    if (status == LT_OK)
+        status = choose_types(
+            &layout, recipe,
+            is_vae || is_tae || is_text || is_lora || (is_umt5 && layout.safetensors), error);
+    if (status == LT_OK && is_umt5)
+        status = choose_names(&layout, error);
     if (status != LT_OK) {
         synth_layout_fini(&layout);
         return status;
@@ -264,5 +315,7 @@ void synth_layout_fini(struct synth_layout *layout)
 {
     catalogue_fini(&layout->catalogue);
     free(layout->tensor);
+    free(layout->vocabulary);
     layout->tensor = NULL;
+    layout->vocabulary = NULL;
 }

@@ -273,6 +273,109 @@ static void mistakes_have_their_exit_codes(void **state)
     assert_int_not_equal(access(path, F_OK), 0); /* nothing is left under the output's name */
 }
 
+/* -- text -------------------------------------------------------------------------------------- */
+
+static const char SMALL[] = "--layers 2 --dim 64 --ffn 96 --tokens 512 --quant f32";
+
+/* The last run's text. */
+static bool printed(const char *part)
+{
+    char text[4096], file_path[300];
+    snprintf(file_path, sizeof file_path, "%s/out.txt", dir);
+    FILE *file = fopen(file_path, "r");
+    assert_non_null(file);
+    text[fread(text, 1, sizeof text - 1, file)] = 0;
+    fclose(file);
+    return strstr(text, part) != NULL;
+}
+
+static void read_output(struct lt_view *tokens, struct lt_view *text)
+{
+    char file_path[300];
+    struct lt_error error;
+    struct lt_safetensors *file;
+    snprintf(file_path, sizeof file_path, "%s/text-out.safetensors", dir);
+    assert_ok(lt_safetensors_open(file_path, &file, &error));
+    assert_int_equal(lt_safetensors_find(file, "tokens")->type, LT_TYPE_I32);
+    assert_ok(lt_safetensors_read_f32(file, "tokens", tokens, &error));
+    assert_ok(lt_safetensors_read_f32(file, "text", text, &error));
+    lt_safetensors_close(&file);
+    assert_int_equal(text->dim[0], tokens->dim[0]);
+    assert_int_equal(text->dim[1], 64);
+}
+
+static void encode(const char *arguments)
+{
+    char line[700];
+    snprintf(line, sizeof line,
+             "eval text %s --precision f32 --output text-out.safetensors --report report.json",
+             arguments);
+    if (worker(line) != 0)
+        fail_msg("longtake-worker %s failed", line);
+}
+
+static void free_output(struct lt_view *tokens, struct lt_view *text)
+{
+    free(tokens->data);
+    free(text->data);
+}
+
+/* A prompt, its tokens, the vocabulary inside or beside the model, safetensors or GGUF, blocks
+ * resident or streamed: the same features. */
+static void a_prompt_becomes_features(void **state)
+{
+    (void)state;
+    static const char *const ways[] = {
+        "--model t.safetensors --set 'prompt=a  cat “walks”'",
+        "--model t.gguf --set 'prompt=a cat \"walks\"' --set clean=wan",
+        "--model t.gguf --model t.safetensors --set 'prompt=a cat \"walks\"' --set clean=comfy",
+        "--model t.gguf --inputs tokens.safetensors",
+        "--model t.gguf --inputs tokens.safetensors --blocks-to-swap 1",
+    };
+    char line[256], file_path[300];
+    struct lt_error error;
+    struct lt_view tokens, text, again_tokens, again;
+    snprintf(line, sizeof line, "synth --variant umt5 %s --output t.safetensors", SMALL);
+    assert_int_equal(worker(line), 0);
+    snprintf(line, sizeof line, "synth --variant umt5 %s --output t.gguf", SMALL);
+    assert_int_equal(worker(line), 0);
+    encode(ways[0]);
+    read_output(&tokens, &text);
+    assert_int_equal(((float *)tokens.data)[tokens.dim[0] - 1], 1); /* </s> */
+    int32_t ids[64];
+    assert_in_range(tokens.dim[0], 6, 64);
+    for (int64_t i = 0; i < tokens.dim[0]; i++)
+        ids[i] = (int32_t)((float *)tokens.data)[i];
+    snprintf(file_path, sizeof file_path, "%s/tokens.safetensors", dir);
+    const struct lt_named_view input = {"tokens", lt_view_1d(ids, LT_TYPE_I32, tokens.dim[0])};
+    assert_ok(lt_safetensors_write(file_path, &input, 1, NULL, 0, &error));
+    for (size_t w = 1; w < LT_COUNT(ways); w++) {
+        encode(ways[w]);
+        read_output(&again_tokens, &again);
+        assert_int_equal(again.dim[0], text.dim[0]);
+        assert_memory_equal(again.data, text.data, (size_t)lt_view_count(&text) * sizeof(float));
+        free_output(&again_tokens, &again);
+    }
+    free_output(&tokens, &text);
+}
+
+static void text_says_what_it_needs(void **state)
+{
+    (void)state;
+    assert_int_equal(worker("eval text --model t.gguf --output o.safetensors"), 2);
+    assert_true(printed("tokens"));
+    assert_int_equal(worker("eval text --model t.gguf --set prompt=a --set clean=x --output o"), 2);
+    assert_true(printed("wan or comfy"));
+    assert_int_equal(
+        worker("eval text --model t.gguf --set prompt=a --inputs tokens.safetensors --output o"),
+        2);
+    assert_true(printed("not both"));
+    assert_int_equal(worker("synth --variant umt5 --dim 12 --output x.gguf"), 3);
+    assert_true(printed("--dim"));
+    assert_int_equal(worker("synth --variant umt5 --dim 8 --tokens 9 --output x.gguf"), 3);
+    assert_true(printed("--tokens"));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -280,6 +383,8 @@ int main(void)
         cmocka_unit_test(test_g4_3_placement_changes_no_output),
         cmocka_unit_test(reduced_files_of_every_kind_run),
         cmocka_unit_test(mistakes_have_their_exit_codes),
+        cmocka_unit_test(a_prompt_becomes_features),
+        cmocka_unit_test(text_says_what_it_needs),
     };
     return cmocka_run_group_tests(tests, make_dir, remove_dir);
 }

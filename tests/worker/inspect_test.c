@@ -38,6 +38,7 @@ static struct tensor_file *synthesise(void **state, const char *variant, const c
                                         .ffn = 256,
                                         .text_dim = 64,
                                         .z = 4,
+                                        .tokens = 512,
                                         .path = path};
     assert_ok(synth_write(&params, NULL, NULL, &report, &error));
     assert_ok(tensor_file_open(path, &file, &error));
@@ -60,6 +61,7 @@ static void good_files_have_no_problems(void **state)
         {"vae-z48", "bf16", 5, 0, INSPECT_VAE_Z48, 0},
         {"taew2_1", "f16", 3, 0, INSPECT_TAE, 0},
         {"taew2_2", "f16", 2, 0, INSPECT_TAE, 0},
+        {"umt5", "q8_0", 64, 3, INSPECT_TEXT, 3},
     };
     for (size_t i = 0; i < LT_COUNT(cases); i++) {
         struct lt_error error;

@@ -56,10 +56,12 @@ void catalogue_fini(struct catalogue *catalogue);
 int64_t catalogue_values(const struct catalogue_entry *entry);
 
 /* Calls `problem` with a sentence for every tensor that is missing, extra, or of a wrong shape or
- * type; ends early with the status it gives. Control characters of names are '?'. */
+ * type; ends early with the status it gives. `beside` names what else may stand in the file (NULL:
+ * nothing), besides what goes with 8-bit weights. Control characters of names are '?'. */
 typedef lt_status catalogue_problem(void *context, const char *text, struct lt_error *error);
 lt_status catalogue_compare(const struct catalogue *expected, const struct tensor_file *file,
-                            catalogue_problem *problem, void *context, struct lt_error *error);
+                            bool (*beside)(const char *name), catalogue_problem *problem,
+                            void *context, struct lt_error *error);
 /* Before a transformer is loaded (G1.2): the first problem as LT_BAD_INPUT naming file and tensor,
  * expected and found. */
 lt_status catalogue_check_dit(const struct dit_config *config, struct tensor_file *file,

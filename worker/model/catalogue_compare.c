@@ -108,8 +108,17 @@ static lt_status compare_one(const struct comparison *c, const struct catalogue_
     return LT_OK;
 }
 
+/* ComfyUI's 8-bit files: a scale beside each matrix, perhaps one for its input, and a marker. */
+static bool goes_with_8_bits(const char *name)
+{
+    const char *end = strrchr(name, '.');
+    return strcmp(name, "scaled_fp8") == 0 ||
+           (end && (strcmp(end, ".scale_weight") == 0 || strcmp(end, ".scale_input") == 0));
+}
+
 lt_status catalogue_compare(const struct catalogue *expected, const struct tensor_file *file,
-                            catalogue_problem *problem, void *context, struct lt_error *error)
+                            bool (*beside)(const char *name), catalogue_problem *problem,
+                            void *context, struct lt_error *error)
 {
     const struct comparison c = {problem, context};
     const size_t count = tensor_file_count(file);
@@ -123,10 +132,11 @@ lt_status catalogue_compare(const struct catalogue *expected, const struct tenso
             known[info - tensor_file_at(file, 0)] = true;
         status = compare_one(&c, &expected->entry[i], info, error);
     }
-    for (size_t i = 0; i < count && status == LT_OK; i++)
-        if (!known[i])
-            status = tell(&c, error, "tensor '%s' is not part of this variant",
-                          tensor_file_at(file, i)->name);
+    for (size_t i = 0; i < count && status == LT_OK; i++) {
+        const char *name = tensor_file_at(file, i)->name;
+        if (!known[i] && !goes_with_8_bits(name) && !(beside && beside(name)))
+            status = tell(&c, error, "tensor '%s' is not part of this variant", name);
+    }
     free(known);
     return status;
 }
@@ -143,7 +153,7 @@ lt_status catalogue_check_dit(const struct dit_config *config, struct tensor_fil
 {
     struct catalogue expected;
     LT_TRY(catalogue_of_dit(config, &expected, error));
-    const lt_status status = catalogue_compare(&expected, file, refuse, file, error);
+    const lt_status status = catalogue_compare(&expected, file, NULL, refuse, file, error);
     catalogue_fini(&expected);
     return status;
 }

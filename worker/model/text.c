@@ -197,7 +197,7 @@ static struct sizes measure(const struct text_config *c, size_t tokens)
         .x = tokens * (size_t)c->dim,
         .work = tokens * (4 * inner > 2 * ffn ? 4 * inner : 2 * ffn),
         .table = (size_t)(c->bucket_count * c->head_count),
-        .bias = (size_t)c->head_count * (2 * tokens - 1),
+        .bias = (size_t)c->head_count * (tokens > 0 ? 2 * tokens - 1 : 0),
     };
 }
 

@@ -14,32 +14,34 @@ struct form {
 };
 
 static const struct form forms[] = {
-    {.mark = "encoder.block.0.layer.0.SelfAttention.q.weight", /* transformers, ComfyUI */
-     .block = "encoder.block.",
-     .outside = {{"shared", "token_embedding"}, {"encoder.final_layer_norm", "norm"}},
-     .inside = {{"layer.0.layer_norm", "norm1"},
-                {"layer.0.SelfAttention.q", "attn.q"},
-                {"layer.0.SelfAttention.k", "attn.k"},
-                {"layer.0.SelfAttention.v", "attn.v"},
-                {"layer.0.SelfAttention.o", "attn.o"},
-                {"layer.0.SelfAttention.relative_attention_bias", "pos_embedding.embedding"},
-                {"layer.1.layer_norm", "norm2"},
-                {"layer.1.DenseReluDense.wi_0", "ffn.gate.0"},
-                {"layer.1.DenseReluDense.wi_1", "ffn.fc1"},
-                {"layer.1.DenseReluDense.wo", "ffn.fc2"}}},
-    {.mark = "enc.blk.0.attn_q.weight", /* GGUF */
-     .block = "enc.blk.",
-     .outside = {{"token_embd", "token_embedding"}, {"enc.output_norm", "norm"}},
-     .inside = {{"attn_norm", "norm1"},
-                {"attn_q", "attn.q"},
-                {"attn_k", "attn.k"},
-                {"attn_v", "attn.v"},
-                {"attn_o", "attn.o"},
-                {"attn_rel_b", "pos_embedding.embedding"},
-                {"ffn_norm", "norm2"},
-                {"ffn_gate", "ffn.gate.0"},
-                {"ffn_up", "ffn.fc1"},
-                {"ffn_down", "ffn.fc2"}}},
+    [NAMES_TRANSFORMERS] = {.mark = "encoder.block.0.layer.0.SelfAttention.q.weight",
+                            .block = "encoder.block.",
+                            .outside = {{"shared", "token_embedding"},
+                                        {"encoder.final_layer_norm", "norm"}},
+                            .inside = {{"layer.0.layer_norm", "norm1"},
+                                       {"layer.0.SelfAttention.q", "attn.q"},
+                                       {"layer.0.SelfAttention.k", "attn.k"},
+                                       {"layer.0.SelfAttention.v", "attn.v"},
+                                       {"layer.0.SelfAttention.o", "attn.o"},
+                                       {"layer.0.SelfAttention.relative_attention_bias",
+                                        "pos_embedding.embedding"},
+                                       {"layer.1.layer_norm", "norm2"},
+                                       {"layer.1.DenseReluDense.wi_0", "ffn.gate.0"},
+                                       {"layer.1.DenseReluDense.wi_1", "ffn.fc1"},
+                                       {"layer.1.DenseReluDense.wo", "ffn.fc2"}}},
+    [NAMES_GGUF] = {.mark = "enc.blk.0.attn_q.weight",
+                    .block = "enc.blk.",
+                    .outside = {{"token_embd", "token_embedding"}, {"enc.output_norm", "norm"}},
+                    .inside = {{"attn_norm", "norm1"},
+                               {"attn_q", "attn.q"},
+                               {"attn_k", "attn.k"},
+                               {"attn_v", "attn.v"},
+                               {"attn_o", "attn.o"},
+                               {"attn_rel_b", "pos_embedding.embedding"},
+                               {"ffn_norm", "norm2"},
+                               {"ffn_gate", "ffn.gate.0"},
+                               {"ffn_up", "ffn.fc1"},
+                               {"ffn_down", "ffn.fc2"}}},
 };
 
 static bool has(const struct tensor_info *tensors, size_t count, const char *name)
@@ -104,4 +106,30 @@ lt_status names_of_text_encoder(struct tensor_info *tensors, size_t count, const
             return lt_fail(error, LT_NO_MEMORY, "%s: no memory for its index", path);
     }
     return LT_OK;
+}
+
+static const struct rename *find_ours(const struct rename *row, const char *name)
+{
+    for (; row->from; row++) {
+        const size_t stem = strlen(row->to);
+        if (strncmp(row->to, name, stem) == 0 && name[stem] == '.')
+            return row;
+    }
+    return NULL;
+}
+
+void names_in_form(enum names_form form, const char *name, char *to, size_t size)
+{
+    const struct form *f = &forms[form];
+    const char *rest = name;
+    int prefix = 0; /* "<n>." */
+    if (strncmp(name, "blocks.", 7) == 0) {
+        rest = name + 7;
+        prefix = (int)strspn(rest, "0123456789") + 1;
+    }
+    const char *tail = rest + prefix;
+    const struct rename *row = find_ours(prefix ? f->inside : f->outside, tail);
+    lt_assert(row);
+    snprintf(to, size, "%s%.*s%s%s", prefix ? f->block : "", prefix, rest, row->from,
+             tail + strlen(row->to));
 }
