@@ -50,6 +50,7 @@ static void add_up(const struct memory_request *r, struct memory_plan *plan)
 /* What may be chosen. */
 struct choice {
     size_t swap_count, disk_count, prefetch; /* disk_count: streamed ones without a copy in RAM */
+    enum store_tier group_tier;              /* of what is used once a forward or prompt */
     bool exchange;
 };
 
@@ -59,12 +60,15 @@ static struct memory_plan sum_of(const struct memory_request *r, const struct ch
     struct memory_plan plan = {.store = {.blocks_to_swap = choice->swap_count,
                                          .disk_blocks = choice->disk_count,
                                          .prefetch = choice->prefetch,
-                                         .order = r->order},
+                                         .order = r->order,
+                                         .group_tier = choice->group_tier},
                                .block_count = r->layout->block_count,
                                .exchange = choice->exchange};
     layout_memory(r->layout, &plan.store, !r->device_is_ram, &plan.weights);
     const struct store_memory *weights = &plan.weights;
-    const uint64_t rest = r->layout->slab_bytes[r->layout->block_count];
+    const uint64_t rest = choice->group_tier == STORE_TIER_DEVICE
+                              ? layout_group_bytes(r->layout)
+                              : r->layout->slab_bytes[r->layout->block_count + STORE_GROUP_REST];
     plan.line[MEMORY_WEIGHTS_REST] = rest;
     plan.line[MEMORY_BLOCKS_RESIDENT] = weights->resident_bytes - rest;
     plan.line[MEMORY_SLOTS] = weights->slot_count * weights->slot_bytes;
@@ -129,16 +133,22 @@ static bool find_count(const struct memory_request *r, struct choice choice, boo
 }
 
 /* Overlap before residence, residence before turns: a slot less costs every step, turns cost two
- * loads a job. On failure `plan_out` is the last that was tried. */
+ * loads a job. The groups go last, to where the device reads them fastest. On failure `plan_out` is
+ * the last that was tried. */
 static bool choose(const struct memory_request *r, bool obey, struct memory_plan *plan_out)
 {
     const bool own_prefetch = r->prefetch < 0;
     const size_t prefetch = own_prefetch ? PREFETCH_DEFAULT : (size_t)r->prefetch;
     for (size_t less = 0; less <= (own_prefetch ? prefetch : 0); less++)
-        for (int exchange = 0; exchange <= (r->decoder_bytes > 0); exchange++)
-            if (find_count(r, (struct choice){.prefetch = prefetch - less, .exchange = exchange},
-                           obey, plan_out))
-                return true;
+        for (int tier = STORE_TIER_DEVICE; tier <= STORE_TIER_DISK; tier++)
+            for (int exchange = 0; exchange <= (r->decoder_bytes > 0); exchange++) {
+                const struct choice choice = {.prefetch = prefetch - less,
+                                              .group_tier = (enum store_tier)tier,
+                                              .exchange = exchange};
+                if ((tier != STORE_TIER_RAM || !r->device_is_ram) &&
+                    find_count(r, choice, obey, plan_out))
+                    return true;
+            }
     return false;
 }
 

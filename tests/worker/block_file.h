@@ -7,7 +7,7 @@
 #include "tests/worker/model_file.h"
 #include "worker/weights/store.h"
 
-enum { BLOCK_FILE_TENSORS = 3, BLOCK_FILE_REST = 2 };
+enum { BLOCK_FILE_TENSORS = 3, BLOCK_FILE_REST = 4 };
 
 struct block_file {
     struct tensor_file *file;
@@ -34,7 +34,8 @@ static inline void block_file_name(char name[64], size_t block, int tensor)
 /* `rows` rows of 256 bytes in the larger tensors. */
 static inline struct block_file block_file_open(size_t blocks, int64_t rows)
 {
-    static const char *const rest[] = {"patch_embedding.weight", "head.head.weight"};
+    static const char *const rest[] = {"patch_embedding.weight", "time_projection.1.weight",
+                                       "text_embedding.0.weight", "head.head.weight"};
     const size_t count = blocks * BLOCK_FILE_TENSORS + BLOCK_FILE_REST;
     struct shaped *tensor = calloc(count, sizeof *tensor);
     char(*name)[64] = calloc(count, sizeof *name);
@@ -44,12 +45,13 @@ static inline struct block_file block_file_open(size_t blocks, int64_t rows)
     size_t n = 0;
     lt_assert(tensor && name);
     for (size_t i = 0; i < count; i++) {
-        const bool outside = i == 0 || i == count - 1; /* first and last in the file */
-        const int part = (int)((i - 1) % BLOCK_FILE_TENSORS);
+        const bool outside = i < BLOCK_FILE_REST - 1 || i == count - 1; /* around the blocks */
+        const size_t inside = i - (BLOCK_FILE_REST - 1);
+        const int part = (int)(inside % BLOCK_FILE_TENSORS);
         if (outside)
             snprintf(name[i], sizeof name[i], "%s", rest[n++]);
         else
-            block_file_name(name[i], (i - 1) / BLOCK_FILE_TENSORS, part);
+            block_file_name(name[i], inside / BLOCK_FILE_TENSORS, part);
         tensor[i] = (struct shaped){name[i], LT_TYPE_F16, 2, {outside ? 3 : rows, 128}};
         if (!outside && part == 2)
             tensor[i] = (struct shaped){name[i], LT_TYPE_F32, 1, {7}};
@@ -110,7 +112,15 @@ static inline lt_status block_file_use(struct store *store, size_t block, struct
 static inline void block_file_forward(struct store *store, struct device *device,
                                       int64_t compute_us)
 {
+    static const char *const names[STORE_GROUP_COUNT] = {
+        [STORE_GROUP_TIME] = "time_projection.1.weight",
+        [STORE_GROUP_PROMPT] = "text_embedding.0.weight"};
     struct lt_error error;
+    for (int group = STORE_GROUP_COUNT - 1; group > STORE_GROUP_REST; group--) {
+        assert_ok(store_acquire_group(store, (enum store_group)group, &error));
+        block_file_check(store, names[group]);
+        store_release_group(store, (enum store_group)group);
+    }
     for (size_t block = 0; block < store_block_count(store); block++)
         assert_ok(block_file_use(store, block, device, compute_us, &error));
 }

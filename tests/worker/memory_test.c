@@ -17,7 +17,7 @@
  * these tests say that the device is main memory where it would matter. */
 static struct memory_request small(void)
 {
-    static uint64_t slabs[] = {100, 100, 100, 120, 100, 100, 100, 100, 50};
+    static uint64_t slabs[8 + STORE_GROUP_COUNT] = {100, 100, 100, 120, 100, 100, 100, 100, 50};
     static const struct layout layout = {.slab_bytes = slabs, .block_count = 8};
     return (struct memory_request){.layout = &layout,
                                    .activation_bytes = 30,
@@ -198,7 +198,7 @@ static struct memory_request seed_case(const struct layout *layout, uint64_t tok
 static void the_seed_case_fits_at_480p_and_not_at_720p(void **state)
 {
     (void)state;
-    static uint64_t block[LAYERS + 1];
+    static uint64_t block[LAYERS + STORE_GROUP_COUNT];
     const struct layout layout = {.slab_bytes = block, .block_count = LAYERS};
     struct memory_plan plan;
     struct lt_error error;

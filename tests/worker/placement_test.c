@@ -109,7 +109,7 @@ static void test_g1_1_loading_takes_the_placed_slabs_and_no_more(void **state)
     forget_calls();
     assert_ok(store_open(model.file, NULL, NULL, &params, &store, &error));
     assert_ok(store_finish_loading(store, &error));
-    assert_int_equal(map_count, BLOCKS + 1); /* one a slab */
+    assert_int_equal(map_count, BLOCKS + STORE_GROUP_COUNT); /* one a slab */
     store_stats(store, &stats);
     device_stats(device, &memory);
     assert_int_equal(memory.peak_bytes[DEVICE_MEMORY_LOCAL], stats.device_bytes);
@@ -133,7 +133,8 @@ static void test_g1_2_a_failure_at_any_call_leaves_nothing(void **state)
             int failures = 0;
             for (int call = 0;; call++) {
                 struct device *device = open_device((struct device_params){.staged = staged});
-                const struct store_params params = {device, 3, 1, 1, STORE_ORDER_TAIL, NULL};
+                const struct store_params params = {
+                    device, 3, 1, 1, STORE_ORDER_TAIL, NULL, STORE_TIER_DEVICE};
                 struct lt_error error = {0};
                 struct store *store = NULL;
                 forget_calls();
@@ -322,8 +323,8 @@ static void extras_move_with_their_block_and_are_refilled_alone(void **state)
                 struct store_extras extras;
                 struct device *device = open_device((struct device_params){.staged = staged});
                 begin_maker(&maker, &extras);
-                const struct store_params params = {device, swapped,          on_disk,
-                                                    1,      STORE_ORDER_TAIL, &extras};
+                const struct store_params params = {device,           swapped, on_disk,          1,
+                                                    STORE_ORDER_TAIL, &extras, STORE_TIER_DEVICE};
                 struct lt_error error;
                 struct store *store;
                 struct store_stats before, after;
@@ -386,7 +387,8 @@ static void test_g6_2_load_and_release_ten_times(void **state)
     struct device_stats stats;
     uint64_t peak = 0;
     for (int cycle = 0; cycle < 10; cycle++) {
-        const struct store_params params = {device, 3, 1, 1, STORE_ORDER_SPREAD, NULL};
+        const struct store_params params = {device,           3, 1, 1, STORE_ORDER_SPREAD, NULL,
+                                            STORE_TIER_DEVICE};
         struct lt_error error;
         struct store *store;
         assert_ok(store_open(model.file, NULL, NULL, &params, &store, &error));

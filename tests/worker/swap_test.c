@@ -71,15 +71,20 @@ static void test_g4_3_every_placement_gives_the_same_bytes(void **state)
 {
     (void)state;
     struct block_file model = block_file_open(BLOCKS, ROWS);
-    for (int staged = 0; staged < 2; staged++)
+    for (int kind = 0; kind < 6; kind++)
         for (size_t swapped = 0; swapped <= BLOCKS + 1; swapped++)
             for (size_t on_disk = 0; on_disk <= swapped; on_disk += 2)
                 for (size_t prefetch = 0; prefetch <= BLOCKS; prefetch += prefetch + 1)
                     for (size_t o = 0; o < LT_COUNT(orders); o++) {
                         struct device *device =
-                            open_device((struct device_params){.staged = staged});
-                        const struct store_params params = {device,   swapped,   on_disk,
-                                                            prefetch, orders[o], NULL};
+                            open_device((struct device_params){.staged = kind % 2});
+                        const struct store_params params = {.device = device,
+                                                            .blocks_to_swap = swapped,
+                                                            .disk_blocks = on_disk,
+                                                            .prefetch = prefetch,
+                                                            .order = orders[o],
+                                                            .group_tier =
+                                                                (enum store_tier)(kind / 2)};
                         struct store *store = open_store(&model, &params);
                         for (int forward = 0; forward < 2; forward++)
                             block_file_forward(store, device, 0);
@@ -88,6 +93,43 @@ static void test_g4_3_every_placement_gives_the_same_bytes(void **state)
                         check_nothing_taken(device);
                         device_destroy(&device);
                     }
+    block_file_close(&model);
+}
+
+/* What is used once a forward makes room too, and is back in time for the next one. */
+static void groups_wait_in_ram_or_on_disk(void **state)
+{
+    (void)state;
+    struct block_file model = block_file_open(BLOCKS, ROWS);
+    struct lt_error error;
+    for (int tier = STORE_TIER_RAM; tier <= STORE_TIER_DISK; tier++) {
+        struct device *device = open_device((struct device_params){0});
+        const struct store_params params = {.device = device,
+                                            .blocks_to_swap = BLOCKS,
+                                            .prefetch = 1,
+                                            .group_tier = (enum store_tier)tier};
+        struct store *store = open_store(&model, &params);
+        struct store_memory plan;
+        struct lt_view view;
+        layout_memory(&store->layout, &params, false, &plan);
+        assert_int_equal(plan.resident_bytes, store->layout.slab_bytes[BLOCKS]);
+        assert_int_equal(plan.slot_count, 2);
+        assert_fails(store_tensor(store, "time_projection.1.weight", &view, &error), LT_INTERNAL,
+                     "'time_projection.1.weight' is used without its group");
+        block_file_forward(store, device, 0);
+        const struct store_stats one = settled_stats_of(store);
+        assert_int_equal(one.fetch_count, 1 + 1 + BLOCKS + 1); /* the next forward's time group */
+        for (size_t block = 0; block < BLOCKS; block++)
+            assert_ok(block_file_use(store, block, device, 0, &error));
+        assert_ok(store_acquire_group(store, STORE_GROUP_TIME, &error));
+        store_release_group(store, STORE_GROUP_TIME);
+        for (size_t block = 0; block < BLOCKS; block++)
+            assert_ok(block_file_use(store, block, device, 0, &error));
+        /* the first forward began without its time group, which goes and comes again */
+        assert_int_equal(settled_stats_of(store).copy_bytes - one.copy_bytes, 2 * plan.copy_bytes);
+        store_destroy(&store);
+        device_destroy(&device);
+    }
     block_file_close(&model);
 }
 
@@ -101,7 +143,7 @@ static void test_g4_4_memory_is_as_planned(void **state)
     struct lt_error error;
     struct layout layout;
     assert_ok(layout_build(model.file, NULL, NULL, NULL, &layout, &error));
-    const uint64_t rest = layout.slab_bytes[BLOCKS];
+    const uint64_t rest = layout_group_bytes(&layout);
     for (size_t swapped = 0; swapped <= BLOCKS; swapped++)
         for (size_t prefetch = 0; prefetch < 4; prefetch++) {
             struct store_params params = {
@@ -147,7 +189,8 @@ static void test_g4_1_a_forward_copies_each_swapped_block_once(void **state)
     const uint64_t slab = slab_bytes(&model);
     for (size_t on_disk = 0; on_disk <= 4; on_disk += 2) {
         struct device *device = open_device((struct device_params){0});
-        const struct store_params params = {device, 4, on_disk, 1, STORE_ORDER_TAIL, NULL};
+        const struct store_params params = {device,           4,    on_disk,          1,
+                                            STORE_ORDER_TAIL, NULL, STORE_TIER_DEVICE};
         struct store *store = open_store(&model, &params);
         struct lt_error error;
         assert_ok(store_finish_loading(store, &error));
@@ -247,7 +290,8 @@ static void test_g4_6_a_ring_that_holds_all_copies_once(void **state)
     (void)state;
     struct block_file model = block_file_open(BLOCKS, ROWS);
     struct device *device = open_device((struct device_params){0});
-    const struct store_params params = {device, 3, 1, 5, STORE_ORDER_SPREAD, NULL};
+    const struct store_params params = {device,           3, 1, 5, STORE_ORDER_SPREAD, NULL,
+                                        STORE_TIER_DEVICE};
     struct store *store = open_store(&model, &params);
     for (int i = 0; i < 4; i++)
         block_file_forward(store, device, 0);
@@ -266,8 +310,8 @@ static void test_g4_6_models_of_30_40_and_48_blocks(void **state)
         for (size_t swapped = 0; swapped <= counts[i]; swapped += 10)
             for (size_t o = 0; o < LT_COUNT(orders); o++) {
                 struct device *device = open_device((struct device_params){0});
-                const struct store_params params = {device, swapped,   swapped / 3,
-                                                    2,      orders[o], NULL};
+                const struct store_params params = {device,    swapped, swapped / 3,      2,
+                                                    orders[o], NULL,    STORE_TIER_DEVICE};
                 struct store *store = open_store(&model, &params);
                 assert_int_equal(store_block_count(store), counts[i]);
                 block_file_forward(store, device, 0);
@@ -287,7 +331,8 @@ static void test_g4_6_skipped_blocks_and_cancelled_forwards(void **state)
     for (size_t prefetch = 0; prefetch <= 3; prefetch++)
         for (size_t skipped = 0; skipped < BLOCKS; skipped++) {
             struct device *device = open_device((struct device_params){0});
-            const struct store_params params = {device, 5, 2, prefetch, STORE_ORDER_TAIL, NULL};
+            const struct store_params params = {
+                device, 5, 2, prefetch, STORE_ORDER_TAIL, NULL, STORE_TIER_DEVICE};
             struct store *store = open_store(&model, &params);
             for (int forward = 0; forward < 2; forward++) {
                 for (size_t block = 0; block < BLOCKS; block++)
@@ -356,7 +401,7 @@ static void test_g2_3_a_file_cut_short_in_the_middle_of_a_swap(void **state)
     (void)state;
     struct block_file model = block_file_open(BLOCKS, ROWS);
     struct device *device = open_device((struct device_params){0});
-    const struct store_params params = {device, 3, 3, 0, STORE_ORDER_TAIL, NULL};
+    const struct store_params params = {device, 3, 3, 0, STORE_ORDER_TAIL, NULL, STORE_TIER_DEVICE};
     struct store *store = open_store(&model, &params);
     struct lt_error error;
     block_file_forward(store, device, 0);
@@ -378,6 +423,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_g4_3_every_placement_gives_the_same_bytes),
+        cmocka_unit_test(groups_wait_in_ram_or_on_disk),
         cmocka_unit_test(test_g4_4_memory_is_as_planned),
         cmocka_unit_test(test_g4_1_a_forward_copies_each_swapped_block_once),
         cmocka_unit_test(test_g4_5_no_stall_while_copies_hide_under_compute),

@@ -18,7 +18,24 @@ static bool numbered(const char *name, const char *prefix, size_t *number_out)
     return true;
 }
 
-/* "blocks.<n>.…" -> n; the face fuser k runs behind block 5k (pipeline.md 4.0); else the rest. */
+static enum store_group group_of(const char *name)
+{
+    static const struct {
+        const char *prefix;
+        enum store_group group;
+    } groups[] = {
+        {"time_embedding.", STORE_GROUP_TIME},   {"time_projection.", STORE_GROUP_TIME},
+        {"text_embedding.", STORE_GROUP_PROMPT}, {"img_emb.", STORE_GROUP_PROMPT},
+        {"motion_encoder.", STORE_GROUP_PROMPT}, {"face_encoder.", STORE_GROUP_PROMPT},
+    };
+    for (size_t i = 0; i < LT_COUNT(groups); i++)
+        if (strncmp(name, groups[i].prefix, strlen(groups[i].prefix)) == 0)
+            return groups[i].group;
+    return STORE_GROUP_REST;
+}
+
+/* "blocks.<n>.…" -> n; the face fuser k runs behind block 5k (pipeline.md 4.0); else a group, of
+ * which files without blocks have one. */
 static size_t slab_of(const char *name, size_t block_count)
 {
     size_t n;
@@ -26,7 +43,7 @@ static size_t slab_of(const char *name, size_t block_count)
         return n;
     if (numbered(name, "face_adapter.fuser_blocks.", &n) && n * FUSER_STRIDE < block_count)
         return n * FUSER_STRIDE;
-    return block_count;
+    return block_count + (block_count ? group_of(name) : STORE_GROUP_REST);
 }
 
 static uint64_t padded(uint64_t bytes)
@@ -37,6 +54,19 @@ static uint64_t padded(uint64_t bytes)
 static int by_name(const void *a, const void *b)
 {
     return strcmp(((const struct layout_tensor *)a)->name, ((const struct layout_tensor *)b)->name);
+}
+
+size_t layout_slab_count(const struct layout *layout)
+{
+    return layout->block_count + STORE_GROUP_COUNT;
+}
+
+uint64_t layout_group_bytes(const struct layout *layout)
+{
+    uint64_t bytes = 0;
+    for (size_t i = layout->block_count; i < layout_slab_count(layout); i++)
+        bytes += layout->slab_bytes[i];
+    return bytes;
 }
 
 const struct layout_tensor *layout_find(const struct layout *layout, const char *name)
@@ -106,7 +136,7 @@ static size_t count_blocks(const struct tensor_file *file, store_filter *wanted,
 static void put_in_order(struct layout *layout, size_t read_count, size_t *last)
 {
     size_t n = 0;
-    for (size_t s = 0; s <= layout->block_count; s++)
+    for (size_t s = 0; s < layout_slab_count(layout); s++)
         last[s] = SIZE_MAX;
     for (size_t i = 0; i < read_count; i++)
         last[layout->tensor[i].slab] = i;
@@ -160,8 +190,8 @@ lt_status layout_build(const struct tensor_file *file, store_filter *wanted, voi
     layout.tensor = lt_arena_take_array(&layout.arena, room, sizeof *layout.tensor);
     layout.order = lt_arena_take_array(&layout.arena, room, sizeof *layout.order);
     layout.slab_bytes =
-        lt_arena_take_zeroed(&layout.arena, (layout.block_count + 1) * sizeof *layout.slab_bytes);
-    size_t *last = lt_arena_take_array(&layout.arena, layout.block_count + 1, sizeof *last);
+        lt_arena_take_zeroed(&layout.arena, layout_slab_count(&layout) * sizeof *layout.slab_bytes);
+    size_t *last = lt_arena_take_array(&layout.arena, layout_slab_count(&layout), sizeof *last);
     if (!layout.tensor || !layout.order || !layout.slab_bytes || !last)
         status = lt_fail(error, LT_NO_MEMORY, "%s: no memory for its index", path);
     for (size_t i = 0; i < tensor_file_count(file) && status == LT_OK; i++) {
@@ -215,28 +245,33 @@ void layout_tiers(const struct layout *layout, const struct store_params *params
         if (swaps) /* disk blocks stand between RAM blocks: their reads get more time */
             tier_out[i] = is_spread(n++, on_disk, swapped) ? STORE_TIER_DISK : STORE_TIER_RAM;
     }
-    tier_out[blocks] = STORE_TIER_DEVICE;
+    tier_out[blocks + STORE_GROUP_REST] = STORE_TIER_DEVICE;
+    tier_out[blocks + STORE_GROUP_TIME] = params->group_tier;
+    tier_out[blocks + STORE_GROUP_PROMPT] = params->group_tier;
 }
 
 void layout_memory(const struct layout *layout, const struct store_params *params, bool staged,
                    struct store_memory *memory_out)
 {
-    enum store_tier tier[BLOCKS_MAX + 1];
+    enum store_tier tier[BLOCKS_MAX + STORE_GROUP_COUNT];
     struct store_memory memory = {0};
     size_t swapped = 0;
     layout_tiers(layout, params, tier);
-    for (size_t i = 0; i <= layout->block_count; i++) {
+    for (size_t i = 0; i < layout_slab_count(layout); i++) {
         const uint64_t bytes = layout->slab_bytes[i];
+        const bool seldom = i == layout->block_count + STORE_GROUP_PROMPT;
+        if (bytes == 0)
+            continue;
         if (tier[i] == STORE_TIER_DEVICE) {
             memory.resident_bytes += bytes;
             continue;
         }
         swapped++;
-        memory.copy_bytes += bytes;
+        memory.copy_bytes += seldom ? 0 : bytes;
         if (tier[i] == STORE_TIER_RAM)
             memory.pinned_bytes += bytes;
         else
-            memory.disk_bytes += bytes;
+            memory.disk_bytes += seldom ? 0 : bytes;
         if (bytes > memory.slot_bytes)
             memory.slot_bytes = bytes;
     }

@@ -2,7 +2,8 @@
  * Pure, so a planner can ask what any choice of tiers would take before the first byte moves.
  *
  * A slab holds one transformer block: the file's tensors in file order, then the extras that name
- * the block, each at a multiple of 64. One more slab (index block_count) holds the rest. */
+ * the block, each at a multiple of 64. Behind the blocks' slabs come the rest, which stays, and two
+ * groups that are used now and then and can make room. */
 #pragma once
 
 #include "common/arena.h"
@@ -30,6 +31,14 @@ struct store_extras {
 
 typedef bool store_filter(void *context, const char *name);
 
+/* Slabs beside the blocks: slab block_count + group. */
+enum store_group {
+    STORE_GROUP_REST,   /* at hand all the time */
+    STORE_GROUP_TIME,   /* time_embedding, time_projection: once a forward */
+    STORE_GROUP_PROMPT, /* text, image and face encoders: once a prompt or window */
+    STORE_GROUP_COUNT,
+};
+
 struct layout_tensor {
     const char *name;
     struct lt_view view; /* data NULL: stored type and dims */
@@ -45,7 +54,7 @@ struct layout {
     struct layout_tensor *tensor; /* by name */
     uint32_t *order;              /* to place: file order, a slab's extras behind its last tensor */
     size_t count;
-    uint64_t *slab_bytes; /* [block_count + 1] */
+    uint64_t *slab_bytes; /* [block_count + STORE_GROUP_COUNT] */
     size_t block_count;
     uint64_t weight_bytes;       /* of the tensors, without padding */
     uint64_t largest_bytes;      /* of one tensor */
@@ -58,6 +67,9 @@ lt_status layout_build(const struct tensor_file *file, store_filter *wanted, voi
                        const struct store_extras *extras, struct layout *layout_out,
                        struct lt_error *error);
 void layout_fini(struct layout *layout);
+size_t layout_slab_count(const struct layout *layout);
+/* Of all groups together. */
+uint64_t layout_group_bytes(const struct layout *layout);
 const struct layout_tensor *layout_find(const struct layout *layout, const char *name);
 
 /* -- tiers ------------------------------------------------------------------------------------- */
@@ -81,6 +93,7 @@ struct store_params {
     size_t prefetch;       /* blocks fetched ahead, k; the ring has min(k + 1, swapped) slots */
     enum store_order order;
     const struct store_extras *extras; /* must outlive the store; NULL: none */
+    enum store_tier group_tier;        /* of the groups but the rest, which stays */
 };
 
 /* What a store of this layout takes under these params: exactly, the store asserts it. */
@@ -96,6 +109,6 @@ struct store_memory {
 };
 void layout_memory(const struct layout *layout, const struct store_params *params, bool staged,
                    struct store_memory *memory_out);
-/* The tier of every slab: tier[block_count + 1]. */
+/* The tier of every slab: tier[block_count + STORE_GROUP_COUNT]. */
 void layout_tiers(const struct layout *layout, const struct store_params *params,
                   enum store_tier *tier_out);

@@ -75,14 +75,31 @@ static lt_status place_one(struct store *store, size_t at, struct lt_error *erro
     return LT_OK;
 }
 
-/* The first of the order, from `from` on, that is to be placed; of slab `s`, or any. */
+/* Whether slab `slab` is meant by `s`: a slab, the groups that stay, or all. */
+static bool is_of(const struct store *store, size_t slab, int64_t s)
+{
+    if (s == SLAB_GROUPS)
+        return slab >= store->layout.block_count && store->slab[slab].tier == STORE_TIER_DEVICE;
+    return s == SLAB_NONE || slab == (size_t)s;
+}
+
+/* Tensors of it that are not placed; under the lock. */
+static size_t left_of(const struct store *store, int64_t s)
+{
+    size_t left = 0;
+    for (size_t slab = 0; slab < layout_slab_count(&store->layout); slab++)
+        left += is_of(store, slab, s) ? store->slab[slab].left : 0;
+    return left;
+}
+
+/* The first of the order, from `from` on, that is to be placed and is of `s`. */
 static size_t next_of(const struct store *store, size_t from, int64_t s)
 {
     const struct layout *layout = &store->layout;
     for (size_t at = from; at < layout->count; at++) {
         const size_t t = layout->order[at], slab = layout->tensor[t].slab;
         if (!store->is_placed[t] && store->slab[slab].tier != STORE_TIER_DISK &&
-            (s == SLAB_NONE || slab == (size_t)s))
+            is_of(store, slab, s))
             return at;
     }
     return layout->count;
@@ -99,9 +116,9 @@ static lt_status load_step(void *context, struct lt_error *error)
 {
     struct store *store = context;
     pthread_mutex_lock(&store->lock);
-    int64_t demand = store->demand;
-    if (demand != SLAB_NONE && store->slab[demand].left == 0)
-        demand = store->demand = SLAB_NONE;
+    if (left_of(store, store->demand) == 0)
+        store->demand = SLAB_NONE;
+    const int64_t demand = store->demand;
     const bool stopping = store->stopping;
     pthread_mutex_unlock(&store->lock);
     store->cursor = next_of(store, store->cursor, SLAB_NONE);
@@ -140,15 +157,14 @@ lt_status place_wait(struct store *store, int64_t s, struct lt_error *error)
 {
     lt_status status = LT_OK;
     pthread_mutex_lock(&store->lock);
-    const size_t *left = s == SLAB_NONE ? &store->left : &store->slab[s].left;
-    if (*left > 0) {
+    if (left_of(store, s) > 0) {
         const int64_t start = lt_clock_now_us();
         store->demand = s;
         go_on(store);
-        while (*left > 0 && store->loading)
+        while (left_of(store, s) > 0 && store->loading)
             pthread_cond_wait(&store->placed, &store->lock);
         store->stats.load_wait_us += lt_clock_now_us() - start;
-        if (*left > 0) {
+        if (left_of(store, s) > 0) {
             status = store->load_status;
             if (error)
                 *error = store->load_error;
@@ -163,9 +179,9 @@ lt_status place_wait(struct store *store, int64_t s, struct lt_error *error)
 static void *prefault(void *context)
 {
     struct store *store = context;
-    const size_t blocks = store->layout.block_count;
-    for (size_t i = 0; i <= blocks; i++) {
-        const size_t s = i == 0 ? blocks : i - 1; /* the rest is needed first */
+    const size_t count = layout_slab_count(&store->layout);
+    for (size_t i = 0; i < count; i++) {
+        const size_t s = (store->layout.block_count + i) % count; /* groups are needed first */
         const size_t bytes = store->slab[s].data ? store->layout.slab_bytes[s] : 0;
         for (size_t at = 0; at < bytes; at += PREFAULT_BYTES) {
             pthread_mutex_lock(&store->lock);
@@ -181,17 +197,16 @@ static void *prefault(void *context)
     return NULL;
 }
 
-lt_status place_start(struct store *store, struct lt_error *error)
+void place_start(struct store *store, int64_t first)
 {
-    (void)error;
     pthread_mutex_lock(&store->lock);
+    store->demand = first;
     go_on(store);
     pthread_mutex_unlock(&store->lock);
     /* without the thread it is only slower */
     store->prefaults =
         store->stats.device_bytes + store->stats.pinned_bytes >= PREFAULT_MIN_BYTES &&
         pthread_create(&store->prefault_thread, NULL, prefault, store) == 0;
-    return LT_OK;
 }
 
 void place_stop(struct store *store)

@@ -12,8 +12,8 @@
 static lt_status take_slabs(struct store *store, struct lt_error *error)
 {
     const struct layout *layout = &store->layout;
-    enum store_tier *tier = calloc(layout->block_count + 1, sizeof *tier);
-    store->slab = calloc(layout->block_count + 1, sizeof *store->slab);
+    enum store_tier *tier = calloc(layout_slab_count(layout), sizeof *tier);
+    store->slab = calloc(layout_slab_count(layout), sizeof *store->slab);
     store->is_placed = calloc(layout->count + 1, sizeof *store->is_placed);
     lt_status status =
         tier && store->slab && store->is_placed
@@ -21,12 +21,13 @@ static lt_status take_slabs(struct store *store, struct lt_error *error)
             : lt_fail(error, LT_NO_MEMORY, "%s: no memory for its slabs", store->path);
     if (status == LT_OK)
         layout_tiers(layout, &store->params, tier);
-    for (size_t s = 0; s <= layout->block_count && status == LT_OK; s++) {
+    for (size_t s = 0; s < layout_slab_count(layout) && status == LT_OK; s++) {
         struct slab *slab = &store->slab[s];
         const bool local = tier[s] == STORE_TIER_DEVICE;
         slab->tier = tier[s];
         store->stats.slab_count += layout->slab_bytes[s] > 0;
-        store->reads_on = store->reads_on || tier[s] == STORE_TIER_DISK;
+        store->reads_on =
+            store->reads_on || (tier[s] == STORE_TIER_DISK && layout->slab_bytes[s] > 0);
         if (tier[s] == STORE_TIER_DISK || layout->slab_bytes[s] == 0)
             continue;
         status = device_take(store->device, local ? DEVICE_MEMORY_LOCAL : DEVICE_MEMORY_PINNED,
@@ -63,7 +64,7 @@ static lt_status take_memory(struct store *store, struct lt_error *error)
 }
 
 static lt_status create(struct tensor_file *file, store_filter *wanted, void *context,
-                        const struct store_params *params, struct store **store_out,
+                        const struct store_params *params, int64_t first, struct store **store_out,
                         struct lt_error *error)
 {
     struct store *store = calloc(1, sizeof *store);
@@ -89,7 +90,7 @@ static lt_status create(struct tensor_file *file, store_filter *wanted, void *co
     if (status == LT_OK) {
         store->stats.tensor_count = store->layout.count;
         store->stats.weight_bytes = store->layout.weight_bytes;
-        status = place_start(store, error);
+        place_start(store, first);
     }
     if (status != LT_OK) {
         store_destroy(&store);
@@ -104,8 +105,8 @@ lt_status store_open(struct tensor_file *file, store_filter *wanted, void *conte
                      struct lt_error *error)
 {
     struct store *store;
-    LT_TRY(create(file, wanted, context, params, &store, error));
-    const lt_status status = place_wait(store, (int64_t)store->layout.block_count, error);
+    LT_TRY(create(file, wanted, context, params, SLAB_GROUPS, &store, error));
+    const lt_status status = place_wait(store, SLAB_GROUPS, error);
     if (status != LT_OK)
         store_destroy(&store);
     else
@@ -117,7 +118,7 @@ lt_status store_load(struct tensor_file *file, store_filter *wanted, void *conte
                      struct store **store_out, struct lt_error *error)
 {
     struct store *store;
-    LT_TRY(create(file, wanted, context, NULL, &store, error));
+    LT_TRY(create(file, wanted, context, NULL, SLAB_NONE, &store, error));
     const lt_status status = place_wait(store, SLAB_NONE, error);
     if (status != LT_OK)
         store_destroy(&store);
@@ -139,7 +140,7 @@ void store_destroy(struct store **store)
     if (s->device)
         place_stop(s);
     swap_destroy(s);
-    for (size_t i = 0; s->slab && i <= s->layout.block_count; i++) {
+    for (size_t i = 0; s->slab && i < layout_slab_count(&s->layout); i++) {
         lt_assert(s->slab[i].users == 0);
         device_give(s->device,
                     s->slab[i].tier == STORE_TIER_DEVICE ? DEVICE_MEMORY_LOCAL
@@ -167,22 +168,42 @@ size_t store_block_count(const struct store *store)
     return store->layout.block_count;
 }
 
+static lt_status acquire(struct store *store, size_t s, struct lt_error *error)
+{
+    LT_TRY(swap_use(store, s, error));
+    if (store->slab[s].tier == STORE_TIER_DEVICE)
+        LT_TRY(place_wait(store, (int64_t)s, error));
+    store->slab[s].users++;
+    return LT_OK;
+}
+
+static void release(struct store *store, size_t s)
+{
+    lt_assert(store->slab[s].users > 0);
+    if (--store->slab[s].users == 0)
+        swap_leave(store, s);
+}
+
 lt_status store_acquire(struct store *store, size_t block, struct lt_error *error)
 {
     lt_assert(block < store->layout.block_count);
-    struct slab *slab = &store->slab[block];
-    LT_TRY(swap_use(store, block, error));
-    if (slab->tier == STORE_TIER_DEVICE)
-        LT_TRY(place_wait(store, (int64_t)block, error));
-    slab->users++;
-    return LT_OK;
+    return acquire(store, block, error);
 }
 
 void store_release(struct store *store, size_t block)
 {
-    lt_assert(block < store->layout.block_count && store->slab[block].users > 0);
-    if (--store->slab[block].users == 0)
-        swap_leave(store, block);
+    lt_assert(block < store->layout.block_count);
+    release(store, block);
+}
+
+lt_status store_acquire_group(struct store *store, enum store_group group, struct lt_error *error)
+{
+    return acquire(store, store->layout.block_count + group, error);
+}
+
+void store_release_group(struct store *store, enum store_group group)
+{
+    release(store, store->layout.block_count + group);
 }
 
 static bool holds_extras(const struct store *store, size_t s)
@@ -235,6 +256,9 @@ lt_status store_tensor(const struct store *store, const char *name, struct lt_vi
     char *data = slab->tier == STORE_TIER_DEVICE ? slab->data
                  : slab->users > 0               ? swap_data(store, tensor->slab)
                                                  : NULL;
+    if (!data && tensor->slab >= store->layout.block_count)
+        return lt_fail(error, LT_INTERNAL, "%s: tensor '%s' is used without its group", store->path,
+                       name);
     *view_out = tensor->view;
     view_out->data = data ? data + tensor->offset : NULL;
     return LT_OK;

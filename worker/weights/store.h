@@ -29,10 +29,10 @@ struct store_stats {
 
 /* Places what stays (device and RAM tiers) as `params` say, which NULL leaves all resident. Memory
  * is taken whole before the first byte is read; it is what layout_memory tells. Returns when the
- * tensors outside the blocks are there; blocks follow in file order behind it, but one that compute
- * waits for goes first. The file may be closed by the caller; the store holds it while it needs it.
- * Reads that fail later are told by store_acquire or store_finish_loading, and tried again by the
- * next call. On failure nothing stays. */
+ * tensors outside the blocks that stay are there; blocks follow in file order behind it, but one
+ * that compute waits for goes first. The file may be closed by the caller; the store holds it while
+ * it needs it. Reads that fail later are told by store_acquire or store_finish_loading, and tried
+ * again by the next call. On failure nothing stays. */
 lt_status store_open(struct tensor_file *file, store_filter *wanted, void *context,
                      const struct store_params *params, struct store **store_out,
                      struct lt_error *error);
@@ -47,6 +47,10 @@ size_t store_block_count(const struct store *store);
 /* Until the matching release the tensors of block `block` are on the device. */
 lt_status store_acquire(struct store *store, size_t block, struct lt_error *error);
 void store_release(struct store *store, size_t block);
+/* The same for what is used now and then: its tensors are found between the two only, where the
+ * group does not stay on the device. */
+lt_status store_acquire_group(struct store *store, enum store_group group, struct lt_error *error);
+void store_release_group(struct store *store, enum store_group group);
 
 /* View of a tensor with its stored type and dims; of a block that is swapped and not acquired
  * `data` is NULL: enough for checks. Missing: LT_NOT_FOUND naming tensor and file. */

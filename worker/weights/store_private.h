@@ -9,7 +9,7 @@
 
 #include <pthread.h>
 
-enum { SLAB_NONE = -1 };
+enum { SLAB_NONE = -1, SLAB_GROUPS = -2 /* all beside the blocks */ };
 
 struct slab {
     enum store_tier tier;
@@ -34,7 +34,7 @@ struct store {
     struct layout layout;
     struct tensor_file *file; /* held while there is something to read; the copy queue's */
     bool reads_on;            /* also when everything is placed: there are blocks on disk */
-    struct slab *slab;        /* [block_count + 1] */
+    struct slab *slab;        /* blocks, then groups */
     struct slot *slot;
     size_t slot_count, slot_bytes;
     void *staging; /* of a staged device; used by the copy queue */
@@ -67,9 +67,10 @@ lt_status place_tensor(struct store *store, const struct layout_tensor *tensor, 
                        bool on_device, struct lt_error *error);
 /* Brings the tensors of slab `s`, which is not on disk, to its place now. On the copy queue. */
 lt_status place_slab(struct store *store, size_t s, struct lt_error *error);
-/* Starts to place all in the background. */
-lt_status place_start(struct store *store, struct lt_error *error);
-/* Waits for slab `s`, first in the queue from now on, or for all (SLAB_NONE). */
+/* Starts to place all in the background: `first` first (SLAB_NONE: as the file has it). */
+void place_start(struct store *store, int64_t first);
+/* Waits for slab `s`, which goes first from now on; or for the groups that stay (SLAB_GROUPS), or
+ * for all (SLAB_NONE). */
 lt_status place_wait(struct store *store, int64_t s, struct lt_error *error);
 /* Nothing is read after it returns. */
 void place_stop(struct store *store);
@@ -79,12 +80,12 @@ void place_stop(struct store *store);
 lt_status swap_create(struct store *store, const struct store_memory *memory,
                       struct lt_error *error);
 void swap_destroy(struct store *store);
-/* Block `block` is used now: it is brought to a slot if it is swapped, and the next ones are
- * asked for. */
-lt_status swap_use(struct store *store, size_t block, struct lt_error *error);
+/* Slab `s` is used now: it is brought to a slot if it is swapped, and the next ones are asked for.
+ */
+lt_status swap_use(struct store *store, size_t s, struct lt_error *error);
 /* Compute on it is issued. */
-void swap_leave(struct store *store, size_t block);
+void swap_leave(struct store *store, size_t s);
 /* Its slot's memory, when it is in one; else NULL. */
-void *swap_data(const struct store *store, size_t block);
+void *swap_data(const struct store *store, size_t s);
 /* Waits for what is under way; slabs that `stale` says are fetched anew at their next use. */
 void swap_forget(struct store *store, bool (*stale)(const struct store *store, size_t s));

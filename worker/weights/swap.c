@@ -1,27 +1,42 @@
-/* The ring. Each use of a block asks for the next k swapped blocks in the order of the forward,
- * round the end into the next forward, so a block is on its way while k others are computed. Each
- * slot has two events: `fetched`, which compute waits for, and `idle`, which a fetch into the slot
- * waits for. A slot whose block is neither in use nor among the wanted ones is free for another. */
+/* The ring. Each use of a slab asks for the next k swapped ones in the order of the forward
+ * (blocks, then the time group, which opens the next forward), so one is on its way while k are
+ * computed. Each slot has two events: `fetched`, which compute waits for, and `idle`, which a fetch
+ * into the slot waits for. A slot whose block is neither in use nor among the wanted ones is free
+ * for another. */
 #include "worker/weights/store_private.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 
-static bool is_swapped(const struct store *store, size_t block)
+static bool is_swapped(const struct store *store, size_t s)
 {
-    return store->slab[block].tier != STORE_TIER_DEVICE && store->layout.slab_bytes[block] > 0;
+    return store->slab[s].tier != STORE_TIER_DEVICE && store->layout.slab_bytes[s] > 0;
 }
 
-static struct slot *slot_of(const struct store *store, size_t block)
+/* What a forward uses `ahead` places behind slab `s`. The prompt group stands where the time group
+ * does: a forward follows. */
+static size_t next_after(const struct store *store, size_t s, size_t ahead)
+{
+    const size_t blocks = store->layout.block_count, time = blocks + STORE_GROUP_TIME;
+    const size_t place = ((s < blocks  ? s
+                           : s == time ? blocks
+                                       : blocks - 1) +
+                          ahead) %
+                         (blocks + 1);
+    return place < blocks ? place : time;
+}
+
+static struct slot *slot_of(const struct store *store, size_t s)
 {
     for (size_t i = 0; i < store->slot_count; i++)
-        if (store->slot[i].slab == (int64_t)block)
+        if (store->slot[i].slab == (int64_t)s)
             return &store->slot[i];
     return NULL;
 }
 
-void *swap_data(const struct store *store, size_t block)
+void *swap_data(const struct store *store, size_t s)
 {
-    const struct slot *slot = slot_of(store, block);
+    const struct slot *slot = slot_of(store, s);
     return slot ? slot->data : NULL;
 }
 
@@ -62,13 +77,13 @@ static lt_status fetch(void *context, struct lt_error *error)
 
 /* -- the compute queue's side ------------------------------------------------------------------ */
 
-/* Whether `block` is among the next k swapped ones after `now`. */
-static bool is_wanted(const struct store *store, size_t block, size_t now)
+/* Whether slab `s` is among the next k swapped ones after `now`. */
+static bool is_wanted(const struct store *store, size_t s, size_t now)
 {
     const size_t blocks = store->layout.block_count;
-    for (size_t i = 1, found = 0; i < blocks && found < store->params.prefetch; i++) {
-        const size_t next = (now + i) % blocks;
-        if (next == block)
+    for (size_t i = 1, found = 0; i <= blocks && found < store->params.prefetch; i++) {
+        const size_t next = next_after(store, now, i);
+        if (next == s)
             return true;
         found += is_swapped(store, next);
     }
@@ -92,26 +107,26 @@ static struct slot *free_slot(struct store *store, size_t now)
     return busy;
 }
 
-/* Asks for `block` unless it is there or on its way; false: there is no slot for it now. */
-static bool ask_for(struct store *store, size_t block, size_t now)
+/* Asks for slab `s` unless it is there or on its way; false: there is no slot for it now. */
+static bool ask_for(struct store *store, size_t s, size_t now)
 {
-    if (slot_of(store, block))
+    if (slot_of(store, s))
         return true;
     struct slot *slot = free_slot(store, now);
     if (!slot)
         return false;
     (void)device_wait(store->device, slot->fetched, NULL); /* the job is ours again */
-    slot->slab = (int64_t)block;
+    slot->slab = (int64_t)s;
     slot->job = (struct device_job){
         .run = fetch, .context = slot, .after = slot->idle, .done = slot->fetched};
     device_submit(store->device, &slot->job);
     return true;
 }
 
-static bool is_placed(struct store *store, size_t block)
+static bool is_placed(struct store *store, size_t s)
 {
     pthread_mutex_lock(&store->lock);
-    const bool placed = store->slab[block].left == 0;
+    const bool placed = store->slab[s].left == 0;
     pthread_mutex_unlock(&store->lock);
     return placed;
 }
@@ -120,8 +135,8 @@ static bool is_placed(struct store *store, size_t block)
 static void look_ahead(struct store *store, size_t now)
 {
     const size_t blocks = store->layout.block_count;
-    for (size_t i = 1, asked = 0; i < blocks && asked < store->params.prefetch; i++) {
-        const size_t next = (now + i) % blocks;
+    for (size_t i = 1, asked = 0; i <= blocks && asked < store->params.prefetch; i++) {
+        const size_t next = next_after(store, now, i);
         if (!is_placed(store, next))
             return;
         if (!is_swapped(store, next))
@@ -139,23 +154,33 @@ static int64_t stall_us(struct store *store)
     return stats.stall_us;
 }
 
-lt_status swap_use(struct store *store, size_t block, struct lt_error *error)
+static const char *name_of(const struct store *store, size_t s, char name[32])
+{
+    static const char *const groups[] = {"the rest", "the time group", "the prompt group"};
+    if (s >= store->layout.block_count)
+        return groups[s - store->layout.block_count];
+    snprintf(name, 32, "block %zu", s);
+    return name;
+}
+
+lt_status swap_use(struct store *store, size_t s, struct lt_error *error)
 {
     if (store->slot_count == 0)
         return LT_OK;
+    char name[32];
     const int64_t before = stall_us(store);
-    const bool swapped = is_swapped(store, block);
-    if (swapped && !ask_for(store, block, block))
-        return lt_fail(error, LT_BUSY, "%s: block %zu needs a slot, all %zu are in use",
-                       store->path, block, store->slot_count);
-    look_ahead(store, block);
+    const bool swapped = is_swapped(store, s);
+    if (swapped && !ask_for(store, s, s))
+        return lt_fail(error, LT_BUSY, "%s: %s needs a slot, all %zu are in use", store->path,
+                       name_of(store, s, name), store->slot_count);
+    look_ahead(store, s);
     lt_status status = LT_OK;
     if (swapped) {
-        struct slot *slot = slot_of(store, block);
+        struct slot *slot = slot_of(store, s);
         status = device_wait(store->device, slot->fetched, error);
         if (status != LT_OK) {
             slot->slab = SLAB_NONE; /* the next use tries again */
-            lt_error_prefix(error, "block %zu", block);
+            lt_error_prefix(error, "%s", name_of(store, s, name));
         }
     }
     pthread_mutex_lock(&store->lock);
@@ -164,9 +189,9 @@ lt_status swap_use(struct store *store, size_t block, struct lt_error *error)
     return status;
 }
 
-void swap_leave(struct store *store, size_t block)
+void swap_leave(struct store *store, size_t s)
 {
-    struct slot *slot = slot_of(store, block);
+    struct slot *slot = slot_of(store, s);
     if (slot)
         device_mark(store->device, slot->idle);
 }
