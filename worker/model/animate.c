@@ -66,13 +66,8 @@ lt_status animate_check(const struct dit *dit, struct lt_error *error)
     struct fuser fuser;
     if (dit->config.pose_channels > 0)
         LT_TRY(find_pose(dit, &patch, error));
-    for (int64_t b = 0; dit->config.face.size > 0 && b < fuser_count(dit); b++) {
-        const size_t block = (size_t)(b * FUSER_EVERY);
-        LT_TRY(store_acquire(dit->net.store, block, error));
-        const lt_status status = find_fuser(dit, b, &fuser, error);
-        store_release(dit->net.store, block);
-        LT_TRY(status);
-    }
+    for (int64_t b = 0; dit->config.face.size > 0 && b < fuser_count(dit); b++)
+        LT_TRY(find_fuser(dit, b, &fuser, error));
     return LT_OK;
 }
 
@@ -209,7 +204,11 @@ lt_status animate_context_create(struct dit *dit, const struct animate_window *w
     lt_status status = LT_OK;
     if (window->face.data && dit->config.face.size > 0) {
         const struct lt_mark mark = lt_arena_mark(&dit->net.arena);
-        status = make_motion(context, &window->face, error);
+        status = store_acquire_group(dit->net.store, STORE_GROUP_PROMPT, error);
+        if (status == LT_OK) {
+            status = make_motion(context, &window->face, error);
+            store_release_group(dit->net.store, STORE_GROUP_PROMPT);
+        }
         lt_arena_rewind(&dit->net.arena, mark);
     }
     if (status != LT_OK) {

@@ -170,7 +170,11 @@ lt_status dit_context_create(struct dit *dit, const struct dit_prompt *prompt, s
     context->cache.bytes_max = cache_bytes;
     const struct lt_mark mark = lt_arena_mark(&dit->net.arena),
                          patched = lt_arena_mark(&dit->patched);
-    const lt_status status = embed(context, prompt, error);
+    lt_status status = store_acquire_group(dit->net.store, STORE_GROUP_PROMPT, error);
+    if (status == LT_OK) {
+        status = embed(context, prompt, error);
+        store_release_group(dit->net.store, STORE_GROUP_PROMPT);
+    }
     lt_arena_rewind(&dit->net.arena, mark);
     lt_arena_rewind(&dit->patched, patched);
     if (status != LT_OK) {

@@ -207,6 +207,9 @@ static lt_status embed_patches(struct dit *dit, struct pass *pass, struct lt_err
 lt_status dit_pass_embed(struct dit *dit, struct pass *pass, struct lt_error *error)
 {
     LT_TRY(make_rotation(&dit->net, pass, error));
-    LT_TRY(embed_time(dit, pass, error));
+    LT_TRY(store_acquire_group(dit->net.store, STORE_GROUP_TIME, error));
+    const lt_status status = embed_time(dit, pass, error);
+    store_release_group(dit->net.store, STORE_GROUP_TIME);
+    LT_TRY(status);
     return embed_patches(dit, pass, error);
 }

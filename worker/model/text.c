@@ -149,10 +149,7 @@ lt_status text_create(const struct text_config *config, struct store *store,
     LT_TRY(find_rest(&text, &embedding, &norm, error));
     for (size_t n = 0; n < (size_t)config->layer_count; n++) {
         struct block block;
-        LT_TRY(store_acquire(store, n, error));
-        const lt_status status = find_block(&text, n, &block, error);
-        store_release(store, n);
-        LT_TRY(status);
+        LT_TRY(find_block(&text, n, &block, error));
     }
     *text_out = malloc(sizeof text);
     if (!*text_out)
