@@ -132,7 +132,7 @@ static uint32_t prompt_of(const struct plan *plan, uint32_t w, const struct wind
     return index < last ? index : last;
 }
 
-static void add_texts(struct knife *knife, uint32_t w, const struct window *window, bool guided)
+static void add_texts(struct knife *knife, uint32_t w, const struct window *window, bool negative)
 {
     const struct job *job = knife->job;
     const uint64_t bytes = 4 * (uint64_t)job->text_len * (uint64_t)job->text_width;
@@ -143,7 +143,7 @@ static void add_texts(struct knife *knife, uint32_t w, const struct window *wind
     } else {
         add_whole(knife, LT_BLOB_TEXT, knife->text_bytes[0], CUT_TEXT, 0, &job->text);
     }
-    if (!guided)
+    if (!negative)
         return;
     if (job->prompt_negative) {
         const uint32_t at = find(knife->plan, PLAN_CONDITION_NEGATIVE, 0);
@@ -405,7 +405,7 @@ lt_status cut_task(const struct job *job, const struct plan *plan, uint32_t task
     case PLAN_PREDICT: {
         const struct window *window = &plan->step[index].window[w];
         add_latents(&knife, window->frame, 0, window->frame_count, channels);
-        add_texts(&knife, w, window, plan->step[index].guidance != 1);
+        add_texts(&knife, w, window, plan->step[index].guidance != 1 || job->guide.nag_scale > 0);
         add_clip(&knife);
         add_y(&knife, w, window);
         add_pose(&knife, w, window);
@@ -498,6 +498,32 @@ static void condition_spec(const struct job *job, const struct plan *plan,
     }
 }
 
+static void guide_spec(const struct job *job, const struct plan *plan, uint32_t s,
+                       struct lt_task_spec *spec)
+{
+    const struct job_guide *guide = &job->guide;
+    const double share = (double)s / (double)plan->step_count;
+    spec->guide = guide->zero_star ? LT_GUIDE_ZERO_STAR : LT_GUIDE_CFG;
+    spec->no_velocity = s < (uint32_t)guide->zero_steps;
+    if (guide->nag_scale > 0) {
+        const double nag[LT_SPEC_NAG] = {guide->nag_scale, guide->nag_tau, guide->nag_alpha};
+        memcpy(spec->nag, nag, sizeof nag);
+        spec->nag_count = LT_SPEC_NAG;
+    }
+    if (guide->skip_start <= share && share <= guide->skip_end)
+        for (size_t i = 0; i < guide->skip_layer_count; i++)
+            spec->skip_layer[spec->skip_layer_count++] = (uint32_t)guide->skip_layer[i];
+    if (guide->riflex > 0) {
+        spec->riflex_index = (uint32_t)guide->riflex;
+        spec->riflex_frames = (uint32_t)plan->latent_frames;
+    }
+    if (job->pose_strength != 1 || job->face_strength != 1) {
+        spec->strength[0] = job->pose_strength;
+        spec->strength[1] = job->face_strength;
+        spec->strength_count = LT_SPEC_STRENGTHS;
+    }
+}
+
 static void predict_spec(const struct job *job, const struct plan *plan,
                          const struct plan_step *step, const struct window *window,
                          struct lt_task_spec *spec)
@@ -508,6 +534,7 @@ static void predict_spec(const struct job *job, const struct plan *plan,
     spec->timestep = step->timestep;
     spec->guidance = step->guidance;
     spec->result_bytes = plan->frame_bytes * window->frame_count;
+    guide_spec(job, plan, (uint32_t)(step - plan->step), spec);
     for (uint32_t k = 0; k < window->frame_count; k++)
         if (is_clean(plan, job, window->frame[k]) && spec->clean_slot_count < LT_SPEC_SLOTS_MAX)
             spec->clean_slot[spec->clean_slot_count++] = k;

@@ -11,7 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { SIDE_MAX = 8192 };
+enum { SIDE_MAX = 8192, SKIP_MAX = 32 /* as many as a task names */ };
 static const int64_t JOB_INPUT_VALUES_MAX = INT64_C(1) << 31;
 
 /* One parse. */
@@ -329,6 +329,21 @@ static lt_status read_sigmas(const struct reader *reader, const json_t *value, b
     return LT_OK;
 }
 
+static lt_status read_skip_layers(const struct reader *reader, const json_t *value)
+{
+    struct job_guide *guide = &reader->job->guide;
+    LT_TRY(read_list(reader, "guide", "skip_layers", value, 0, 511, &guide->skip_layer,
+                     &guide->skip_layer_count));
+    if (guide->skip_layer_count > SKIP_MAX)
+        return fail_at(reader, "guide", "skip_layers", LT_BAD_INPUT, "at most %d, found %zu",
+                       SKIP_MAX, guide->skip_layer_count);
+    for (size_t i = 0; i < guide->skip_layer_count; i++)
+        if (guide->skip_layer[i] != floor(guide->skip_layer[i]))
+            return fail_at(reader, "guide", "skip_layers", LT_BAD_INPUT,
+                           "expected numbers of blocks, found %g", guide->skip_layer[i]);
+    return LT_OK;
+}
+
 /* {"from", "to", "start", "end", "ease"}: one value per step of the slice. */
 static lt_status read_guidance_schedule(const struct reader *reader, const json_t *value)
 {
@@ -375,7 +390,8 @@ static lt_status read_own(const struct reader *reader, const json_t *root)
     const json_t *model = json_object_get(root, "model"),
                  *sampler = json_object_get(root, "sampler");
     const json_t *precision = json_object_get(model, "precision"),
-                 *sigmas = json_object_get(sampler, "sigmas");
+                 *sigmas = json_object_get(sampler, "sigmas"),
+                 *skip = json_object_get(json_object_get(root, "guide"), "skip_layers");
     if (kind)
         LT_TRY(read_kind(reader, kind));
     if (size)
@@ -387,6 +403,8 @@ static lt_status read_own(const struct reader *reader, const json_t *root)
                             json_object_get(sampler, "beta")));
     if (sigmas)
         LT_TRY(read_sigmas(reader, sigmas, json_object_get(sampler, "steps") != NULL));
+    if (skip)
+        LT_TRY(read_skip_layers(reader, skip));
     if (json_is_object(guidance))
         LT_TRY(read_guidance_schedule(reader, guidance)); /* counts the steps: after sigmas */
     else if (guidance)
@@ -515,6 +533,20 @@ static lt_status check_inputs(const struct reader *reader)
     return LT_OK;
 }
 
+static lt_status check_guide(const struct reader *reader)
+{
+    const struct job *job = reader->job;
+    if (job->guide.nag_scale > 0 && !job->text_negative && !job->prompt_negative)
+        return fail_at(reader, "text", "negative", LT_BAD_INPUT,
+                       "needed, because /guide/nag_scale leads away from it");
+    if (job->guide.skip_start > job->guide.skip_end)
+        return fail_at(reader, "guide", "skip_start", LT_BAD_INPUT, "%g is behind skip_end %g",
+                       job->guide.skip_start, job->guide.skip_end);
+    if (job->guide.zero_steps > 0 && !job->guide.zero_star)
+        return fail_at(reader, "guide", "zero_steps", LT_BAD_INPUT, "only with zero_star");
+    return LT_OK;
+}
+
 /* What several keys decide together. */
 static lt_status check_job(const struct reader *reader)
 {
@@ -552,6 +584,7 @@ static lt_status check_job(const struct reader *reader)
             return fail_at(reader, "text", "negative", LT_BAD_INPUT,
                            "needed, because guidance is %g; or set guidance to 1",
                            job->guidance[i]);
+    LT_TRY(check_guide(reader));
     struct sigma_list list;
     const struct lt_mark mark = lt_arena_mark(reader->arena);
     const lt_status status = sigma_list_build(job, reader->arena, &list, reader->error);

@@ -90,6 +90,17 @@ struct job_input {
     uint32_t shape[JOB_INPUT_RANK]; /* leading 1s where the rank is less */
 };
 
+/* What leads the predictions beside plain guidance (pipeline.md 3.8, 5.5). */
+struct job_guide {
+    bool zero_star;                       /* CFG-zero-star */
+    int64_t zero_steps;                   /* of it: so many first steps have no velocity at all */
+    double nag_scale, nag_tau, nag_alpha; /* away from the negative text in attention; 0: off */
+    const double *skip_layer; /* blocks that the prediction without the prompt leaves out … */
+    size_t skip_layer_count;
+    double skip_start, skip_end; /* … in this share of the steps */
+    int64_t riflex;              /* which frequency of time is stretched over the take; 0: none */
+};
+
 struct job {
     enum job_kind kind;
     enum job_mode mode;
@@ -138,6 +149,9 @@ struct job {
     int64_t start_step, end_step; /* end_step -1: all */
     const double *guidance;       /* one value, or one per step (extended by its last) */
     size_t guidance_count;
+
+    struct job_guide guide;
+    double pose_strength, face_strength; /* animate: 1 */
 
     enum window_schedule schedule;
     enum window_fuse fuse;

@@ -50,6 +50,8 @@ static json_t *own_value(const struct job *job, const struct job_field *field)
         return list_value(job->guidance, job->guidance_count);
     if (strcmp(key, "name") == 0)
         return json_string(field->choice[job->sampler]);
+    if (strcmp(key, "skip_layers") == 0)
+        return list_value(job->guide.skip_layer, job->guide.skip_layer_count);
     lt_assert(strcmp(key, "sigmas") == 0);
     return list_value(job->sigma, job->sigma_count);
 }
@@ -86,7 +88,9 @@ static bool is_absent(const struct job *job, const struct job_field *field)
     return (field->kind == JOB_FIELD_INPUT && !input->path && !input->uploaded) ||
            (field->kind == JOB_FIELD_TEXT && !*(const char *const *)from) ||
            (field->kind == JOB_FIELD_MODEL && !((const struct job_model *)from)->name) ||
-           (field->kind == JOB_FIELD_OWN && strcmp(field->key, "sigmas") == 0 && !job->sigma);
+           (field->kind == JOB_FIELD_OWN && strcmp(field->key, "sigmas") == 0 && !job->sigma) ||
+           (field->kind == JOB_FIELD_OWN && strcmp(field->key, "skip_layers") == 0 &&
+            !job->guide.skip_layer);
 }
 
 static json_t *build_tree(const struct job *job)

@@ -13,7 +13,7 @@ enum job_field_kind {
     JOB_FIELD_INPUT,  /* struct job_input: a path, or {"sha256", "shape"} */
     JOB_FIELD_MODEL,  /* struct job_model: a name, or {"file", "fingerprint"} */
     JOB_FIELD_OWN,    /* has code of its own: kind, size, guidance, precision, name of the sampler,
-                         sigmas */
+                         sigmas, skip_layers */
 };
 
 enum { JOB_TEXT_MAX = 4096, JOB_BYTES_MAX = 1 << 20, JOB_DEPTH_MAX = 32 };

@@ -257,7 +257,7 @@ static bool is_given(const struct job *job, enum job_input_kind kind)
  * so that later clips are encoded while earlier ones are denoised. */
 static void list_conditions(const struct job *job, struct plan *plan)
 {
-    bool guided = false;
+    bool guided = job->guide.nag_scale > 0;
     for (uint32_t s = 0; s < plan->step_count; s++)
         guided |= plan->step[s].guidance != 1;
     for (uint32_t p = 0; job->prompt && p < plan->prompt_count; p++)

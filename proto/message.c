@@ -183,8 +183,8 @@ static Longtake__TaskSpec *encode_spec(struct encoder *e, const struct lt_task_s
 {
     INIT(Longtake__TaskSpec, longtake__task_spec__init);
     if (from->blob_count > LT_SPEC_BLOBS_MAX || from->frame_at_count > LT_SPEC_SLOTS_MAX ||
-        from->clean_slot_count > LT_SPEC_SLOTS_MAX) {
-        refuse(e, LT_BAD_INPUT, "too many blobs or slots");
+        from->clean_slot_count > LT_SPEC_SLOTS_MAX || from->skip_layer_count > LT_SPEC_SLOTS_MAX) {
+        refuse(e, LT_BAD_INPUT, "too many blobs, slots or layers");
         return NULL;
     }
     to->model = make(e, 1, sizeof *to->model);
@@ -220,6 +220,16 @@ static Longtake__TaskSpec *encode_spec(struct encoder *e, const struct lt_task_s
     to->match = from->match;
     to->match_strength = from->match_strength;
     to->text_style = from->text_style;
+    to->guide = from->guide;
+    to->no_velocity = from->no_velocity;
+    to->nag = (double *)(uintptr_t)from->nag;
+    to->n_nag = from->nag_count;
+    to->skip_layer = (uint32_t *)(uintptr_t)from->skip_layer;
+    to->n_skip_layer = from->skip_layer_count;
+    to->riflex_index = from->riflex_index;
+    to->riflex_frames = from->riflex_frames;
+    to->strength = (double *)(uintptr_t)from->strength;
+    to->n_strength = from->strength_count;
     return to;
 }
 
@@ -527,6 +537,20 @@ static size_t take_slots(struct decoder *d, const char *field, const uint32_t *f
     return count;
 }
 
+/* None, or exactly `count` finite numbers. */
+static size_t take_numbers(struct decoder *d, const char *field, const double *from, size_t given,
+                           size_t count, double *to)
+{
+    bool right = given == 0 || given == count;
+    for (size_t i = 0; right && i < given; i++) {
+        right = from[i] > -1e6 && from[i] < 1e6;
+        to[i] = from[i];
+    }
+    if (!right)
+        reject(d, field, "out of range, or another count");
+    return right ? given : 0;
+}
+
 static void decode_spec(struct decoder *d, const Longtake__TaskSpec *from, struct lt_task_spec *to)
 {
     if (!from || !from->model || from->n_shape != 4) {
@@ -553,11 +577,21 @@ static void decode_spec(struct decoder *d, const Longtake__TaskSpec *from, struc
         .match = take_enum(d, "match", from->match, LT_MATCH_NONE, LT_MATCH_MKL),
         .match_strength = from->match_strength,
         .text_style = take_enum(d, "text_style", from->text_style, 0, 1),
+        .guide =
+            (enum lt_guide)take_enum(d, "guide", from->guide, LT_GUIDE_CFG, LT_GUIDE_ZERO_STAR),
+        .no_velocity = from->no_velocity,
+        .riflex_index = from->riflex_index,
+        .riflex_frames = from->riflex_frames,
     };
     memcpy(to->shape, from->shape, sizeof to->shape);
     to->frame_at_count = take_slots(d, "frame_at", from->frame_at, from->n_frame_at, to->frame_at);
     to->clean_slot_count =
         take_slots(d, "clean_slot", from->clean_slot, from->n_clean_slot, to->clean_slot);
+    to->skip_layer_count =
+        take_slots(d, "skip_layer", from->skip_layer, from->n_skip_layer, to->skip_layer);
+    to->nag_count = take_numbers(d, "nag", from->nag, from->n_nag, LT_SPEC_NAG, to->nag);
+    to->strength_count = take_numbers(d, "strength", from->strength, from->n_strength,
+                                      LT_SPEC_STRENGTHS, to->strength);
     for (size_t i = 0; i < from->n_blob; i++)
         to->blob[i] = (struct lt_blob_ref){
             (enum lt_blob_role)take_enum(d, "blob.role", from->blob[i]->role, LT_BLOB_LATENTS,

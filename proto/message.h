@@ -130,6 +130,14 @@ enum { LT_SPEC_BLOBS_MAX = 16, LT_SPEC_SLOTS_MAX = 32 };
 
 enum lt_match { LT_MATCH_NONE, LT_MATCH_REINHARD, LT_MATCH_MKL };
 
+enum { LT_SPEC_NAG = 3, LT_SPEC_STRENGTHS = 2 };
+
+/* What guidance g makes of the predictions with and without the prompt. */
+enum lt_guide {
+    LT_GUIDE_CFG,       /* u + g (c - u) */
+    LT_GUIDE_ZERO_STAR, /* the same around u scaled to fit c */
+};
+
 /* Everything a worker needs to compute a task: with equal specs any worker of one kernel class
  * gives equal bytes. */
 struct lt_task_spec {
@@ -158,7 +166,16 @@ struct lt_task_spec {
                                                 grey; 0: none */
     uint32_t match;                          /* enum lt_match: vae-decode */
     double match_strength;
-    uint32_t text_style; /* encode-text: 0 as Wan cleans a prompt, 1 as ComfyUI */
+    enum lt_guide guide;
+    bool no_velocity;        /* predict: the result is 0, nothing is computed */
+    double nag[LT_SPEC_NAG]; /* predict: scale, tau, alpha against the negative text */
+    size_t nag_count;        /* 0: off */
+    uint32_t skip_layer[LT_SPEC_SLOTS_MAX]; /* predict: blocks left out without the prompt */
+    size_t skip_layer_count;
+    uint32_t riflex_index, riflex_frames; /* predict: 0: off */
+    double strength[LT_SPEC_STRENGTHS];   /* predict: of Animate's pose and face */
+    size_t strength_count;                /* 0: 1 and 1 */
+    uint32_t text_style;                  /* encode-text: 0 as Wan cleans a prompt, 1 as ComfyUI */
 };
 
 struct lt_assign {

@@ -9,8 +9,8 @@
 
 enum { HALVES_MAX = 2 /* of a guidance */, CLIP_WIDTH = 1280 };
 
-struct prompt {                  /* names a context that is kept for the steps to come */
-    struct lt_digest text, clip; /* clip: zero without one */
+struct prompt {                       /* names a context that is kept for the steps to come */
+    struct lt_digest text, nag, clip; /* zero: none */
     int64_t text_len;
     struct lt_digest lora; /* files and strengths: keys and values go through them; zero: none */
 };
@@ -34,7 +34,7 @@ size_t engine_input_count(const struct lt_task_spec *spec)
 struct make_prompt {
     struct dit *dit;
     size_t cache_bytes;
-    const struct engine_blob *text, *clip;
+    const struct engine_blob *text, *nag, *clip;
 };
 
 /* A blob of f32 rows. */
@@ -58,6 +58,9 @@ static lt_status make_prompt(void *context, const void *key, void **value_out, u
     struct dit_context *made;
     (void)key;
     LT_TRY(rows_of(make->text, "text", dit_config(make->dit)->text_dim, &prompt.text, error));
+    if (make->nag)
+        LT_TRY(rows_of(make->nag, "negative text", dit_config(make->dit)->text_dim,
+                       &prompt.nag_text, error));
     if (make->clip)
         LT_TRY(rows_of(make->clip, "clip", CLIP_WIDTH, &prompt.clip, error));
     LT_TRY(dit_context_create(make->dit, &prompt, make->cache_bytes, &made, error));
@@ -66,17 +69,19 @@ static lt_status make_prompt(void *context, const void *key, void **value_out, u
     return LT_OK;
 }
 
-/* The context of a prompt, to be released. */
+/* The context of a prompt, to be released; `nag` NULL: without. */
 static lt_status take_prompt(const struct engine_task *task, struct dit *dit,
-                             const struct engine_blob *text, struct lt_lru_entry **prompt_out,
-                             struct lt_error *error)
+                             const struct engine_blob *text, const struct engine_blob *nag,
+                             struct lt_lru_entry **prompt_out, struct lt_error *error)
 {
     const struct engine_blob *clip = engine_find_blob(task, LT_BLOB_CLIP);
-    struct make_prompt make = {dit, task->engine->context_bytes, text, clip};
+    struct make_prompt make = {dit, task->engine->context_bytes, text, nag, clip};
     struct prompt key;
     memset(&key, 0, sizeof key);
     key.text = lt_sha256(text->data, text->bytes);
     key.text_len = dit_config(dit)->text_len;
+    if (nag)
+        key.nag = lt_sha256(nag->data, nag->bytes);
     if (clip)
         key.clip = lt_sha256(clip->data, clip->bytes);
     if (task->work->lora_count > 0)
@@ -88,6 +93,8 @@ static lt_status take_prompt(const struct engine_task *task, struct dit *dit,
 struct prediction {
     const struct engine_task *task;
     struct lt_view x, y;
+    struct dit_options options[HALVES_MAX];
+    int64_t skip_layer[LT_SPEC_SLOTS_MAX];
     double *timesteps; /* [F], when some frames are clean; else NULL */
     size_t halves;     /* 2 when guided: with the prompt, without */
     struct lt_lru_entry *prompt[HALVES_MAX], *window[HALVES_MAX];
@@ -129,6 +136,30 @@ static lt_status take_timesteps(struct prediction *p, struct lt_error *error)
     return LT_OK;
 }
 
+/* Blocks are skipped without the prompt only. */
+static void take_options(struct prediction *p)
+{
+    const struct lt_task_spec *spec = p->task->spec;
+    struct dit_options *o = &p->options[0];
+    *o = dit_options_default;
+    if (spec->nag_count > 0) {
+        o->nag_scale = spec->nag[0];
+        o->nag_tau = spec->nag[1];
+        o->nag_alpha = spec->nag[2];
+    }
+    o->riflex_index = spec->riflex_index;
+    o->riflex_frames = spec->riflex_frames;
+    if (spec->strength_count > 0) {
+        o->pose_strength = spec->strength[0];
+        o->face_strength = spec->strength[1];
+    }
+    p->options[1] = *o;
+    for (size_t i = 0; i < spec->skip_layer_count; i++)
+        p->skip_layer[i] = spec->skip_layer[i];
+    p->options[1].skip_layers = p->skip_layer;
+    p->options[1].skip_count = spec->skip_layer_count;
+}
+
 static lt_status begin(struct prediction *p, struct lt_error *error)
 {
     LT_TRY(engine_slice(p->task, LT_BLOB_LATENTS, &p->x, error));
@@ -136,6 +167,7 @@ static lt_status begin(struct prediction *p, struct lt_error *error)
     LT_TRY(engine_check_result_bytes(p->task, bytes, error));
     LT_TRY(take_y(p, error));
     LT_TRY(take_timesteps(p, error));
+    take_options(p);
     p->halves = engine_input_count(p->task->spec);
     p->v = malloc(p->halves * bytes);
     return p->v ? LT_OK : lt_fail(error, LT_NO_MEMORY, "no memory for a prediction");
@@ -149,8 +181,12 @@ static lt_status take_prompts(struct prediction *p, struct dit *dit, struct lt_e
         if (!text)
             return lt_fail(error, LT_BAD_INPUT, "task: its text is missing");
         const size_t half = p->prompt_count;
+        const struct engine_blob *nag = NULL;
+        if (half == 0 && p->task->spec->nag_count > 0 &&
+            !(nag = engine_find_blob(p->task, LT_BLOB_TEXT_NEGATIVE)))
+            return lt_fail(error, LT_BAD_INPUT, "task: its negative text is missing");
         LT_TRY(engine_take_window(p->task, dit, &p->x, half > 0, &p->window[half], error));
-        LT_TRY(take_prompt(p->task, dit, text, &p->prompt[half], error));
+        LT_TRY(take_prompt(p->task, dit, text, nag, &p->prompt[half], error));
     }
     return LT_OK;
 }
@@ -166,6 +202,7 @@ static void add_inputs(const struct prediction *p, struct dit_inputs *inputs, st
                                            .timesteps = p->timesteps,
                                            .context = lt_lru_value(p->prompt[half]),
                                            .animate = engine_window(p->window[half]),
+                                           .options = &p->options[half],
                                            .done = &p->task->progress->done};
     }
 }
@@ -174,8 +211,10 @@ static void add_inputs(const struct prediction *p, struct dit_inputs *inputs, st
 static lt_status finish(struct prediction *p, struct lt_error *error)
 {
     const int64_t count = lt_view_count(&p->x);
+    const struct lt_task_spec *spec = p->task->spec;
     if (p->halves == 2)
-        guidance_cfg(p->v, p->v + count, count, p->task->spec->guidance);
+        (spec->guide == LT_GUIDE_ZERO_STAR ? guidance_zero_star : guidance_cfg)(
+            p->v, p->v + count, count, spec->guidance);
     return engine_check_finite(p->v, count, "prediction", error);
 }
 
@@ -226,6 +265,11 @@ void engine_predict(const struct engine_task *tasks, size_t count)
         p[ready] = (struct prediction){.task = &tasks[i]};
         lt_status one =
             status == LT_OK ? begin(&p[ready], own) : lt_fail(own, status, "%s", error.text);
+        if (one == LT_OK && tasks[i].spec->no_velocity) {
+            memset(p[ready].v, 0, (size_t)lt_view_count(&p[ready].x) * sizeof(float));
+            settle(&p[ready], LT_OK);
+            continue;
+        }
         if (one == LT_OK)
             one = take_prompts(&p[ready], resident->dit, own);
         if (one == LT_OK)

@@ -139,6 +139,30 @@ static void values_are_converted_as_documented(void **state)
     lt_arena_fini(&arena);
 }
 
+static void what_leads_predictions_is_read(void **state)
+{
+    (void)state;
+    struct lt_error error;
+    struct lt_arena arena;
+    lt_arena_init(&arena, 0);
+    struct job job;
+    assert_ok(parse("{" REST "}", &arena, &job, &error));
+    assert_true(!job.guide.zero_star && job.guide.nag_scale == 0 && job.guide.riflex == 0 &&
+                job.guide.skip_layer_count == 0 && job.pose_strength == 1);
+    assert_ok(parse("{\"guide\":{\"zero_star\":true,\"zero_steps\":2,\"nag_scale\":11,"
+                    "\"skip_layers\":[9,10],\"skip_end\":0.5,\"riflex\":6},\"text\":{"
+                    "\"positive\":\"p\",\"negative\":\"n\"},\"guidance\":4,\"model\":{"
+                    "\"transformer\":\"t\",\"vae\":\"v\"}}",
+                    &arena, &job, &error));
+    assert_true(job.guide.zero_star && job.guide.zero_steps == 2 && job.guide.riflex == 6);
+    assert_true(job.guide.nag_scale == 11 && job.guide.nag_tau == 2.5 &&
+                job.guide.nag_alpha == 0.25);
+    assert_true(job.guide.skip_layer_count == 2 && job.guide.skip_layer[1] == 10 &&
+                job.guide.skip_start == 0.1 && job.guide.skip_end == 0.5);
+    check_round_trip(&job);
+    lt_arena_fini(&arena);
+}
+
 /* clang-format off */
 static const struct {
     const char *text, *part;
@@ -209,6 +233,16 @@ static const struct {
     {"{" REST ",\"window\":{\"fuse\":7}}", "/window/fuse: expected a word, found a number",
      LT_BAD_INPUT},
     {"{" REST ",\"window\":{\"freenoise\":1}}", "/window/freenoise: expected true or false",
+     LT_BAD_INPUT},
+    {"{\"guidance\":1,\"guide\":{\"nag_scale\":11}," FILES "}",
+     "/text/negative: needed, because /guide/nag_scale", LT_BAD_INPUT},
+    {"{" REST ",\"guide\":{\"skip_start\":0.5,\"skip_end\":0.4}}",
+     "/guide/skip_start: 0.5 is behind skip_end 0.4", LT_BAD_INPUT},
+    {"{" REST ",\"guide\":{\"skip_layers\":[9,9.5]}}",
+     "/guide/skip_layers: expected numbers of blocks, found 9.5", LT_BAD_INPUT},
+    {"{" REST ",\"guide\":{\"zero_steps\":1}}", "/guide/zero_steps: only with zero_star",
+     LT_BAD_INPUT},
+    {"{" REST ",\"guide\":{\"riflex\":23}}", "/guide/riflex: expected 0 to 22, found 23",
      LT_BAD_INPUT},
     {"{" REST ",\"decode\":{\"warmup\":0}}", "/decode/warmup: at least 1", LT_BAD_INPUT},
     {"{" REST ",\"sampler\":{\"name\":\"ddim\"}}", "/sampler/name: expected one of euler",
@@ -343,6 +377,7 @@ int main(void)
         cmocka_unit_test(the_shortest_job_has_the_defaults),
         cmocka_unit_test(the_documented_example_is_read),
         cmocka_unit_test(values_are_converted_as_documented),
+        cmocka_unit_test(what_leads_predictions_is_read),
         cmocka_unit_test(what_is_wrong_is_named),
         cmocka_unit_test(size_and_depth_are_bounded),
         cmocka_unit_test(damaged_jobs_are_refused),

@@ -3,6 +3,7 @@
 #include "tests/test.h"
 
 #include "common/arena.h"
+#include "coordinator/cut.h"
 #include "coordinator/plan.h"
 #include "coordinator/plan_json.h"
 
@@ -55,6 +56,55 @@ static void segments_give_the_frames_asked_for(void **state)
                             plan.segment_count * sizeof plan.segment[0]);
         lt_arena_fini(&arena);
     }
+}
+
+/* What leads predictions stands in their specs, in the steps it is meant for; the negative text
+ * goes along where attention is led away from it. */
+static void options_reach_their_tasks(void **state)
+{
+    (void)state;
+    static const double skipped[] = {9, 10}, one = 1;
+    struct lt_error error;
+    struct lt_arena arena;
+    struct cut cuts[CUTS_MAX];
+    lt_arena_init(&arena, 0);
+    struct job job = job_of(81);
+    struct plan plan;
+    job.text = "p";
+    job.text_negative = "n";
+    job.guidance = &one;
+    job.guidance_count = 1;
+    job.step_count = 10;
+    job.guide.zero_star = true;
+    job.guide.zero_steps = 1;
+    job.guide.nag_scale = 11;
+    job.guide.skip_layer = skipped;
+    job.guide.skip_layer_count = 2;
+    job.guide.skip_end = 0.5;
+    job.guide.riflex = 6;
+    job.face_strength = 0.5;
+    assert_ok(plan_build(&job, &arena, &plan, &error));
+    assert_int_equal(plan.step_count, 10);
+    for (uint32_t task = 0; task < plan.predict_count; task++) {
+        uint32_t step, window;
+        struct lt_task_spec spec = {0};
+        size_t count;
+        bool negative = false;
+        assert_int_equal(plan_task(&plan, task, &step, &window), PLAN_PREDICT);
+        cut_spec(&job, &plan, task, &spec);
+        assert_int_equal(spec.guide, LT_GUIDE_ZERO_STAR);
+        assert_int_equal(spec.no_velocity, step == 0);
+        assert_true(spec.nag_count == LT_SPEC_NAG && spec.nag[0] == 11 && spec.nag[1] == 2.5);
+        assert_int_equal(spec.skip_layer_count, step >= 1 && step <= 5 ? 2 : 0);
+        assert_true(spec.riflex_index == 6 && spec.riflex_frames == 21);
+        assert_true(spec.strength_count == 2 && spec.strength[0] == 1 && spec.strength[1] == 0.5);
+        assert_ok(
+            cut_task(&job, &plan, task, (const uint64_t[]){64, 32}, &arena, cuts, &count, &error));
+        for (size_t i = 0; i < count; i++)
+            negative |= cuts[i].role == LT_BLOB_TEXT_NEGATIVE;
+        assert_true(negative);
+    }
+    lt_arena_fini(&arena);
 }
 
 /* Every frame once, in order, and none that the run of the decoder does not have: all lengths, all
@@ -278,6 +328,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(segments_give_the_frames_asked_for),
+        cmocka_unit_test(options_reach_their_tasks),
         cmocka_unit_test(segments_tile_the_take),
         cmocka_unit_test(bytes_are_the_published_ones),
         cmocka_unit_test(tasks_are_numbered_by_step_and_window),

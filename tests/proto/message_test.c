@@ -83,7 +83,8 @@ static void lists_survive(void **state)
     back = round_trip(&m, false, 0);
     assert_memory_equal(back.welcome.keep, keep, sizeof keep);
     struct lt_progress progress[] = {{1, 2, LT_PHASE_RUNNING, 3, 4}};
-    m = (struct lt_message){.kind = LT_MESSAGE_BEAT, .beat = {8, progress, 1, 6, {1, 2, 3, 4, 5, 6, 7}}};
+    m = (struct lt_message){.kind = LT_MESSAGE_BEAT,
+                            .beat = {8, progress, 1, 6, {1, 2, 3, 4, 5, 6, 7}}};
     back = round_trip(&m, true, 0);
     assert_int_equal(back.beat.lease[0].total, 4);
     assert_int_equal(back.beat.slot_count, 6);
@@ -121,6 +122,36 @@ static void conditioning_survives(void **state)
     assert_int_equal(spec.handoff_length, 81);
     assert_int_equal(spec.match, LT_MATCH_MKL);
     assert_true(spec.match_strength == 0.5);
+}
+
+static void options_survive(void **state)
+{
+    (void)state;
+    struct lt_message m = assign();
+    struct lt_task_spec *spec = &m.assign.spec;
+    struct lt_task_spec back = round_trip(&m, false, 0).assign.spec;
+    assert_int_equal(back.guide, LT_GUIDE_CFG);
+    assert_true(!back.no_velocity && back.nag_count == 0 && back.strength_count == 0 &&
+                back.skip_layer_count == 0 && back.riflex_index == 0);
+    spec->guide = LT_GUIDE_ZERO_STAR;
+    spec->no_velocity = true;
+    spec->nag_count = LT_SPEC_NAG;
+    spec->nag[0] = 11;
+    spec->nag[2] = 0.25;
+    spec->skip_layer[0] = 9;
+    spec->skip_layer[1] = 39;
+    spec->skip_layer_count = 2;
+    spec->riflex_index = 6;
+    spec->riflex_frames = 81;
+    spec->strength[1] = 0.5;
+    spec->strength_count = LT_SPEC_STRENGTHS;
+    back = round_trip(&m, false, 0).assign.spec;
+    assert_int_equal(back.guide, LT_GUIDE_ZERO_STAR);
+    assert_true(back.no_velocity && back.nag_count == 3 && back.nag[0] == 11 && back.nag[1] == 0 &&
+                back.nag[2] == 0.25);
+    assert_true(back.skip_layer_count == 2 && back.skip_layer[1] == 39);
+    assert_true(back.riflex_index == 6 && back.riflex_frames == 81);
+    assert_true(back.strength_count == 2 && back.strength[0] == 0 && back.strength[1] == 0.5);
 }
 
 static void golden_bytes_of_a_cancel(void **state)
@@ -197,6 +228,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(assign_survives, begin, end),
         cmocka_unit_test_setup_teardown(lists_survive, begin, end),
         cmocka_unit_test_setup_teardown(conditioning_survives, begin, end),
+        cmocka_unit_test_setup_teardown(options_survive, begin, end),
         cmocka_unit_test_setup_teardown(golden_bytes_of_a_cancel, begin, end),
         cmocka_unit_test_setup_teardown(hostile_frames_are_refused, begin, end),
         cmocka_unit_test_setup_teardown(values_out_of_range_are_refused, begin, end),

@@ -5,6 +5,7 @@
 
 #include "common/file.h"
 #include "worker/engine.h"
+#include "worker/guidance.h"
 #include "worker/synth.h"
 
 #include <stdlib.h>
@@ -333,6 +334,59 @@ static void one_wrong_task_does_not_spoil_its_batch(void **state)
     free_job(want);
 }
 
+/* The options of a task reach the network, each the half of the guidance it is meant for. */
+static void options_of_a_task_have_their_effect(void **state)
+{
+    (void)state;
+    enum { PLAIN, WITHOUT, ZERO_STAR, NOTHING, NAG, SKIP, RIFLEX, ONLY, COUNT };
+    struct job *job = make_job(5);
+    struct engine *engine = make_engine(&resident);
+    const float *out[COUNT];
+    for (size_t n = 0; n < COUNT; n++) {
+        job->spec[n].timestep = 900;
+        job->work[n].blob[0].data = job->x[0];
+    }
+    job->spec[WITHOUT].guidance = job->spec[ONLY].guidance = 1;
+    job->work[WITHOUT].blob[1].data = job->text[1];
+    job->spec[ZERO_STAR].guide = LT_GUIDE_ZERO_STAR;
+    job->spec[NOTHING].no_velocity = true;
+    job->spec[NAG].guidance = 1;
+    job->spec[NAG].nag_count = LT_SPEC_NAG;
+    memcpy(job->spec[NAG].nag, (const double[]){11, 2.5, 0.25}, sizeof job->spec[NAG].nag);
+    job->spec[SKIP].skip_layer_count = 1;
+    job->spec[SKIP].skip_layer[0] = 2;
+    job->spec[RIFLEX].riflex_index = 6;
+    job->spec[RIFLEX].riflex_frames = 40;
+    for (size_t n = 0; n < COUNT; n++) {
+        run(engine, job, n, 1);
+        out[n] = job->work[n].result;
+    }
+    float star[VALUES];
+    memcpy(star, out[ONLY], sizeof star);
+    guidance_zero_star(star, out[WITHOUT], VALUES, 5);
+    assert_memory_equal(out[ZERO_STAR], star, sizeof star);
+    for (size_t i = 0; i < VALUES; i++)
+        assert_true(out[NOTHING][i] == 0);
+    assert_memory_not_equal(out[NAG], out[ONLY], sizeof star);
+    assert_memory_not_equal(out[SKIP], out[PLAIN], sizeof star);
+    assert_memory_not_equal(out[RIFLEX], out[PLAIN], sizeof star);
+
+    free(job->work[SKIP].result); /* blocks are left out without the prompt only */
+    job->work[SKIP].result = NULL;
+    job->spec[SKIP].guidance = 1;
+    run(engine, job, SKIP, 1);
+    assert_memory_equal(job->work[SKIP].result, out[ONLY], sizeof star);
+
+    free(job->work[NAG].result);
+    job->work[NAG].result = NULL;
+    job->work[NAG].blob_count = 2;
+    engine_run(engine, &job->work[NAG], 1, &job->progress);
+    assert_int_equal(job->work[NAG].status, LT_BAD_INPUT);
+    assert_non_null(strstr(job->work[NAG].error.text, "negative text is missing"));
+    engine_destroy(&engine);
+    free_job(job);
+}
+
 static void what_does_not_fit_is_refused_with_the_sum(void **state)
 {
     (void)state;
@@ -400,6 +454,7 @@ int main(void)
         cmocka_unit_test(g5_strengths_and_absence_read_nothing),
         cmocka_unit_test(g5_3_a_failed_load_clears_the_signature),
         cmocka_unit_test(one_wrong_task_does_not_spoil_its_batch),
+        cmocka_unit_test(options_of_a_task_have_their_effect),
         cmocka_unit_test(what_does_not_fit_is_refused_with_the_sum),
         cmocka_unit_test(the_plan_streams_under_a_limit),
         cmocka_unit_test(g6_2_loads_leave_nothing_behind),
