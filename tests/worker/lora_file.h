@@ -37,13 +37,20 @@ static inline void lora_fill_scaled(const char *name, float *to, int64_t count, 
         to[i] *= scale;
 }
 
-static inline void lora_write(struct lora_writer *w, const char *path)
+/* `metadata`: of diffusers' key; NULL: none. */
+static inline void lora_write_with(struct lora_writer *w, const char *path, const char *metadata)
 {
     struct lt_error error;
-    assert_ok(lt_safetensors_write(path, w->tensor, w->count, NULL, 0, &error));
+    const char *const pair[] = {"lora_adapter_metadata", metadata};
+    assert_ok(lt_safetensors_write(path, w->tensor, w->count, pair, metadata ? 1 : 0, &error));
     for (size_t i = 0; i < w->count; i++)
         free(w->tensor[i].view.data);
     w->count = 0;
+}
+
+static inline void lora_write(struct lora_writer *w, const char *path)
+{
+    lora_write_with(w, path, NULL);
 }
 
 /* -- forms ------------------------------------------------------------------------------------- */
