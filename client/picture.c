@@ -24,8 +24,8 @@ lt_status picture_fit(const struct picture *picture, enum job_fit fit, uint32_t 
     if (from.width == width && from.height == height)
         memcpy(rgb, picture->rgb, bytes);
     else if (fit == JOB_FIT_STRETCH)
-        status = resize_u8(RESIZE_PIL_BICUBIC, picture->rgb, from.width, from.height, 3, rgb, width,
-                           height, error);
+        status = lt_resize_u8(LT_RESIZE_PIL_BICUBIC, picture->rgb, from.width, from.height, 3, rgb,
+                              width, height, error);
     else if (fit == JOB_FIT_LETTERBOX)
         status = fit_letterbox(letterbox_kernel(from, to), picture->rgb, from, rgb, to, error);
     else

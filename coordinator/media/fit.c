@@ -96,23 +96,24 @@ static size_t frame_bytes(struct frame_size size)
     return (size_t)3 * size.width * size.height;
 }
 
-static lt_status resize_new(enum resize_u8 kernel, const uint8_t *in, struct frame_size from,
+static lt_status resize_new(enum lt_resize_u8 kernel, const uint8_t *in, struct frame_size from,
                             struct frame_size to, uint8_t **out, struct lt_error *error)
 {
     *out = malloc(frame_bytes(to));
     if (!*out)
         return lt_fail(error, LT_NO_MEMORY, "no memory for a picture of %ux%u", to.width,
                        to.height);
-    return resize_u8(kernel, in, from.width, from.height, 3, *out, to.width, to.height, error);
+    return lt_resize_u8(kernel, in, from.width, from.height, 3, *out, to.width, to.height, error);
 }
 
-enum resize_u8 letterbox_kernel(struct frame_size from, struct frame_size to)
+enum lt_resize_u8 letterbox_kernel(struct frame_size from, struct frame_size to)
 {
-    return (uint64_t)to.width * to.height < (uint64_t)from.width * from.height ? RESIZE_CV_AREA
-                                                                               : RESIZE_CV_LINEAR;
+    return (uint64_t)to.width * to.height < (uint64_t)from.width * from.height
+               ? LT_RESIZE_CV_AREA
+               : LT_RESIZE_CV_LINEAR;
 }
 
-lt_status fit_letterbox(enum resize_u8 kernel, const uint8_t *in, struct frame_size from,
+lt_status fit_letterbox(enum lt_resize_u8 kernel, const uint8_t *in, struct frame_size from,
                         uint8_t *out, struct frame_size to, struct lt_error *error)
 {
     struct frame_size inner = to;
@@ -121,8 +122,8 @@ lt_status fit_letterbox(enum resize_u8 kernel, const uint8_t *in, struct frame_s
         inner.width = at_least((double)to.height / from.height * from.width, 1);
     else
         inner.height = at_least((double)to.width / from.width * from.height, 1);
-    if (kernel == RESIZE_CV_AREA && (inner.width > from.width || inner.height > from.height))
-        kernel = RESIZE_CV_LINEAR; /* smaller in area, yet longer one way: no box to average */
+    if (kernel == LT_RESIZE_CV_AREA && (inner.width > from.width || inner.height > from.height))
+        kernel = LT_RESIZE_CV_LINEAR; /* smaller in area, yet longer one way: no box to average */
     const lt_status status = resize_new(kernel, in, from, inner, &picture, error);
     if (status == LT_OK) {
         const size_t left = (to.width - inner.width) / 2, top = (to.height - inner.height) / 2;
@@ -152,8 +153,8 @@ lt_status fit_cover(enum fit_cover rule, const uint8_t *in, struct frame_size fr
     struct frame_size whole = {at_least(talk ? ceil(w) : rint(w), to.width),
                                at_least(talk ? ceil(h) : rint(h), to.height)};
     uint8_t *picture = NULL;
-    const lt_status status = resize_new(talk ? RESIZE_PIL_BILINEAR : RESIZE_PIL_LANCZOS, in, from,
-                                        whole, &picture, error);
+    const lt_status status = resize_new(talk ? LT_RESIZE_PIL_BILINEAR : LT_RESIZE_PIL_LANCZOS, in,
+                                        from, whole, &picture, error);
     const uint32_t wide = whole.width - to.width, high = whole.height - to.height;
     if (status == LT_OK)
         cut(picture, whole, talk ? (uint32_t)rint(wide / 2.0) : wide / 2,
@@ -181,8 +182,8 @@ lt_status fit_crop(const uint8_t *in, struct frame_size from, struct frame_box b
         return lt_fail(error, LT_NO_MEMORY, "no memory for a crop of %ux%u", inner.width,
                        inner.height);
     cut(in, from, (uint32_t)x0, (uint32_t)y0, picture, inner);
-    const lt_status status = resize_u8(RESIZE_CV_LINEAR, picture, inner.width, inner.height, 3, out,
-                                       to.width, to.height, error);
+    const lt_status status = lt_resize_u8(LT_RESIZE_CV_LINEAR, picture, inner.width, inner.height,
+                                          3, out, to.width, to.height, error);
     free(picture);
     return status;
 }

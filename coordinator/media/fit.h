@@ -1,8 +1,8 @@
 /* A picture into the size a model takes: the size rules of the originals and the three ways to get
- * there (stretch is resize_u8). Pictures are [height, width, 3] u8 RGB. */
+ * there (stretch is lt_resize_u8). Pictures are [height, width, 3] u8 RGB. */
 #pragma once
 
-#include "coordinator/media/resize.h"
+#include "common/resize.h"
 
 struct frame_size {
     uint32_t width, height;
@@ -24,12 +24,12 @@ struct frame_size size_talk_bucket(struct frame_size image, bool large);
 
 /* -- pictures ---------------------------------------------------------------------------------- */
 
-/* Scaled to fit inside, black around (10.1 padding_resize). `kernel` is RESIZE_CV_LINEAR inside the
- * generator (10.2); letterbox_kernel is what the offline step takes. */
-lt_status fit_letterbox(enum resize_u8 kernel, const uint8_t *in, struct frame_size from,
+/* Scaled to fit inside, black around (10.1 padding_resize). `kernel` is LT_RESIZE_CV_LINEAR inside
+ * the generator (10.2); letterbox_kernel is what the offline step takes. */
+lt_status fit_letterbox(enum lt_resize_u8 kernel, const uint8_t *in, struct frame_size from,
                         uint8_t *out, struct frame_size to, struct lt_error *error);
 /* INTER_AREA when the canvas is smaller than the picture, else INTER_LINEAR. */
-enum resize_u8 letterbox_kernel(struct frame_size from, struct frame_size to);
+enum lt_resize_u8 letterbox_kernel(struct frame_size from, struct frame_size to);
 
 /* Scaled to cover, the middle cut out. FIT_TALK: Pillow bilinear to sizes rounded up, cut as
  * torchvision's center_crop (10.3). FIT_IMAGE: Pillow Lanczos to rounded sizes, cut at the lower

@@ -38,8 +38,8 @@ lt_status mask_background(const uint8_t *rgb, struct frame_size size, uint8_t th
                        size.height);
     for (size_t i = 0; i < plane_of(size); i++)
         whole[i] = rgb[3 * i] < threshold;
-    const lt_status status = resize_f32(RESIZE_NEAREST, whole, size.width, size.height, 1, out,
-                                        grid.width, grid.height, error);
+    const lt_status status = lt_resize_f32(LT_RESIZE_NEAREST, whole, size.width, size.height, 1,
+                                           out, grid.width, grid.height, error);
     free(whole);
     return status;
 }
@@ -122,15 +122,15 @@ lt_status speaker_masks_fit(const float *masks, uint32_t count, struct frame_siz
                                     : lt_fail(error, LT_NO_MEMORY, "no memory for masks of %ux%u",
                                               whole.width, whole.height);
     for (uint32_t i = 0; i < count && status == LT_OK; i++) {
-        status = resize_f32(RESIZE_NEAREST, masks + i * plane_of(from), from.width, from.height, 1,
-                            cover, whole.width, whole.height, error);
+        status = lt_resize_f32(LT_RESIZE_NEAREST, masks + i * plane_of(from), from.width,
+                               from.height, 1, cover, whole.width, whole.height, error);
         for (size_t y = 0; y < picture.height && status == LT_OK; y++)
             memcpy(cut + y * picture.width, cover + (top + y) * whole.width + left,
                    picture.width * sizeof *cut);
         float *const plane = out + i * plane_of(grid);
         if (status == LT_OK)
-            status = resize_f32(RESIZE_NEAREST, cut, picture.width, picture.height, 1, plane,
-                                grid.width, grid.height, error);
+            status = lt_resize_f32(LT_RESIZE_NEAREST, cut, picture.width, picture.height, 1, plane,
+                                   grid.width, grid.height, error);
         for (size_t k = 0; k < plane_of(grid) && status == LT_OK; k++)
             plane[k] = plane[k] > 0;
     }

@@ -86,12 +86,12 @@ static void pictures_are_the_originals(void **state)
         uint8_t *const in = picture_fill((int)from.width, (int)from.height, pictures[i].seed);
         uint8_t out[48 * 48 * 3];
         char name[64];
-        assert_ok(fit_letterbox(RESIZE_CV_LINEAR, in, from, out, square, &error));
+        assert_ok(fit_letterbox(LT_RESIZE_CV_LINEAR, in, from, out, square, &error));
         snprintf(name, sizeof name, "letterbox.linear.%s", pictures[i].name);
         assert_golden(name, out, 48 * 48 * 3);
-        assert_int_equal(letterbox_kernel(from, small), RESIZE_CV_AREA);
-        assert_int_equal(letterbox_kernel(small, from), RESIZE_CV_LINEAR);
-        assert_ok(fit_letterbox(RESIZE_CV_AREA, in, from, out, small, &error));
+        assert_int_equal(letterbox_kernel(from, small), LT_RESIZE_CV_AREA);
+        assert_int_equal(letterbox_kernel(small, from), LT_RESIZE_CV_LINEAR);
+        assert_ok(fit_letterbox(LT_RESIZE_CV_AREA, in, from, out, small, &error));
         snprintf(name, sizeof name, "letterbox.area.%s", pictures[i].name);
         assert_golden(name, out, 29 * 27 * 3);
         assert_ok(fit_cover(FIT_TALK, in, from, out, talk, &error));

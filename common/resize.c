@@ -5,7 +5,7 @@
  *
  * What differs is the tables, and the arithmetic: Pillow's 22-bit integers, OpenCV's f32, torch's
  * f32 with the sums here in f64. */
-#include "coordinator/media/resize.h"
+#include "common/resize.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -314,23 +314,23 @@ static bool cv_linear(const uint8_t *in, uint32_t in_width, uint32_t in_height, 
 
 /* -- the two entries --------------------------------------------------------------------------- */
 
-static bool windowed_u8(enum resize_u8 kernel, struct axis *axis, uint32_t in, uint32_t out)
+static bool windowed_u8(enum lt_resize_u8 kernel, struct axis *axis, uint32_t in, uint32_t out)
 {
     switch (kernel) {
-    case RESIZE_PIL_BILINEAR:
+    case LT_RESIZE_PIL_BILINEAR:
         return axis_windowed(axis, in, out, triangle, 1);
-    case RESIZE_PIL_BICUBIC:
+    case LT_RESIZE_PIL_BICUBIC:
         return axis_windowed(axis, in, out, keys_half, 2);
-    case RESIZE_PIL_LANCZOS:
+    case LT_RESIZE_PIL_LANCZOS:
         return axis_windowed(axis, in, out, lanczos3, 3);
     default:
         return axis_area(axis, in, out);
     }
 }
 
-lt_status resize_u8(enum resize_u8 kernel, const uint8_t *in, uint32_t in_width, uint32_t in_height,
-                    uint32_t channels, uint8_t *out, uint32_t out_width, uint32_t out_height,
-                    struct lt_error *error)
+lt_status lt_resize_u8(enum lt_resize_u8 kernel, const uint8_t *in, uint32_t in_width,
+                       uint32_t in_height, uint32_t channels, uint8_t *out, uint32_t out_width,
+                       uint32_t out_height, struct lt_error *error)
 {
     struct axis x = {0}, y = {0};
     bool good;
@@ -341,19 +341,20 @@ lt_status resize_u8(enum resize_u8 kernel, const uint8_t *in, uint32_t in_width,
         memcpy(out, in, (size_t)in_width * in_height * channels);
         return LT_OK;
     }
-    if (kernel == RESIZE_CV_LINEAR && whole && rx == 2 && ry == 2)
-        kernel = RESIZE_CV_AREA; /* OpenCV does so too */
-    if (kernel == RESIZE_CV_LINEAR)
+    if (kernel == LT_RESIZE_CV_LINEAR && whole && rx == 2 && ry == 2)
+        kernel = LT_RESIZE_CV_AREA; /* OpenCV does so too */
+    if (kernel == LT_RESIZE_CV_LINEAR)
         good = cv_linear(in, in_width, in_height, channels, out, out_width, out_height);
-    else if (kernel == RESIZE_CV_AREA && whole) {
+    else if (kernel == LT_RESIZE_CV_AREA && whole) {
         cv_area_whole(in, in_width, channels, out, out_width, out_height, rx, ry);
         good = true;
     } else {
-        lt_assert(kernel != RESIZE_CV_AREA || (out_width <= in_width && out_height <= in_height));
+        lt_assert(kernel != LT_RESIZE_CV_AREA ||
+                  (out_width <= in_width && out_height <= in_height));
         good = windowed_u8(kernel, &x, in_width, out_width) &&
                windowed_u8(kernel, &y, in_height, out_height) &&
-               (kernel == RESIZE_CV_AREA ? cv_area(&x, &y, in, channels, out)
-                                         : pil(&x, &y, in, channels, out));
+               (kernel == LT_RESIZE_CV_AREA ? cv_area(&x, &y, in, channels, out)
+                                            : pil(&x, &y, in, channels, out));
     }
     axis_fini(&x);
     axis_fini(&y);
@@ -362,18 +363,18 @@ lt_status resize_u8(enum resize_u8 kernel, const uint8_t *in, uint32_t in_width,
                           out_height);
 }
 
-static bool axis_f32(enum resize_f32 kernel, struct axis *axis, uint32_t in, uint32_t out)
+static bool axis_f32(enum lt_resize_f32 kernel, struct axis *axis, uint32_t in, uint32_t out)
 {
     switch (kernel) {
-    case RESIZE_NEAREST:
+    case LT_RESIZE_NEAREST:
         return axis_nearest(axis, in, out, 0);
-    case RESIZE_NEAREST_EXACT:
+    case LT_RESIZE_NEAREST_EXACT:
         return axis_nearest(axis, in, out, 0.5f);
-    case RESIZE_BILINEAR:
+    case LT_RESIZE_BILINEAR:
         return axis_torch(axis, in, out, 2);
-    case RESIZE_BICUBIC:
+    case LT_RESIZE_BICUBIC:
         return axis_torch(axis, in, out, 4);
-    case RESIZE_BICUBIC_ANTIALIAS:
+    case LT_RESIZE_BICUBIC_ANTIALIAS:
         return axis_windowed(axis, in, out, keys_half, 2);
     default:
         return axis_adaptive(axis, in, out);
@@ -399,9 +400,9 @@ static void pass_f32(const struct axis *axis, const float *in, float *out, size_
             }
 }
 
-lt_status resize_f32(enum resize_f32 kernel, const float *in, uint32_t in_width, uint32_t in_height,
-                     uint32_t channels, float *out, uint32_t out_width, uint32_t out_height,
-                     struct lt_error *error)
+lt_status lt_resize_f32(enum lt_resize_f32 kernel, const float *in, uint32_t in_width,
+                        uint32_t in_height, uint32_t channels, float *out, uint32_t out_width,
+                        uint32_t out_height, struct lt_error *error)
 {
     struct axis x = {0}, y = {0};
     lt_assert(in_width && in_height && channels && out_width && out_height);

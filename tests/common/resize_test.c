@@ -4,7 +4,7 @@
 
 #include "common/color.h"
 #include "common/safetensors.h"
-#include "coordinator/media/resize.h"
+#include "common/resize.h"
 #include "tests/coordinator/picture.h"
 
 #include <math.h>
@@ -64,8 +64,8 @@ static void bytes_are_those_of_pillow_and_opencv(void **state)
             assert_int_equal(tensor->bytes, count);
             uint8_t *const in = picture_fill(sizes[i].width, sizes[i].height, 1);
             uint8_t *const out = malloc(count);
-            assert_ok(resize_u8((enum resize_u8)k, in, sizes[i].width, sizes[i].height, 3, out, w,
-                                h, &error));
+            assert_ok(lt_resize_u8((enum lt_resize_u8)k, in, sizes[i].width, sizes[i].height, 3,
+                                   out, w, h, &error));
             int worst = 0, differ = 0;
             for (size_t j = 0; j < count; j++) {
                 const int d = abs(out[j] - want[j]);
@@ -104,7 +104,8 @@ static void values_are_those_of_torch(void **state)
             float *const out = malloc(count * sizeof *out);
             for (size_t j = 0; j < 3 * pixels; j++)
                 in[j % 3 * pixels + j / 3] = (float)rgb[j] / 255;
-            assert_ok(resize_f32((enum resize_f32)k, in, width, height, 3, out, w, h, &error));
+            assert_ok(
+                lt_resize_f32((enum lt_resize_f32)k, in, width, height, 3, out, w, h, &error));
             double worst = 0;
             for (size_t j = 0; j < count; j++)
                 worst = fmax(worst, fabs((double)out[j] - (double)want[j]));
