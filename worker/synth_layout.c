@@ -225,7 +225,7 @@ static lt_status choose_names(struct synth_layout *layout, struct lt_error *erro
 {
     for (size_t i = 0; i < layout->catalogue.count; i++) {
         char name[128];
-        names_in_form(layout->safetensors ? NAMES_TRANSFORMERS : NAMES_GGUF,
+        names_in_form(layout->safetensors ? NAMES_UMT5_HUGGINGFACE : NAMES_UMT5_GGUF,
                       layout->catalogue.entry[i].name, name, sizeof name);
         layout->tensor[i].name = lt_arena_text(&layout->catalogue.arena, name);
         if (!layout->tensor[i].name)

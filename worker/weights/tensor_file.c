@@ -76,9 +76,10 @@ static bool all_have(const struct tensor_file *file, const char *prefix)
 static void strip_prefix(struct tensor_file *file)
 {
     static const char *const prefixes[] = {"model.diffusion_model.", "diffusion_model.", "model.",
-                                           "net."};
+                                           "net.", "wav2vec2."};
     static const char *const marks[] = {"patch_embedding.weight", "decoder.conv1.weight",
-                                        "audio_proj.proj1.weight"};
+                                        "audio_proj.proj1.weight",
+                                        "feature_extractor.conv_layers.0.conv.weight"};
     for (size_t m = 0; m < LT_COUNT(marks); m++)
         if (has_name(file, "", marks[m]))
             return;
@@ -106,7 +107,7 @@ static lt_status build_index(struct tensor_file *file, struct lt_error *error)
                            file->path, before->name, file->tensor[i].name);
     }
     strip_prefix(file);
-    LT_TRY(names_of_text_encoder(file->tensor, file->count, file->path, &file->arena, error));
+    LT_TRY(names_of_encoder(file->tensor, file->count, file->path, &file->arena, error));
     LT_TRY(names_of_vae(file->tensor, file->count, file->path, &file->arena, error));
     file->by_name = lt_arena_take_array(&file->arena, file->count + 1, sizeof *file->by_name);
     if (!file->by_name)
