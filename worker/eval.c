@@ -45,6 +45,8 @@ static const struct eval_component *const components[] = {
     &eval_dit,
     &eval_vae_decode,
     &eval_vae_encode,
+    &eval_image,
+    &eval_audio,
     &eval_text,
     &eval_preview,
 };

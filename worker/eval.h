@@ -31,7 +31,7 @@ struct eval_component {
 };
 
 extern const struct eval_component eval_dit, eval_vae_decode, eval_vae_encode, eval_text,
-    eval_preview;
+    eval_image, eval_audio, eval_preview;
 
 struct eval {
     const struct eval_component *component;

@@ -1,10 +1,4 @@
-#include "worker/model/catalogue.h"
-
-#include "worker/model/text.h"
-
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
+#include "worker/model/catalogue_build.h"
 
 enum {
     CLIP_WIDTH = 1280,
@@ -14,80 +8,6 @@ enum {
     AUDIO_HIDDEN = 512
 };
 enum { HEAD_WIDTH = 128 };
-
-/* -- adding ------------------------------------------------------------------------------------ */
-
-/* A catalogue being filled: the first failure is kept and looked at once, at the end. */
-struct builder {
-    struct catalogue catalogue;
-    bool failed;
-};
-
-static void add_named(struct builder *b, const char *name, int rank, const int64_t *dim)
-{
-    struct catalogue *c = &b->catalogue;
-    if (c->count == c->room) {
-        const size_t room = c->room ? 2 * c->room : 256;
-        struct catalogue_entry *grown = realloc(c->entry, room * sizeof *grown);
-        if (!grown) {
-            b->failed = true;
-            return;
-        }
-        c->entry = grown;
-        c->room = room;
-    }
-    struct catalogue_entry *entry = &c->entry[c->count++];
-    *entry = (struct catalogue_entry){.name = lt_arena_text(&c->arena, name), .rank = rank};
-    memcpy(entry->dim, dim, (size_t)rank * sizeof *dim);
-    b->failed = b->failed || !entry->name;
-}
-
-/* ADD(b, prefix, "q.weight", d, d): the numbers are the dims. */
-#define ADD(b, prefix, name, ...)                                                                  \
-    add(b, prefix, name, (int)(sizeof((int64_t[]){__VA_ARGS__}) / sizeof(int64_t)),                \
-        (int64_t[]){__VA_ARGS__})
-
-static void add(struct builder *b, const char *prefix, const char *name, int rank,
-                const int64_t *dim)
-{
-    char full[256];
-    snprintf(full, sizeof full, "%s%s", prefix, name);
-    add_named(b, full, rank, dim);
-}
-
-/* A Linear: weight [out, in] and bias [out]. */
-static void add_linear(struct builder *b, const char *prefix, const char *name, int64_t out,
-                       int64_t in)
-{
-    char full[256];
-    snprintf(full, sizeof full, "%s%s", prefix, name);
-    ADD(b, full, ".weight", out, in);
-    ADD(b, full, ".bias", out);
-}
-
-static void add_norm(struct builder *b, const char *prefix, const char *name, int64_t width)
-{
-    char full[256];
-    snprintf(full, sizeof full, "%s%s", prefix, name);
-    ADD(b, full, ".weight", width);
-    ADD(b, full, ".bias", width);
-}
-
-static void begin(struct builder *b)
-{
-    *b = (struct builder){0};
-    lt_arena_init(&b->catalogue.arena, 0);
-}
-
-static lt_status finish(struct builder *b, struct catalogue *catalogue_out, struct lt_error *error)
-{
-    if (b->failed) {
-        catalogue_fini(&b->catalogue);
-        return lt_fail(error, LT_NO_MEMORY, "no memory for the list of tensors");
-    }
-    *catalogue_out = b->catalogue;
-    return LT_OK;
-}
 
 void catalogue_fini(struct catalogue *catalogue)
 {
@@ -409,34 +329,6 @@ lt_status catalogue_of_vae(const struct catalogue_vae *vae, struct catalogue *ca
     add_conv(&b, "", "conv1", 2 * vae->channels, 2 * vae->channels, 1, 1);
     add_conv(&b, "", "conv2", vae->channels, vae->channels, 1, 1);
     vae->grouped ? add_grouped_decoder(&b, vae) : add_decoder(&b, vae);
-    return finish(&b, catalogue_out, error);
-}
-
-/* -- UMT5 (encoders.md 6.1) -------------------------------------------------------------------- */
-
-lt_status catalogue_of_umt5(const struct text_config *config, struct catalogue *catalogue_out,
-                            struct lt_error *error)
-{
-    const int64_t d = config->dim, inner = config->head_count * config->head_width;
-    const int64_t ffn = config->ffn_dim;
-    struct builder b;
-    begin(&b);
-    ADD(&b, "", "token_embedding.weight", config->vocabulary_rows, d);
-    for (int64_t n = 0; n < config->layer_count; n++) {
-        char prefix[32];
-        snprintf(prefix, sizeof prefix, "blocks.%lld.", (long long)n);
-        ADD(&b, prefix, "norm1.weight", d);
-        ADD(&b, prefix, "attn.q.weight", inner, d);
-        ADD(&b, prefix, "attn.k.weight", inner, d);
-        ADD(&b, prefix, "attn.v.weight", inner, d);
-        ADD(&b, prefix, "attn.o.weight", d, inner);
-        ADD(&b, prefix, "pos_embedding.embedding.weight", config->bucket_count, config->head_count);
-        ADD(&b, prefix, "norm2.weight", d);
-        ADD(&b, prefix, "ffn.gate.0.weight", ffn, d);
-        ADD(&b, prefix, "ffn.fc1.weight", ffn, d);
-        ADD(&b, prefix, "ffn.fc2.weight", d, ffn);
-    }
-    ADD(&b, "", "norm.weight", d);
     return finish(&b, catalogue_out, error);
 }
 

@@ -44,10 +44,16 @@ lt_status catalogue_of_vae(const struct catalogue_vae *vae, struct catalogue *ca
                            struct lt_error *error);
 lt_status catalogue_of_tae(const struct catalogue_tae *tae, struct catalogue *catalogue_out,
                            struct lt_error *error);
-/* A UMT5 encoder (encoders.md 6.1), by the original's names. */
+/* The encoders (encoders.md 6.1, 8.1, 9.1), by the one form of their names (weights/names.h). */
 struct text_config;
+struct vision_config;
+struct audio_config;
 lt_status catalogue_of_umt5(const struct text_config *config, struct catalogue *catalogue_out,
                             struct lt_error *error);
+lt_status catalogue_of_vision(const struct vision_config *config, struct catalogue *catalogue_out,
+                              struct lt_error *error);
+lt_status catalogue_of_audio(const struct audio_config *config, struct catalogue *catalogue_out,
+                             struct lt_error *error);
 /* Features of a prompt: `text` [rows, width]. */
 lt_status catalogue_of_text(int64_t rows, int64_t width, struct catalogue *catalogue_out,
                             struct lt_error *error);
