@@ -3,11 +3,39 @@
 #include "common/safetensors.h"
 
 #include <stdlib.h>
+#include <sys/mman.h>
+
+/* From here on a block is its own mapping: it goes back to the system at once, and what the process
+ * holds is what is out. */
+enum { MAPPED_BYTES = 1 << 20 };
 
 struct frame_block { /* stands before the data */
     _Alignas(64) struct frame_block *before, *after;
-    size_t bytes;
+    size_t bytes, taken_bytes;
 };
+
+static struct frame_block *take_block(size_t bytes)
+{
+    struct frame_block *block;
+    const size_t taken = sizeof *block + bytes;
+    if (taken < MAPPED_BYTES) {
+        block = aligned_alloc(64, taken);
+    } else {
+        block = mmap(NULL, taken, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        block = block == MAP_FAILED ? NULL : block;
+    }
+    if (block)
+        *block = (struct frame_block){.taken_bytes = taken};
+    return block;
+}
+
+static void give_block(struct frame_block *block)
+{
+    if (block->taken_bytes < MAPPED_BYTES)
+        free(block);
+    else
+        munmap(block, block->taken_bytes);
+}
 
 lt_status frames_take(struct frames *frames, enum lt_type type, int64_t rows, int64_t columns,
                       int64_t channels, struct lt_view *frame_out, struct lt_error *error)
@@ -19,12 +47,13 @@ lt_status frames_take(struct frames *frames, enum lt_type type, int64_t rows, in
         !__builtin_mul_overflow(values, channels, &values) && values >= 0 &&
         lt_type_bytes(type, (uint64_t)values, &bytes) && bytes < SIZE_MAX / 2) {
         bytes = (bytes + 63) / 64 * 64;
-        block = aligned_alloc(64, sizeof *block + (frames->hollow ? 64 : (size_t)bytes));
+        block = take_block(frames->hollow ? 64 : (size_t)bytes);
     }
     if (!block)
         return lt_fail(error, LT_NO_MEMORY, "no memory for a [%lld, %lld, %lld] frame",
                        (long long)rows, (long long)columns, (long long)channels);
-    *block = (struct frame_block){.after = frames->first, .bytes = (size_t)bytes};
+    block->after = frames->first;
+    block->bytes = (size_t)bytes;
     if (frames->first)
         frames->first->before = block;
     frames->first = block;
@@ -47,7 +76,7 @@ void frames_give(struct frames *frames, struct lt_view *frame)
     if (block->after)
         block->after->before = block->before;
     frames->used_bytes -= block->bytes;
-    free(block);
+    give_block(block);
     frame->data = NULL;
 }
 
