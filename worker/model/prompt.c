@@ -12,6 +12,8 @@
 
 #include <utf8proc.h>
 
+enum { TURNS_MAX = 64 };
+
 #define COUNT(array) (sizeof(array) / sizeof((array)[0]))
 
 static void add_code(struct text_buffer *to, uint32_t code)
@@ -280,12 +282,13 @@ static void swap(struct text_buffer *a, struct text_buffer *b)
     b->bytes = 0;
 }
 
-/* One line, until nothing changes. Each turn but the last shortens the text, or replaces
- * characters by others that no step changes again. */
+/* One line, until nothing changes: a turn peels one level off "&amp;amp;lt;". Nobody writes as many
+ * as TURNS_MAX; a prompt made to waste time ends there. */
 static void fix_line(const char *line, size_t bytes, bool references, struct text_buffer *to)
 {
     struct text_buffer text = {0}, before = {0}, next = {0};
     text_buffer_add(&text, line, bytes);
+    int turns = 0;
     do {
         before.bytes = 0;
         text_buffer_add(&before, text.data, text.bytes);
@@ -303,7 +306,7 @@ static void fix_line(const char *line, size_t bytes, bool references, struct tex
             add_mapped(&next, text.data, text.bytes, UTF8PROC_STABLE | UTF8PROC_COMPOSE);
         swap(&text, &next);
         to->failed = to->failed || text.failed || before.failed || next.failed;
-    } while (!to->failed && text.bytes > 0 &&
+    } while (!to->failed && text.bytes > 0 && ++turns < TURNS_MAX &&
              (text.bytes != before.bytes || memcmp(text.data, before.data, text.bytes) != 0));
     text_buffer_add(to, text.data, text.bytes);
     text_buffer_fini(&text);
