@@ -180,7 +180,9 @@ static void motion_encoder_of_full_size(void **state)
     fill_values("input.face", face, PIXELS);
     const struct lt_view faces = lt_view_4d(face, LT_TYPE_F32, 3, 1, 512, 512),
                          out = lt_view_2d(motion, LT_TYPE_F32, 1, 512);
+    const struct lt_mark mark = lt_arena_mark(&run.dit->net.arena);
     assert_ok(motion_encode(&run.dit->net, &config.face, &faces, &out, &error));
+    lt_arena_rewind(&run.dit->net.arena, mark);
     const double size = 4.637687638 / 512; /* of a number, on average */
     near_of(motion[0], 0.001415064, size);
     near_of(motion[1], -0.010049575, size);
@@ -188,6 +190,21 @@ static void motion_encoder_of_full_size(void **state)
     near_of(motion[3], -0.011117688, size);
     near_of(sum_of(motion, 512, false), 0.096839809, 1);
     near(sum_of(motion, 512, true), 4.637687638);
+
+    /* two faces take what was told */
+    float pair[2 * 512], *faces_of_two = malloc(2 * PIXELS * sizeof *faces_of_two);
+    for (int c = 0; c < 3; c++)
+        for (int f = 0; f < 2; f++)
+            memcpy(faces_of_two + (c * 2 + f) * (PIXELS / 3), face + c * (PIXELS / 3),
+                   PIXELS / 3 * sizeof *face);
+    const struct lt_view two = lt_view_4d(faces_of_two, LT_TYPE_F32, 3, 2, 512, 512),
+                         out_of_two = lt_view_2d(pair, LT_TYPE_F32, 2, 512);
+    assert_ok(motion_encode(&run.dit->net, &config.face, &two, &out_of_two, &error));
+    assert_memory_equal(pair, motion, sizeof motion);
+    assert_memory_equal(pair + 512, motion, sizeof motion);
+    const size_t taken = run.dit->net.arena.peak_bytes, told = motion_bytes(&config.face);
+    assert_true(taken >= told && taken <= told + (1 << 20));
+    free(faces_of_two);
     free(face);
     end(&run);
 }

@@ -165,24 +165,41 @@ lt_status animate_encode_face(struct dit *dit, const struct lt_view *motion,
 
 /* -- context ----------------------------------------------------------------------------------- */
 
+static lt_status check_face(const struct face_config *c, const struct lt_view *face,
+                            struct lt_error *error)
+{
+    if (face->rank == 4 && face->dim[0] == 3 && face->dim[1] >= 1 && face->dim[2] == c->size &&
+        face->dim[3] == c->size)
+        return LT_OK;
+    return lt_fail(error, LT_BAD_INPUT,
+                   "face: expected [3, P, %lld, %lld], found [%lld, %lld, %lld, %lld]",
+                   (long long)c->size, (long long)c->size, (long long)face->dim[0],
+                   (long long)face->dim[1], (long long)face->dim[2], (long long)face->dim[3]);
+}
+
+/* In an arena of its own: what the pixels take goes back before the blocks run. */
+static lt_status watch_face(struct dit *dit, const struct lt_view *face,
+                            const struct lt_view *motion, struct lt_error *error)
+{
+    struct net net = dit->net;
+    lt_arena_init(&net.arena, 0);
+    const lt_status status = motion_encode(&net, &dit->config.face, face, motion, error);
+    lt_arena_fini(&net.arena);
+    return status;
+}
+
 static lt_status make_motion(struct animate_context *context, const struct lt_view *face,
                              struct lt_error *error)
 {
     struct dit *dit = context->dit;
-    const struct face_config *c = &dit->config.face;
-    if (face->rank != 4 || face->dim[0] != 3 || face->dim[1] < 1 || face->dim[2] != c->size ||
-        face->dim[3] != c->size)
-        return lt_fail(error, LT_BAD_INPUT,
-                       "face: expected [3, P, %lld, %lld], found [%lld, %lld, %lld, %lld]",
-                       (long long)c->size, (long long)c->size, (long long)face->dim[0],
-                       (long long)face->dim[1], (long long)face->dim[2], (long long)face->dim[3]);
-    const int64_t frames = (face->dim[1] - 1) / 4 + 2;
     struct lt_view motion;
+    LT_TRY(check_face(&dit->config.face, face, error));
+    const int64_t frames = (face->dim[1] - 1) / 4 + 2;
     LT_TRY(dit_cache_keep(&context->cache, &context->motion, frames * tokens_per_frame(dit),
                           dit->config.dim, error));
     context->cache.computed++;
-    LT_TRY(net_take(&dit->net, &motion, face->dim[1], c->motion_dim, error));
-    LT_TRY(motion_encode(&dit->net, c, face, &motion, error));
+    LT_TRY(net_take(&dit->net, &motion, face->dim[1], dit->config.face.motion_dim, error));
+    LT_TRY(watch_face(dit, face, &motion, error));
     return animate_encode_face(dit, &motion, &context->motion, error);
 }
 

@@ -1,6 +1,7 @@
 /* What a forward takes, from its shapes alone: the terms are those of dit.c's buffers and of the
  * largest ops. */
 #include "worker/model/dit_parts.h"
+#include "worker/model/motion.h"
 
 static int64_t ffn_rows(int64_t tokens)
 {
@@ -9,9 +10,11 @@ static int64_t ffn_rows(int64_t tokens)
 
 size_t dit_activation_bytes(const struct dit_config *config, int64_t tokens, size_t count)
 {
-    return (size_t)(((int64_t)count + 4) * tokens * config->dim +
-                    ffn_rows(tokens) * config->ffn_dim) *
-           sizeof(float);
+    const size_t blocks =
+        (size_t)(((int64_t)count + 4) * tokens * config->dim + ffn_rows(tokens) * config->ffn_dim) *
+        sizeof(float);
+    /* the blocks' arena stays while the next window's face is watched */
+    return blocks + (config->face.size > 0 ? motion_bytes(&config->face) : 0);
 }
 
 lt_status dit_scratch(const struct dit_config *config, enum lt_precision precision, int64_t tokens,

@@ -6,7 +6,7 @@
 #include <math.h>
 #include <stdio.h>
 
-enum { FRAMES_AT_ONCE = 2 }; /* 150 MB of activations each at 512 by 512 */
+enum { FRAMES_AT_ONCE = 2 };
 
 /* -- weights ----------------------------------------------------------------------------------- */
 
@@ -258,4 +258,14 @@ lt_status motion_encode(struct net *net, const struct face_config *config,
         lt_arena_rewind(&net->arena, mark);
     }
     return move(net, config, &seen, motion, error);
+}
+
+size_t motion_bytes(const struct face_config *config)
+{
+    const size_t side = (size_t)config->size, half = side / 2, c = (size_t)config->narrow;
+    const size_t next =
+        (size_t)(2 * config->narrow < config->wide ? 2 * config->narrow : config->wide);
+    const size_t pixels = 3 * side * side, maps = 2 * c * side * side, /* in, and convolved */
+        wide = c * (side + 1) * (side + 1), halves = (next + c) * half * half;
+    return FRAMES_AT_ONCE * (pixels + maps + wide + halves) * sizeof(float);
 }

@@ -10,6 +10,8 @@
 lt_status motion_encode(struct net *net, const struct face_config *config,
                         const struct lt_view *faces, const struct lt_view *motion,
                         struct lt_error *error);
+/* What it takes of the arena at most, small change not counted: the first level's maps. */
+size_t motion_bytes(const struct face_config *config);
 
 /* q[rows, columns] = the thin Q of a[rows, columns] = QR, row-major, rows >= columns, with LAPACK's
  * signs (dit.md 3.6: a Gram-Schmidt would give others). `a` is overwritten. */
