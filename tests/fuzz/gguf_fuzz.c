@@ -45,6 +45,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
             lt_assert(lt_type_bytes(tensor->type, values, &bytes) && bytes == tensor->bytes);
             lt_assert(tensor->offset <= file_bytes && tensor->bytes <= file_bytes - tensor->offset);
         }
+        for (const struct gguf_array *array = index.arrays; array; array = array->next)
+            lt_assert(array->key[0] && array->array.offset <= file_bytes &&
+                      array->array.bytes <= file_bytes - array->array.offset);
         for (const struct gguf_pair *pair = index.metadata; pair; pair = pair->next)
             lt_assert(pair->key[0]);
     } else {

@@ -4,6 +4,7 @@
 #include "tests/test.h"
 
 #include "common/file.h"
+#include "kernels/quant.h"
 #include "tests/worker/fill.h"
 
 #include <math.h>
@@ -273,6 +274,92 @@ static void mistakes_have_their_exit_codes(void **state)
     assert_int_not_equal(access(path, F_OK), 0); /* nothing is left under the output's name */
 }
 
+/* -- 8-bit files ------------------------------------------------------------------------------- */
+
+static bool is_8_bit(const struct catalogue_entry *entry)
+{
+    return entry->rank == 2 && strncmp(entry->name, "blocks.", 7) == 0 &&
+           strcmp(strrchr(entry->name, '.'), ".weight") == 0;
+}
+
+/* The golden fill with its block matrices in 8 bits and a scale beside each, as ComfyUI packs
+ * them; or, `plain`, what these stand for in f32. */
+static void write_8_bit(const struct catalogue *catalogue, const char *name, bool plain)
+{
+    char file_path[300];
+    struct lt_error error;
+    struct lt_named_view *views = calloc(2 * catalogue->count, sizeof *views);
+    char(*names)[128] = calloc(catalogue->count, sizeof *names);
+    float scale = 0.25f;
+    size_t kept = 0;
+    for (size_t i = 0; i < catalogue->count; i++) {
+        const struct catalogue_entry *entry = &catalogue->entry[i];
+        const size_t count = (size_t)catalogue_values(entry);
+        float *values = malloc(count * sizeof *values);
+        fill_weights(entry->name, values, count);
+        views[kept].name = entry->name;
+        views[kept].view = lt_view_make(values, LT_TYPE_F32, entry->rank, entry->dim);
+        if (is_8_bit(entry)) {
+            uint8_t *bytes = malloc(count);
+            assert_ok(lt_quantize_row(LT_TYPE_F8_E4M3, values, bytes, (int64_t)count, &error));
+            lt_dequantize_row(LT_TYPE_F8_E4M3, bytes, values, (int64_t)count);
+            for (size_t v = 0; v < count; v++)
+                values[v] *= scale;
+            if (!plain) {
+                memcpy(values, bytes, count);
+                views[kept].view.type = LT_TYPE_F8_E4M3;
+                snprintf(names[i], sizeof *names, "%.*sscale_weight",
+                         (int)(strlen(entry->name) - strlen("weight")), entry->name);
+                views[++kept] =
+                    (struct lt_named_view){names[i], lt_view_1d(&scale, LT_TYPE_F32, 1)};
+            }
+            free(bytes);
+        }
+        kept++;
+    }
+    snprintf(file_path, sizeof file_path, "%s/%s", dir, name);
+    assert_ok(lt_safetensors_write(file_path, views, kept, NULL, 0, &error));
+    for (size_t i = 0; i < kept; i++)
+        if (views[i].view.data != &scale)
+            free(views[i].view.data);
+    free(views);
+    free(names);
+}
+
+static void a_transformer_in_8_bits(void **state)
+{
+    (void)state;
+    struct lt_error error;
+    struct dit_config config;
+    struct catalogue catalogue;
+    static const char *const models[] = {"scaled.safetensors", "plain.safetensors"};
+    char *out[2];
+    size_t bytes[2];
+    assert_ok(dit_config_named("t2v-1.3b", &config, &error));
+    config.dim = 128;
+    config.head_count = 1;
+    config.ffn_dim = 96;
+    config.text_dim = 48;
+    config.layer_count = 2;
+    assert_ok(catalogue_of_dit(&config, &catalogue, &error));
+    write_inputs(5);
+    for (int i = 0; i < 2; i++) {
+        char line[300];
+        write_8_bit(&catalogue, models[i], i == 1);
+        snprintf(line, sizeof line,
+                 "eval dit --model %s --inputs inputs.safetensors --output v.safetensors "
+                 "--precision f32 --set text_len=8",
+                 models[i]);
+        assert_int_equal(worker(line), 0);
+        out[i] = file_of("v.safetensors", &bytes[i]);
+    }
+    assert_int_equal(bytes[0], bytes[1]);
+    assert_memory_equal(out[0], out[1], bytes[0]); /* the scale is a power of two */
+    free(out[0]);
+    free(out[1]);
+    catalogue_fini(&catalogue);
+}
+
 /* -- text -------------------------------------------------------------------------------------- */
 
 static const char SMALL[] = "--layers 2 --dim 64 --ffn 96 --tokens 512 --quant f32";
@@ -383,6 +470,7 @@ int main(void)
         cmocka_unit_test(test_g4_3_placement_changes_no_output),
         cmocka_unit_test(reduced_files_of_every_kind_run),
         cmocka_unit_test(mistakes_have_their_exit_codes),
+        cmocka_unit_test(a_transformer_in_8_bits),
         cmocka_unit_test(a_prompt_becomes_features),
         cmocka_unit_test(text_says_what_it_needs),
     };
