@@ -284,4 +284,6 @@ void engine_predict(const struct engine_task *tasks, size_t count)
         settle(&p[i],
                status == LT_OK ? finish(&p[i], own) : lt_fail(own, status, "%s", error.text));
     }
+    if (status == LT_CORRUPT) /* the file is another one now: what was read of it must not stay */
+        engine_drop(tasks[0].engine, ENGINE_TRANSFORMER);
 }

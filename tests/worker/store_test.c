@@ -164,7 +164,7 @@ static struct fixture open_large(uint64_t *largest_out)
 
 /* G1.1, G6.1, G6.2: loading costs the weights and little else, and they go back to the system, ten
  * times over. */
-static void memory_is_the_weights_and_comes_back(void **state)
+static void test_g6_2_memory_is_the_weights_and_comes_back(void **state)
 {
     (void)state;
     struct lt_error error;
@@ -191,7 +191,7 @@ static void memory_is_the_weights_and_comes_back(void **state)
 }
 
 /* A file that is cut short while it is open: the load fails and keeps nothing. */
-static void a_failed_load_leaves_nothing(void **state)
+static void test_g1_2_a_failed_load_leaves_nothing(void **state)
 {
     (void)state;
     struct lt_error error;
@@ -236,8 +236,8 @@ int main(void)
         cmocka_unit_test(every_tensor_is_read_once_into_its_slab),
         cmocka_unit_test(a_filter_keeps_the_rest_on_disk),
         cmocka_unit_test(shapes_are_checked_by_count),
-        cmocka_unit_test(memory_is_the_weights_and_comes_back),
-        cmocka_unit_test(a_failed_load_leaves_nothing),
+        cmocka_unit_test(test_g6_2_memory_is_the_weights_and_comes_back),
+        cmocka_unit_test(test_g1_2_a_failed_load_leaves_nothing),
         cmocka_unit_test(blocks_beyond_reason_are_not_slabs),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

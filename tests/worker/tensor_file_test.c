@@ -86,7 +86,7 @@ static void prefixes_are_stripped_only_where_they_hide_a_model(void **state)
     }
 }
 
-static void a_changed_file_is_noticed(void **state)
+static void test_g2_3_a_changed_file_is_noticed(void **state)
 {
     enum change { TOUCHED, GROWN, REPLACED, REMOVED, CHANGE_COUNT };
     for (int change = 0; change < CHANGE_COUNT; change++) {
@@ -144,7 +144,7 @@ static void fingerprints_tell_files_apart(void **state)
 
 /* G2.1, G2.4: while and after reading, nothing of the file is mapped; behind the reader its pages
  * are dropped. */
-static void nothing_is_mapped_and_the_cache_stays_small(void **state)
+static void test_g2_1_nothing_is_mapped_and_the_cache_stays_small(void **state)
 {
     static const struct shaped large[] = {{"a", LT_TYPE_F32, 2, {1024, 1024}},
                                           {"b", LT_TYPE_F32, 1, {1000}},
@@ -248,9 +248,9 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(prefixes_are_stripped_only_where_they_hide_a_model),
-        cmocka_unit_test(a_changed_file_is_noticed),
+        cmocka_unit_test(test_g2_3_a_changed_file_is_noticed),
         cmocka_unit_test(fingerprints_tell_files_apart),
-        cmocka_unit_test(nothing_is_mapped_and_the_cache_stays_small),
+        cmocka_unit_test(test_g2_1_nothing_is_mapped_and_the_cache_stays_small),
         cmocka_unit_test(safetensors_are_read_alike),
         cmocka_unit_test(what_is_no_model_file_is_refused),
     };
