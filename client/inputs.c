@@ -146,7 +146,13 @@ static lt_status upload_original(const struct upload *upload, enum job_input_kin
                      1);
 }
 
-/* At the take's rate, and no more frames than it can use. */
+static bool is_json(const char *path)
+{
+    const size_t length = strlen(path);
+    return length > 5 && strcmp(path + length - 5, ".json") == 0;
+}
+
+/* At the take's rate, and no more frames than it can use; poses may be key points, a frame each. */
 static lt_status upload_video(const struct upload *upload, enum job_input_kind kind,
                               enum job_fit fit, uint32_t width, uint32_t height)
 {
@@ -159,8 +165,13 @@ static lt_status upload_video(const struct upload *upload, enum job_input_kind k
     if (!given)
         return LT_OK;
     LT_TRY(path_of(upload, given, path));
-    LT_TRY(picture_read_video(path, job->fps, (uint32_t)(job->frame_count_padded + clip), fit,
-                              width, height, &rgb, &count, upload->error));
+    const uint32_t count_max = (uint32_t)(job->frame_count_padded + clip);
+    if (kind == JOB_INPUT_POSE_FRAMES && is_json(given))
+        LT_TRY(
+            picture_read_poses(path, count_max, fit, width, height, &rgb, &count, upload->error));
+    else
+        LT_TRY(picture_read_video(path, job->fps, count_max, fit, width, height, &rgb, &count,
+                                  upload->error));
     return put_input(upload, kind, rgb, (uint32_t[]){count, height, width, 3}, 1);
 }
 

@@ -2,6 +2,7 @@
 
 #include "coordinator/media/fit.h"
 #include "coordinator/media/media.h"
+#include "coordinator/media/pose.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -75,6 +76,49 @@ static lt_status read_frames(struct video *video, uint32_t count_max, enum job_f
         free(fitted.rgb);
         LT_TRY(status);
     }
+    return LT_OK;
+}
+
+/* Key points instead of pictures: drawn at the take's size where the shapes agree, else at their
+ * own and then fitted. */
+static lt_status draw_poses(const struct pose_track *track, uint32_t count_max, enum job_fit fit,
+                            uint32_t width, uint32_t height, struct frames *frames,
+                            struct lt_error *error)
+{
+    const struct frame_size size = track->size;
+    const bool direct = (uint64_t)size.width * height == (uint64_t)size.height * width;
+    const struct frame_size drawn = direct ? (struct frame_size){width, height} : size;
+    struct picture picture = {malloc(3 * (size_t)drawn.width * drawn.height), drawn.width,
+                              drawn.height};
+    lt_status status =
+        picture.rgb ? LT_OK : lt_fail(error, LT_NO_MEMORY, "no memory for a drawing");
+    for (uint32_t i = 0; i < track->count && i < count_max && status == LT_OK; i++) {
+        struct picture fitted = {0};
+        pose_draw(&track->pose[i], size, drawn, picture.rgb);
+        status = picture_fit(&picture, fit, width, height, &fitted, error);
+        if (status == LT_OK)
+            status = append(frames, fitted.rgb, error);
+        free(fitted.rgb);
+    }
+    free(picture.rgb);
+    return status;
+}
+
+lt_status picture_read_poses(const char *path, uint32_t count_max, enum job_fit fit, uint32_t width,
+                             uint32_t height, uint8_t **rgb_out, uint32_t *count_out,
+                             struct lt_error *error)
+{
+    struct frames frames = {.frame_bytes = 3 * (size_t)width * height};
+    struct pose_track track;
+    LT_TRY(pose_track_read(path, &track, error));
+    const lt_status status = draw_poses(&track, count_max, fit, width, height, &frames, error);
+    pose_track_free(&track);
+    if (status != LT_OK) {
+        free(frames.rgb);
+        return status;
+    }
+    *rgb_out = frames.rgb;
+    *count_out = frames.count;
     return LT_OK;
 }
 

@@ -20,3 +20,9 @@ lt_status picture_fit(const struct picture *picture, enum job_fit fit, uint32_t 
 lt_status picture_read_video(const char *path, double fps, uint32_t count_max, enum job_fit fit,
                              uint32_t width, uint32_t height, uint8_t **rgb_out,
                              uint32_t *count_out, struct lt_error *error);
+
+/* The same of skeletons, drawn from a JSON file of 133 key points a frame
+ * (coordinator/media/pose.h), one frame each. */
+lt_status picture_read_poses(const char *path, uint32_t count_max, enum job_fit fit, uint32_t width,
+                             uint32_t height, uint8_t **rgb_out, uint32_t *count_out,
+                             struct lt_error *error);

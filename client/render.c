@@ -13,6 +13,7 @@
 #include "common/process_memory.h"
 #include "common/progress.h"
 #include "coordinator/coordinator.h"
+#include "coordinator/media/media.h"
 #include "coordinator/publish.h"
 #include "proto/link_zmq.h"
 
@@ -25,7 +26,7 @@
 
 struct settings {
     int64_t workers, threads, quality, lease_ms;
-    struct lt_text_list output, models;
+    struct lt_text_list output, models, sound;
     uint64_t ram;
     const char *latents, *report, *state, *worker_program, *log_level;
     bool overwrite, keep_state;
@@ -42,6 +43,9 @@ static const struct lt_option options[] = {
     LT_OPTION(struct settings, output, LIST, "FILE", NULL,
               .help = "take.mp4, or frames/ for a folder of PNG files, take.exr/ for EXR; may be "
                       "given again"),
+    LT_OPTION(struct settings, sound, LIST, "FILE", NULL,
+              .help = "sound for the mp4, cut or padded to its length; a video's too; several are "
+                      "added up"),
     LT_OPTION(struct settings, latents, TEXT, "FILE", NULL,
               .help = "also write the latents, as safetensors"),
     LT_OPTION(struct settings, report, TEXT, "FILE", NULL,
@@ -109,12 +113,29 @@ static void on_signal(int number)
 
 /* -- preparation ------------------------------------------------------------------------------- */
 
+/* Said before the render, not hours later. */
+static lt_status check_sound(const struct lt_text_list *sound, struct lt_error *error)
+{
+    if (sound->count > MUX_SOUNDS_MAX)
+        return lt_fail(error, LT_USAGE, "--sound: %zu files; at most %d are added up", sound->count,
+                       MUX_SOUNDS_MAX);
+    for (size_t i = 0; i < sound->count; i++) {
+        struct media_info info;
+        LT_TRY(media_probe(&(struct media_source){.path = sound->item[i]}, &info, error));
+        if (!info.has_sound)
+            return lt_fail(error, LT_BAD_INPUT, "%s: expected sound, found none (%s)",
+                           sound->item[i], info.format);
+    }
+    return LT_OK;
+}
+
 static lt_status choose_state(struct render *r, struct lt_error *error)
 {
     const struct settings *s = r->settings;
     if (s->output.count == 0 && !s->latents)
         return lt_fail(error, LT_USAGE,
                        "--output (or --latents) is needed: where should the take go?");
+    LT_TRY(check_sound(&s->sound, error));
     const char *base = s->output.count ? s->output.item[0] : s->latents;
     size_t length = strlen(base);
     while (length > 1 && base[length - 1] == '/')
@@ -279,8 +300,13 @@ static bool show_frames(void *context, uint32_t done, uint32_t total)
 static lt_status publish(struct render *r, struct lt_error *error)
 {
     const struct settings *s = r->settings;
+    struct mux_sound sound[MUX_SOUNDS_MAX];
+    for (size_t i = 0; i < s->sound.count; i++)
+        sound[i] = (struct mux_sound){.path = s->sound.item[i]};
     const struct publish_params params = {.output = s->output.item,
                                           .output_count = s->output.count,
+                                          .sound = sound,
+                                          .sound_count = s->sound.count,
                                           .latents = s->latents,
                                           .quality = (int)s->quality,
                                           .overwrite = s->overwrite,

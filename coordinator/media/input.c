@@ -11,13 +11,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum {
-    IO_BYTES = 1 << 16,
-    PROBE_BYTES = 1 << 20,
-    STREAMS_MAX = 64,
-    SOUND_CHANNELS_MAX = 64,
-    SOUND_RATE_MAX = 768000
-};
+enum { IO_BYTES = 1 << 16, PROBE_BYTES = 1 << 20, STREAMS_MAX = 64, SOUND_CHANNELS_MAX = 64 };
 
 /* What people hand in. Whatever else FFmpeg reads (playlists, scripts, subtitles, devices) stays
  * shut: several of those open other files by design. */
@@ -300,13 +294,13 @@ lt_status input_decoder(const struct input *input, int stream, AVCodecContext **
                        input->name, stream == input->video ? "video" : "sound",
                        avcodec_get_name(s->codecpar->codec_id));
     if (stream == input->sound &&
-        (s->codecpar->sample_rate <= 0 || s->codecpar->sample_rate > SOUND_RATE_MAX ||
+        (s->codecpar->sample_rate < SOUND_RATE_MIN || s->codecpar->sample_rate > SOUND_RATE_MAX ||
          s->codecpar->ch_layout.nb_channels < 1 ||
          s->codecpar->ch_layout.nb_channels > SOUND_CHANNELS_MAX))
         return lt_fail(error, LT_BAD_INPUT,
-                       "%s: sound of %d Hz on %d channels; expected 1 to %d Hz, 1 to %d channels",
+                       "%s: sound of %d Hz on %d channels; expected %d to %d Hz, 1 to %d channels",
                        input->name, s->codecpar->sample_rate, s->codecpar->ch_layout.nb_channels,
-                       SOUND_RATE_MAX, SOUND_CHANNELS_MAX);
+                       SOUND_RATE_MIN, SOUND_RATE_MAX, SOUND_CHANNELS_MAX);
     AVCodecContext *codec = avcodec_alloc_context3(decoder);
     if (!codec)
         return lt_fail(error, LT_NO_MEMORY, "%s: no memory for a decoder", input->name);

@@ -7,6 +7,8 @@
 #include <libavcodec/avcodec.h>
 #include <libavformat/avformat.h>
 
+enum { SOUND_RATE_MIN = 1000, SOUND_RATE_MAX = 768000 }; /* samples a second */
+
 struct input {
     char name[256]; /* the source's path for messages; its end when it is long */
     struct media_limits limits;

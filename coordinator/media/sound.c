@@ -6,8 +6,9 @@
 #include <libswresample/swresample.h>
 
 #include <stdlib.h>
+#include <string.h>
 
-enum { VOICE_RATE = 16000, CHANNELS_MAX = 64, BLOCK = 4096, SOXR_HQ_BITS = 20 };
+enum { VOICE_RATE = 16000, CHANNELS_MAX = 64, PIECE = 1024, SOXR_HQ_BITS = 20, ROOM_EXTRA = 64 };
 
 struct sound {
     struct input input;
@@ -17,7 +18,10 @@ struct sound {
     uint32_t rate, channels;
     int source_rate, source_channels, source_format; /* of the first frame, and of every other */
     int64_t decoded_count;                           /* samples at the source's rate */
-    bool starved, decoded_all, flushing, drained;
+    int fed;                                         /* of the frame's samples */
+    float *ready; /* [ready_room, channels]: resampled, not yet read */
+    size_t ready_room, ready_at, ready_count;
+    bool decoded_all, drained;
 };
 
 /* One row of weights an output channel: the mean of all (librosa), or one channel to both sides. */
@@ -105,17 +109,17 @@ static lt_status open_source(struct sound *sound, const struct media_source *sou
     if (sound->decoded_all)
         return lt_fail(error, LT_CORRUPT, "%s: not one sample of sound in it", input->name);
     if (sound->source_channels < 1 || sound->source_channels > CHANNELS_MAX ||
-        sound->source_rate < 1)
+        sound->source_rate < SOUND_RATE_MIN)
         return lt_fail(error, LT_BAD_INPUT, "%s: sound of %d Hz on %d channels", input->name,
                        sound->source_rate, sound->source_channels);
     sound->rate = format->rate ? format->rate : (uint32_t)sound->source_rate;
     sound->channels = format->channels ? format->channels : (sound->source_channels > 1 ? 2u : 1u);
     lt_assert(sound->channels <= 2);
-    LT_TRY(open_resampler(sound, error));
-    const int code =
-        swr_convert(sound->resample, NULL, 0, (const uint8_t **)sound->frame->extended_data,
-                    sound->frame->nb_samples);
-    return code < 0 ? input_fail(error, input->name, "resample its sound", code) : LT_OK;
+    sound->ready_room = (size_t)PIECE * sound->rate / (size_t)sound->source_rate + ROOM_EXTRA;
+    sound->ready = malloc(sound->ready_room * sound->channels * sizeof *sound->ready);
+    if (!sound->ready)
+        return lt_fail(error, LT_NO_MEMORY, "%s: no memory", input->name);
+    return open_resampler(sound, error);
 }
 
 lt_status sound_open(const struct media_source *source, const struct sound_format *format,
@@ -139,6 +143,7 @@ void sound_close(struct sound **sound)
     if (!s)
         return;
     swr_free(&s->resample);
+    free(s->ready);
     av_frame_free(&s->frame);
     avcodec_free_context(&s->codec);
     input_close(&s->input);
@@ -146,43 +151,59 @@ void sound_close(struct sound **sound)
     *sound = NULL;
 }
 
-/* One call of the resampler: takes what it holds; when that was nothing, gives it more. At the
- * end first all that waits before the filter goes in (an empty input), and only then the filter is
- * drained (NULL): soxr inside swresample must see no input after the first NULL. */
-static lt_status resample(struct sound *sound, float *out, size_t capacity, size_t *got_out,
-                          struct lt_error *error)
+/* The next piece of the decoded frame, as swresample wants it: a pointer a plane. */
+static int take_piece(struct sound *sound, const uint8_t *plane[CHANNELS_MAX])
 {
-    static const uint8_t *const nothing[CHANNELS_MAX];
-    const uint8_t **in = (const uint8_t **)nothing;
-    int in_count = 0;
-    if (!sound->decoded_all && sound->starved) {
+    const enum AVSampleFormat format = sound->frame->format;
+    const bool planar = av_sample_fmt_is_planar(format);
+    const size_t step =
+        (size_t)av_get_bytes_per_sample(format) * (planar ? 1 : (size_t)sound->source_channels);
+    const int left = sound->frame->nb_samples - sound->fed;
+    const int count = left < PIECE ? left : PIECE;
+    for (int c = 0; c < (planar ? sound->source_channels : 1); c++)
+        plane[c] = sound->frame->extended_data[c] + (size_t)sound->fed * step;
+    sound->fed += count;
+    return count;
+}
+
+/* Resamples a piece into `ready`, which has room for all it can give: swresample then keeps no
+ * input back, which it would hand to soxr after the end, where soxr does not survive it. */
+static lt_status refill(struct sound *sound, struct lt_error *error)
+{
+    const uint8_t *plane[CHANNELS_MAX] = {NULL};
+    int count = 0;
+    if (!sound->decoded_all && sound->fed == sound->frame->nb_samples) {
         LT_TRY(decode(sound, error));
-        if (!sound->decoded_all) {
-            in = (const uint8_t **)sound->frame->extended_data;
-            in_count = sound->frame->nb_samples;
-        }
+        sound->fed = 0;
     }
-    if (sound->flushing)
-        in = NULL;
-    uint8_t *const bytes = (uint8_t *)out;
-    const int got = swr_convert(sound->resample, (uint8_t **)&bytes, (int)capacity, in, in_count);
+    if (!sound->decoded_all)
+        count = take_piece(sound, plane);
+    uint8_t *out = (uint8_t *)sound->ready;
+    const int got = swr_convert(sound->resample, &out, (int)sound->ready_room,
+                                sound->decoded_all ? NULL : plane, count);
     if (got < 0)
         return input_fail(error, sound->input.name, "resample its sound", got);
-    sound->starved = got == 0;
-    sound->drained = sound->flushing && got == 0;
-    sound->flushing = sound->decoded_all && (sound->flushing || got == 0);
-    *got_out = (size_t)got;
+    sound->ready_at = 0;
+    sound->ready_count = (size_t)got;
+    sound->drained = sound->decoded_all && got == 0;
     return LT_OK;
 }
 
 lt_status sound_read(struct sound *sound, float *samples, size_t capacity, size_t *count_out,
                      struct lt_error *error)
 {
-    size_t count = 0, got = 0;
+    const size_t channels = sound->channels;
+    size_t count = 0;
     while (count < capacity && !sound->drained) {
-        const size_t room = capacity - count < BLOCK ? capacity - count : BLOCK;
-        LT_TRY(resample(sound, samples + count * sound->channels, room, &got, error));
-        count += got;
+        if (sound->ready_count == 0)
+            LT_TRY(refill(sound, error));
+        const size_t room = capacity - count;
+        const size_t take = room < sound->ready_count ? room : sound->ready_count;
+        memcpy(samples + count * channels, sound->ready + sound->ready_at * channels,
+               take * channels * sizeof *samples);
+        sound->ready_at += take;
+        sound->ready_count -= take;
+        count += take;
     }
     *count_out = count;
     return LT_OK;
@@ -211,7 +232,7 @@ lt_status sound_read_voice(const struct media_source *source, double seconds_max
     lt_status status = LT_OK;
     while (status == LT_OK && got > 0 && count < count_max) {
         if (count == capacity) {
-            capacity = capacity ? 2 * capacity : 16 * BLOCK;
+            capacity = capacity ? 2 * capacity : 64 * PIECE;
             capacity = capacity < count_max ? capacity : count_max;
             float *const grown = realloc(samples, capacity * sizeof *samples);
             if (!grown)

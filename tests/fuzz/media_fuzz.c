@@ -35,6 +35,17 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         lt_assert(count <= 4 * 16000);
         free(voice);
     }
+    struct sound *sound;
+    status = sound_open(&source, &(struct sound_format){48000, 2}, &sound, &error);
+    check(status, &error);
+    if (status == LT_OK) {
+        float block[2 * 999];
+        do
+            status = sound_read(sound, block, 999, &count, &error);
+        while (status == LT_OK && count > 0);
+        check(status, &error);
+        sound_close(&sound);
+    }
     status = video_open(&source, 30, &video, &error);
     check(status, &error);
     if (status != LT_OK)
