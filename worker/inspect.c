@@ -124,12 +124,42 @@ static bool stands_beside_text(const char *name)
     return !text_wants(NULL, name);
 }
 
+static bool starts_with_any(const char *name, const char *const *start)
+{
+    for (; *start; start++)
+        if (strncmp(name, *start, strlen(*start)) == 0)
+            return true;
+    return false;
+}
+
+/* Towers for text, heads. */
+static bool stands_beside_vision(const char *name)
+{
+    static const char *const known[] = {
+        "textual.",    "text_model.",        "text_projection",
+        "log_scale",   "logit_scale",        "visual.head",
+        "visual.proj", "visual_projection.", "vision_model.embeddings.position_ids",
+        NULL};
+    return starts_with_any(name, known);
+}
+
+/* What only training used. */
+static bool stands_beside_audio(const char *name)
+{
+    static const char *const known[] = {"quantizer.",   "project_q.", "project_hid.",
+                                        "masked_spec_", "lm_head.",   NULL};
+    return starts_with_any(name, known);
+}
+
 static lt_status compare(const struct tensor_file *file, const struct catalogue *expected,
                          struct inspect_report *report, struct lt_error *error)
 {
     return catalogue_compare(expected, file,
-                             report->kind == INSPECT_TEXT ? stands_beside_text : NULL, keep_problem,
-                             report, error);
+                             report->kind == INSPECT_TEXT     ? stands_beside_text
+                             : report->kind == INSPECT_VISION ? stands_beside_vision
+                             : report->kind == INSPECT_AUDIO  ? stands_beside_audio
+                                                              : NULL,
+                             keep_problem, report, error);
 }
 
 static lt_status inspect_vae(const struct tensor_file *file, struct inspect_report *report,
@@ -220,6 +250,34 @@ static lt_status inspect_text(const struct tensor_file *file, struct inspect_rep
     return status;
 }
 
+static lt_status inspect_vision(const struct tensor_file *file, struct inspect_report *report,
+                                struct lt_error *error)
+{
+    struct catalogue expected;
+    struct lt_error reason;
+    report->kind = INSPECT_VISION;
+    if (vision_config_detect(file, &report->vision, &reason) != LT_OK)
+        return add_problem(report, error, "%s", reason.text);
+    LT_TRY(catalogue_of_vision(&report->vision, &expected, error));
+    const lt_status status = compare(file, &expected, report, error);
+    catalogue_fini(&expected);
+    return status;
+}
+
+static lt_status inspect_audio(const struct tensor_file *file, struct inspect_report *report,
+                               struct lt_error *error)
+{
+    struct catalogue expected;
+    struct lt_error reason;
+    report->kind = INSPECT_AUDIO;
+    if (audio_config_detect(file, &report->audio, &reason) != LT_OK)
+        return add_problem(report, error, "%s", reason.text);
+    LT_TRY(catalogue_of_audio(&report->audio, &expected, error));
+    const lt_status status = compare(file, &expected, report, error);
+    catalogue_fini(&expected);
+    return status;
+}
+
 static lt_status inspect_model(struct tensor_file *file, struct inspect_report *report,
                                struct lt_error *error)
 {
@@ -229,6 +287,10 @@ static lt_status inspect_model(struct tensor_file *file, struct inspect_report *
         return inspect_lora(report, error);
     struct catalogue expected;
     struct lt_error reason;
+    if (tensor_file_find(file, "visual.cls_embedding"))
+        return inspect_vision(file, report, error);
+    if (tensor_file_find(file, "feature_extractor.conv_layers.0.conv.weight"))
+        return inspect_audio(file, report, error);
     if (tensor_file_find(file, "decoder.middle.0.residual.0.gamma"))
         return inspect_vae(file, report, error);
     if (tensor_file_find(file, "decoder.3.conv.0.weight"))

@@ -2,8 +2,10 @@
  * wrong shape for that variant. Reads the header and some samples only. */
 #pragma once
 
+#include "worker/model/audio.h"
 #include "worker/model/catalogue.h"
 #include "worker/model/text.h"
+#include "worker/model/vision.h"
 #include "worker/weights/lora_describe.h"
 
 #include <stdio.h>
@@ -16,6 +18,8 @@ enum inspect_kind {
     INSPECT_TAE, /* the tiny VAE for previews */
     INSPECT_LORA,
     INSPECT_TEXT, /* a UMT5 encoder */
+    INSPECT_VISION,
+    INSPECT_AUDIO,
 };
 
 struct inspect_type {
@@ -35,6 +39,8 @@ struct inspect_report {
     struct lora_description lora;
     struct text_config text; /* of a text encoder */
     bool has_vocabulary;
+    struct vision_config vision;
+    struct audio_config audio;
     struct lt_digest fingerprint;
     uint64_t parameters, tensor_bytes, rest_bytes; /* rest: outside the blocks */
     uint64_t block_bytes_min, block_bytes_max;     /* 0 without blocks */

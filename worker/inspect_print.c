@@ -9,10 +9,11 @@ enum { PROBLEMS_SHOWN = 40 };
 
 static const char *kind_name(const struct inspect_report *report)
 {
-    static const char *const names[] = {"unknown", "transformer", "vae-z16", "vae-z48",
-                                        NULL,      "lora",        "umt5"};
-    if (report->kind == INSPECT_TAE)
-        return report->tae.patch == 2 ? "taew2_2" : "taew2_1";
+    static const char *const names[] = {"unknown", "transformer", "vae-z16",
+                                        "vae-z48", "taew2_1",     "lora",
+                                        "umt5",    "clip-vision", "wav2vec2"};
+    if (report->kind == INSPECT_TAE && report->tae.patch == 2)
+        return "taew2_2";
     return names[report->kind];
 }
 
@@ -87,6 +88,21 @@ static void print_model(const struct inspect_report *report, FILE *to)
                 lt_size_format(report->block_bytes_min, low),
                 lt_size_format(report->block_bytes_max, high),
                 lt_size_format(report->rest_bytes, rest));
+        break;
+    case INSPECT_VISION:
+        fprintf(to,
+                "sizes        width %lld, feed-forward %lld, %lld blocks, pictures of %lld x %lld "
+                "in %lld tokens\n",
+                (long long)report->vision.width, (long long)report->vision.ffn_dim,
+                (long long)report->vision.layer_count,
+                (long long)vision_image_size(&report->vision),
+                (long long)vision_image_size(&report->vision),
+                (long long)vision_token_count(&report->vision));
+        break;
+    case INSPECT_AUDIO:
+        fprintf(to, "sizes        width %lld, feed-forward %lld, %lld blocks, %d frames a second\n",
+                (long long)report->audio.width, (long long)report->audio.ffn_dim,
+                (long long)report->audio.layer_count, AUDIO_FPS);
         break;
     case INSPECT_UNKNOWN:
         break;
@@ -190,6 +206,15 @@ static void print_json_model(const struct inspect_report *report, FILE *to)
     if (report->kind == INSPECT_VAE_Z16 || report->kind == INSPECT_VAE_Z48)
         fprintf(to, ", \"dim\": %lld, \"z\": %lld", (long long)report->vae.dim,
                 (long long)report->vae.channels);
+    if (report->kind == INSPECT_VISION)
+        fprintf(to, ", \"dim\": %lld, \"ffn\": %lld, \"layers\": %lld, \"size\": %lld",
+                (long long)report->vision.width, (long long)report->vision.ffn_dim,
+                (long long)report->vision.layer_count,
+                (long long)vision_image_size(&report->vision));
+    if (report->kind == INSPECT_AUDIO)
+        fprintf(to, ", \"dim\": %lld, \"ffn\": %lld, \"layers\": %lld",
+                (long long)report->audio.width, (long long)report->audio.ffn_dim,
+                (long long)report->audio.layer_count);
 }
 
 void inspect_print_json(const struct tensor_file *file, const struct inspect_report *report,

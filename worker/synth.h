@@ -16,11 +16,12 @@ enum synth_fill_kind {
 
 struct synth_params {
     const char *variant; /* of dit_config_named, or "vae-z16", "vae-z48", "taew2_1", "taew2_2",
-                            "text", "lora", "umt5" */
+                            "clip-vision", "wav2vec2", "umt5", "text", "lora" */
     const char *base;    /* of a LoRA: the transformer it is for; NULL: t2v-14b */
     const char *form;    /* of a LoRA: "comfyui", "kohya", "diffusers"; NULL: comfyui */
     int64_t rank;        /* of a LoRA; 0: 16 */
-    const char *quant;   /* "q5_k_m", …; NULL: q5_k_m for transformers, bf16 for a VAE */
+    const char *quant;   /* "q5_k_m", …; NULL: q5_k_m for transformers, bf16 for a VAE, f16 for
+                            encoders and previews */
     enum synth_fill_kind fill;
     uint64_t seed;
     int64_t layers, dim, ffn, text_dim, freq_dim; /* 0: the variant's own */

@@ -18,11 +18,12 @@ static const struct lt_option options[] = {
         struct settings, variant, TEXT, "NAME", NULL,
         .help = "t2v-1.3b, t2v-14b, i2v-14b, flf2v-14b, i2v-a14b, ti2v-5b, animate-14b, "
                 "talk-addon, vae-z16, vae-z48, taew2_1, taew2_2 (previews), umt5 (a text encoder), "
-                "text (features that stand for a prompt), lora"),
+                "clip-vision, wav2vec2 (encoders of pictures and voices), text (features that "
+                "stand for a prompt), lora"),
     LT_OPTION(struct settings, quant, TEXT, "TYPE", NULL,
               .help = "f32 f16 bf16 q8_0 q4_0 q4_1 q5_0 q5_1 q2_k q3_k_s q3_k_m q3_k_l q4_k_s "
-                      "q4_k_m q5_k_s q5_k_m q6_k; default q5_k_m (a VAE, a LoRA: bf16, previews: "
-                      "f16, text: f32)"),
+                      "q4_k_m q5_k_s q5_k_m q6_k; default q5_k_m (a VAE, a LoRA: bf16, encoders "
+                      "and previews: f16, text: f32)"),
     LT_OPTION(struct settings, output, TEXT, "FILE", NULL,
               .help = "GGUF, or safetensors when the name ends so"),
     LT_OPTION(struct settings, seed, INT, "S", "0",
@@ -32,8 +33,9 @@ static const struct lt_option options[] = {
     LT_OPTION(struct settings, layers, INT, "N", "0",
               .help = "transformer blocks; 0: the variant's own"),
     LT_OPTION(struct settings, dim, INT, "D", "0",
-              .help = "width, a multiple of 128 (a VAE: its base width, 96 or 160; previews: 64); "
-                      "0: the variant's own"),
+              .help =
+                  "width, a multiple of 128 (encoders: of 16; a VAE: its base width, 96 or 160; "
+                  "previews: 64); 0: the variant's own"),
     LT_OPTION(struct settings, ffn, INT, "N", "0",
               .help = "width of the feed-forward; 0: the variant's own"),
     LT_OPTION(struct settings, text_dim, INT, "N", "0", .help = "width of text features; 0: 4096"),

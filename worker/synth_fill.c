@@ -16,6 +16,7 @@ static bool ends_with(const char *text, const char *end)
 static bool is_norm_weight(const char *name)
 {
     return (ends_with(name, ".weight") && strstr(name, "norm")) ||
+           ends_with(name, ".weight_g") || /* of wav2vec2's positions: a norm a tap */
            strcmp(name, "img_emb.proj.0.weight") == 0 || strcmp(name, "img_emb.proj.4.weight") == 0;
 }
 

@@ -1,7 +1,9 @@
 /* Which tensors, and of which type: the recipe that published GGUF files follow (dit.md 1.3). */
 #include "worker/synth.h"
 
+#include "worker/model/audio.h"
 #include "worker/model/text.h"
+#include "worker/model/vision.h"
 #include "worker/weights/names.h"
 
 #include <stdio.h>
@@ -151,7 +153,7 @@ static lt_status list_dit(const struct synth_params *params, bool lora,
     return synth_list_lora(params, &config, catalogue_out, error);
 }
 
-static lt_status list_vae(const struct synth_params *params, struct catalogue *catalogue_out,
+static lt_status list_vae(const struct synth_params *params, struct synth_layout *layout,
                           struct lt_error *error)
 {
     const bool grouped = strcasecmp(params->variant, "vae-z48") == 0;
@@ -166,10 +168,10 @@ static lt_status list_vae(const struct synth_params *params, struct catalogue *c
     };
     LT_TRY(check_size("dim", vae.dim, 1, 1024, error));
     LT_TRY(check_size("z", vae.channels, 1, 1024, error));
-    return catalogue_of_vae(&vae, catalogue_out, error);
+    return catalogue_of_vae(&vae, &layout->catalogue, error);
 }
 
-static lt_status list_tae(const struct synth_params *params, struct catalogue *catalogue_out,
+static lt_status list_tae(const struct synth_params *params, struct synth_layout *layout,
                           struct lt_error *error)
 {
     const bool folded = strcasecmp(params->variant, "taew2_2") == 0;
@@ -182,17 +184,17 @@ static lt_status list_tae(const struct synth_params *params, struct catalogue *c
     };
     LT_TRY(check_size("dim", tae.dim, 1, 1024, error));
     LT_TRY(check_size("z", tae.channels, 1, 1024, error));
-    return catalogue_of_tae(&tae, catalogue_out, error);
+    return catalogue_of_tae(&tae, &layout->catalogue, error);
 }
 
-static lt_status list_text(const struct synth_params *params, struct catalogue *catalogue_out,
+static lt_status list_text(const struct synth_params *params, struct synth_layout *layout,
                            struct lt_error *error)
 {
     const int64_t rows = params->tokens ? params->tokens : 32;
     const int64_t width = params->text_dim ? params->text_dim : 4096;
     LT_TRY(check_size("tokens", rows, 1, 65536, error));
     LT_TRY(check_size("text-dim", width, 1, 65536, error));
-    return catalogue_of_text(rows, width, catalogue_out, error);
+    return catalogue_of_text(rows, width, &layout->catalogue, error);
 }
 
 /* Heads are 64 wide as in the published encoder, or 8 in a very small one. */
@@ -221,12 +223,78 @@ static lt_status list_umt5(const struct synth_params *params, struct synth_layou
     return catalogue_of_umt5(&text, &layout->catalogue, error);
 }
 
-static lt_status choose_names(struct synth_layout *layout, struct lt_error *error)
+static lt_status list_vision(const struct synth_params *params, struct synth_layout *layout,
+                             struct lt_error *error)
 {
-    for (size_t i = 0; i < layout->catalogue.count; i++) {
+    struct vision_config config = vision_config_default();
+    config.width = params->dim ? params->dim : config.width;
+    config.layer_count = params->layers ? params->layers : config.layer_count;
+    config.ffn_dim = params->ffn ? params->ffn : config.ffn_dim;
+    LT_TRY(check_size("dim", config.width, config.head_count, 16384, error));
+    LT_TRY(check_size("layers", config.layer_count, 1, 512, error));
+    LT_TRY(check_size("ffn", config.ffn_dim, 1, 65536, error));
+    return catalogue_of_vision(&config, &layout->catalogue, error);
+}
+
+/* Narrower models have narrower convolutions: 512 for 768. */
+static lt_status list_audio(const struct synth_params *params, struct synth_layout *layout,
+                            struct lt_error *error)
+{
+    struct audio_config config = audio_config_default();
+    config.width = params->dim ? params->dim : config.width;
+    config.layer_count = params->layers ? params->layers : config.layer_count;
+    config.ffn_dim = params->ffn ? params->ffn : config.ffn_dim;
+    LT_TRY(check_size("dim", config.width, config.position_groups, 16384, error));
+    LT_TRY(check_size("layers", config.layer_count, 1, 512, error));
+    LT_TRY(check_size("ffn", config.ffn_dim, 1, 65536, error));
+    for (int i = 0; i < AUDIO_CONVS; i++)
+        config.conv_width[i] = (config.width * 2 + 2) / 3;
+    return catalogue_of_audio(&config, &layout->catalogue, error);
+}
+
+static lt_status list_lora(const struct synth_params *params, struct synth_layout *layout,
+                           struct lt_error *error)
+{
+    return list_dit(params, true, &layout->catalogue, error);
+}
+
+enum { NAMES_AS_LISTED = -1 };
+
+/* What is not a transformer. Files are of one type throughout, as they are published; only a text
+ * encoder in GGUF is quantised like a transformer. */
+static const struct family {
+    const char *variant, *what;
+    const char *usual, *usual_gguf; /* types; usual_gguf NULL: safetensors only */
+    int form, form_gguf;            /* enum names_form */
+    lt_status (*list)(const struct synth_params *params, struct synth_layout *layout,
+                      struct lt_error *error);
+} families[] = {
+    {"vae-z16", "a VAE", "bf16", "bf16", NAMES_AS_LISTED, NAMES_AS_LISTED, list_vae},
+    {"vae-z48", "a VAE", "bf16", "bf16", NAMES_AS_LISTED, NAMES_AS_LISTED, list_vae},
+    {"taew2_1", "a VAE", "f16", "f16", NAMES_AS_LISTED, NAMES_AS_LISTED, list_tae},
+    {"taew2_2", "a VAE", "f16", "f16", NAMES_AS_LISTED, NAMES_AS_LISTED, list_tae},
+    {"lora", "a LoRA", "bf16", NULL, NAMES_AS_LISTED, NAMES_AS_LISTED, list_lora},
+    {"text", "a file of text features", "f32", NULL, NAMES_AS_LISTED, NAMES_AS_LISTED, list_text},
+    {"umt5", "a text encoder", "bf16", "q5_k_m", NAMES_UMT5_HUGGINGFACE, NAMES_UMT5_GGUF,
+     list_umt5},
+    {"clip-vision", "an image encoder", "f16", NULL, NAMES_VISION_HUGGINGFACE, NAMES_AS_LISTED,
+     list_vision},
+    {"wav2vec2", "an audio encoder", "f16", NULL, NAMES_AUDIO, NAMES_AS_LISTED, list_audio},
+};
+
+static const struct family *find_family(const char *variant)
+{
+    for (size_t i = 0; i < LT_COUNT(families); i++)
+        if (strcasecmp(families[i].variant, variant) == 0)
+            return &families[i];
+    return NULL;
+}
+
+static lt_status choose_names(struct synth_layout *layout, int form, struct lt_error *error)
+{
+    for (size_t i = 0; i < layout->catalogue.count && form != NAMES_AS_LISTED; i++) {
         char name[128];
-        names_in_form(layout->safetensors ? NAMES_UMT5_HUGGINGFACE : NAMES_UMT5_GGUF,
-                      layout->catalogue.entry[i].name, name, sizeof name);
+        names_in_form((enum names_form)form, layout->catalogue.entry[i].name, name, sizeof name);
         layout->tensor[i].name = lt_arena_text(&layout->catalogue.arena, name);
         if (!layout->tensor[i].name)
             return lt_fail(error, LT_NO_MEMORY, "no memory for the list of tensors");
@@ -261,48 +329,51 @@ static lt_status choose_types(struct synth_layout *layout, const struct recipe *
     return LT_OK;
 }
 
+static bool is_plain(const struct recipe *recipe)
+{
+    return recipe->base == LT_TYPE_F32 || is_16_bit(recipe->base);
+}
+
+/* The recipe asked for or usual, if such a file can have it. */
+static lt_status choose_recipe(const struct synth_params *params, const struct family *family,
+                               bool safetensors, const struct recipe **recipe_out,
+                               struct lt_error *error)
+{
+    const struct recipe *recipe, *usual;
+    if (family && !family->usual_gguf && !safetensors)
+        return lt_fail(error, LT_UNSUPPORTED, "%s is kept in safetensors: --output must end so",
+                       family->what);
+    LT_TRY(find_recipe(!family       ? "q5_k_m"
+                       : safetensors ? family->usual
+                                     : family->usual_gguf,
+                       &usual, error));
+    LT_TRY(find_recipe(params->quant ? params->quant : usual->name, &recipe, error));
+    if (!is_plain(recipe) && (safetensors || is_plain(usual)))
+        return lt_fail(error, LT_UNSUPPORTED,
+                       "%s cannot be %s: only f32, f16 and bf16 are possible",
+                       family ? family->what : "a safetensors file", recipe->name);
+    *recipe_out = recipe;
+    return LT_OK;
+}
+
 lt_status synth_layout_build(const struct synth_params *params, struct synth_layout *layout_out,
                              struct lt_error *error)
 {
-    const bool is_vae =
-        strcasecmp(params->variant, "vae-z16") == 0 || strcasecmp(params->variant, "vae-z48") == 0;
-    const bool is_tae =
-        strcasecmp(params->variant, "taew2_1") == 0 || strcasecmp(params->variant, "taew2_2") == 0;
-    const bool is_text = strcasecmp(params->variant, "text") == 0;
-    const bool is_lora = strcasecmp(params->variant, "lora") == 0;
-    const bool is_umt5 = strcasecmp(params->variant, "umt5") == 0;
+    const struct family *family = find_family(params->variant);
     struct synth_layout layout = {.safetensors =
                                       params->path && ends_with(params->path, ".safetensors")};
-    const char *usual = is_text                                                ? "f32"
-                        : is_vae || is_lora || (is_umt5 && layout.safetensors) ? "bf16"
-                        : is_tae                                               ? "f16"
-                                                                               : "q5_k_m";
     const struct recipe *recipe = NULL;
-    LT_TRY(find_recipe(params->quant ? params->quant : usual, &recipe, error));
-    const bool plain = recipe->base == LT_TYPE_F32 || is_16_bit(recipe->base);
-    if (!plain && (is_vae || is_tae || layout.safetensors))
-        return lt_fail(error, LT_UNSUPPORTED,
-                       "%s cannot be %s: only f32, f16 and bf16 are possible",
-                       is_vae || is_tae ? "a VAE" : "a safetensors file", recipe->name);
-    if (is_text && !layout.safetensors)
-        return lt_fail(error, LT_UNSUPPORTED,
-                       "text features are kept in safetensors files: --output must end so");
-    if (is_lora && !layout.safetensors)
-        return lt_fail(error, LT_UNSUPPORTED,
-                       "LoRAs are kept in safetensors files: --output must end so");
+    LT_TRY(choose_recipe(params, family, layout.safetensors, &recipe, error));
+    const bool uniform =
+        family && (layout.safetensors || strcmp(family->usual, family->usual_gguf) == 0);
     layout.file_type = recipe->file_type;
-    lt_status status = is_text   ? list_text(params, &layout.catalogue, error)
-                       : is_umt5 ? list_umt5(params, &layout, error)
-                       : is_vae  ? list_vae(params, &layout.catalogue, error)
-                       : is_tae  ? list_tae(params, &layout.catalogue, error)
-                                 : list_dit(params, is_lora, &layout.catalogue, error);
-    /* published VAE files are of one type throughout, and so are 16-bit text encoders */
+    lt_status status = family ? family->list(params, &layout, error)
+                              : list_dit(params, false, &layout.catalogue, error);
     if (status == LT_OK)
-        status = choose_types(
-            &layout, recipe,
-            is_vae || is_tae || is_text || is_lora || (is_umt5 && layout.safetensors), error);
-    if (status == LT_OK && is_umt5)
-        status = choose_names(&layout, error);
+        status = choose_types(&layout, recipe, uniform, error);
+    if (status == LT_OK && family)
+        status =
+            choose_names(&layout, layout.safetensors ? family->form : family->form_gguf, error);
     if (status != LT_OK) {
         synth_layout_fini(&layout);
         return status;

@@ -30,7 +30,9 @@ static struct tensor_file *synthesise(void **state, const char *variant, const c
     struct synth_report report;
     struct tensor_file *file = NULL;
     char path[128];
-    snprintf(path, sizeof path, "%s/%s-%s", (const char *)*state, variant, quant);
+    const bool encoder = strcmp(variant, "clip-vision") == 0 || strcmp(variant, "wav2vec2") == 0;
+    snprintf(path, sizeof path, "%s/%s-%s%s", (const char *)*state, variant, quant,
+             encoder ? ".safetensors" : "");
     const struct synth_params params = {.variant = variant,
                                         .quant = quant,
                                         .dim = dim,
@@ -62,6 +64,8 @@ static void good_files_have_no_problems(void **state)
         {"taew2_1", "f16", 3, 0, INSPECT_TAE, 0},
         {"taew2_2", "f16", 2, 0, INSPECT_TAE, 0},
         {"umt5", "q8_0", 64, 3, INSPECT_TEXT, 3},
+        {"clip-vision", "f16", 48, 3, INSPECT_VISION, 3},
+        {"wav2vec2", "f16", 48, 2, INSPECT_AUDIO, 2},
     };
     for (size_t i = 0; i < LT_COUNT(cases); i++) {
         struct lt_error error;

@@ -22,10 +22,16 @@ small="--layers 1 --dim 128 --ffn 256 --text-dim 64"
 part="42 tensors" expect 0 "$worker" synth --variant t2v-1.3b $small --quant q4_k_m --output model.gguf
 part="42 tensors" expect 0 "$worker" synth --variant t2v-1.3b $small --quant bf16 --output model.safetensors
 part="194 tensors" expect 0 "$worker" synth --variant vae-z16 --dim 4 --z 4 --output vae.safetensors
+part="39 tensors" expect 0 "$worker" synth --variant clip-vision --layers 2 --dim 32 --ffn 48 --output clip.safetensors
+part="34 tensors" expect 0 "$worker" synth --variant wav2vec2 --layers 1 --dim 32 --ffn 48 --output voice.safetensors
+part='"kind": "clip-vision", "dim": 32, "ffn": 48, "layers": 2, "size": 224' expect 0 "$worker" inspect --json clip.safetensors
+part='"kind": "wav2vec2", "dim": 32, "ffn": 48, "layers": 1' expect 0 "$worker" inspect --json voice.safetensors
+part="must end so" expect 5 "$worker" synth --variant wav2vec2 --output voice.gguf
+part="multiple of 16" expect 3 "$worker" synth --variant clip-vision --dim 40 --output x.safetensors
 part="variant      t2v" expect 0 "$worker" inspect model.gguf
 part='"problems": []' expect 0 "$worker" inspect --json model.safetensors
 part='"kind": "vae-z16"' expect 0 "$worker" inspect --json vae.safetensors
-[[ $(ls) == $'model.gguf\nmodel.safetensors\nout\nvae.safetensors' ]] || { echo "left behind:"; ls; exit 1; }
+[[ $(ls) == $'clip.safetensors\nmodel.gguf\nmodel.safetensors\nout\nvae.safetensors\nvoice.safetensors' ]] || { echo "left behind:"; ls; exit 1; }
 
 head -c 100000 model.gguf >cut.gguf
 part="cut short" expect 13 "$worker" inspect cut.gguf
