@@ -81,6 +81,13 @@ lt_status engine_turn_lora(const struct engine_task *task, struct resident *resi
     return LT_OK;
 }
 
+struct lt_digest engine_lora_state(const struct engine_task *task)
+{
+    const struct lt_digest none = {{0}};
+    return task->work->lora_count > 0 ? lora_set_state(task->engine->slot[ENGINE_TRANSFORMER].lora)
+                                      : none;
+}
+
 bool engine_same_loras(const struct engine_work *a, const struct engine_work *b)
 {
     if (a->lora_count != b->lora_count || (a->lora_count > 0 && a->step != b->step))

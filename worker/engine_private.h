@@ -110,6 +110,9 @@ lt_status engine_find_model(const struct engine *engine, const struct lt_model_f
 lt_status engine_name_weights(const struct engine_task *task, enum engine_slot slot,
                               const struct found *found, struct weights_signature *wanted_out,
                               struct lt_error *error);
+/* Names the strengths on the resident transformer at the task's step; zero without LoRAs. What is
+ * kept of a prompt or a window went through them. */
+struct lt_digest engine_lora_state(const struct engine_task *task);
 /* What engine_signature tells from now on; NULL: nothing is resident. */
 void engine_show_signature(struct engine *engine, const struct weights_signature *signature);
 /* The task's LoRAs, for the model of `file`; there is at least one. */

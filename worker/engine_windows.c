@@ -10,6 +10,7 @@ enum { WINDOWS_KEPT = 64, FACE_SIDE_MAX = 4096 };
 
 struct window_name {
     struct lt_digest pose, face; /* zero: none */
+    struct lt_digest lora;       /* files and strengths it went through; zero: none */
     uint64_t black;              /* the face of the negative half of a guidance */
 };
 
@@ -128,6 +129,7 @@ lt_status engine_take_window(const struct engine_task *task, struct dit *dit,
     memset(&name, 0, sizeof name);
     name.pose = digest_of(task->spec, LT_BLOB_POSE);
     name.face = digest_of(task->spec, LT_BLOB_FACE);
+    name.lora = engine_lora_state(task);
     name.black = negative && engine_find_blob(task, LT_BLOB_FACE);
     struct make_window make = {task, dit, x, name.black};
     return lt_lru_take(task->engine->windows, &name, make_window, &make, entry_out, error);

@@ -84,8 +84,7 @@ static lt_status take_prompt(const struct engine_task *task, struct dit *dit,
         key.nag = lt_sha256(nag->data, nag->bytes);
     if (clip)
         key.clip = lt_sha256(clip->data, clip->bytes);
-    if (task->work->lora_count > 0)
-        key.lora = lora_set_state(task->engine->slot[ENGINE_TRANSFORMER].lora);
+    key.lora = engine_lora_state(task);
     return lt_lru_take(task->engine->prompts, &key, make_prompt, &make, prompt_out, error);
 }
 

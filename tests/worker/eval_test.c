@@ -463,10 +463,67 @@ static void text_says_what_it_needs(void **state)
     assert_true(printed("--tokens"));
 }
 
+/* From files of synth to the report: three key forms, a strength of nothing, a refusal. */
+static void loras_on_the_command_line(void **state)
+{
+    (void)state;
+    char path[300], line[700];
+    size_t bytes;
+    struct lt_view v = predict(2, "lora-base.gguf", "best");
+    write_inputs(5);
+    for (int i = 0; i < 3; i++) {
+        static const char *const forms[] = {"comfyui", "kohya", "diffusers"};
+        snprintf(line, sizeof line,
+                 "synth --variant lora --base t2v-1.3b --layers 2 --dim 256 --ffn 512 --rank 4 "
+                 "--form %s --seed 5 --output %s.safetensors",
+                 forms[i], forms[i]);
+        assert_int_equal(worker(line), 0);
+        snprintf(line, sizeof line, "inspect %s.safetensors", forms[i]);
+        assert_int_equal(worker(line), 0);
+        char *told = file_of("out.txt", &bytes);
+        assert_non_null(strstr(told, "kind         lora"));
+        assert_non_null(strstr(told, forms[i]));
+        assert_non_null(strstr(told, "pairs        20, rank 4 to 4"));
+        free(told);
+        for (int zero = 0; zero < 2; zero++) {
+            struct lt_error error;
+            struct lt_safetensors *file;
+            struct lt_view got;
+            snprintf(line, sizeof line,
+                     "eval dit --model lora-base.gguf --lora %s.safetensors%s --inputs "
+                     "inputs.safetensors --output got.safetensors --precision f32 --set text_len=8 "
+                     "--set lora_step=1 --report report.json",
+                     forms[i], zero ? ":1,0" : "");
+            assert_int_equal(worker(line), 0);
+            snprintf(path, sizeof path, "%s/got.safetensors", dir);
+            assert_ok(lt_safetensors_open(path, &file, &error));
+            assert_ok(lt_safetensors_read_f32(file, "v", &got, &error));
+            lt_safetensors_close(&file);
+            const size_t size = (size_t)lt_view_count(&v) * sizeof(float);
+            assert_int_equal(memcmp(got.data, v.data, size) == 0, zero);
+            free(got.data);
+            char *report = file_of("report.json", &bytes);
+            snprintf(line, sizeof line, "\"form\": \"%s\"", forms[i]);
+            assert_non_null(strstr(report, line));
+            assert_int_equal(reported(report, "matched"), i == 1 ? 60 : 40);
+            assert_true(reported(report, "lora_read_bytes") > 0);
+            free(report);
+        }
+    }
+    free(v.data);
+    assert_int_equal(worker("eval dit --model lora-base.gguf --lora lora-base.gguf --inputs "
+                            "inputs.safetensors --output no.safetensors --set text_len=8"),
+                     3);
+    assert_int_equal(worker("eval vae-decode --model lora-base.gguf --lora kohya.safetensors "
+                            "--inputs inputs.safetensors --output no.safetensors"),
+                     2);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(goldens_from_files_of_synth),
+        cmocka_unit_test(loras_on_the_command_line),
         cmocka_unit_test(test_g4_3_placement_changes_no_output),
         cmocka_unit_test(reduced_files_of_every_kind_run),
         cmocka_unit_test(mistakes_have_their_exit_codes),

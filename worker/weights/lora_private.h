@@ -1,5 +1,5 @@
-/* What the files of LoRA sets share: lora.c opens and matches, lora_fill.c brings values to their
- * place, lora_use.c answers while a model runs. */
+/* What the files of LoRA sets share: lora.c opens, lora_match.c finds the tensors, lora_fill.c
+ * brings values to their place, lora_use.c answers while a model runs. */
 #pragma once
 
 #include "worker/weights/lora.h"
@@ -66,6 +66,12 @@ struct lora_set {
     struct lora_stats stats; /* but for what is asked of the files */
 };
 
+enum { LORA_NAME_BYTES = 200 }; /* shown of a key */
+
+int64_t lora_values(const struct tensor_info *info);
+bool lora_ends_with(const char *text, const char *end);
+/* Fills patches, targets and extras from the opened files; counts in their reports. */
+lt_status lora_match(struct lora_set *set, const struct tensor_file *model, struct lt_error *error);
 /* The patch of a dense or vector term; NULL for the pair. */
 const struct lora_patch *lora_term_patch(const struct lora_set *set,
                                          const struct lora_target *target, size_t term);
