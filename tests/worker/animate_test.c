@@ -105,8 +105,8 @@ static double sum_of(const float *x, int64_t count, bool magnitude)
 }
 
 static const struct face_config whole_face = {.size = 512,
-                                              .narrow = 32,
-                                              .wide = 512,
+                                              .channels = {32, 64, 128, 256, 512, 512, 512, 512},
+                                              .every = 5,
                                               .motion_dim = 512,
                                               .motion_basis = 20,
                                               .dim = 1024,
@@ -285,8 +285,8 @@ static struct dit_config small(bool image, bool pose, bool face)
     config.pose_channels = pose ? 16 : 0;
     if (face)
         config.face = (struct face_config){.size = FACE,
-                                           .narrow = 5,
-                                           .wide = 10,
+                                           .channels = {5, 7}, /* widths follow no rule */
+                                           .every = 5,
                                            .motion_dim = 12,
                                            .motion_basis = 3,
                                            .dim = 20,
@@ -452,6 +452,32 @@ static void both_names_of_fusers_are_found(void **state)
     end(&run);
 }
 
+/* Fusers of another depth are spread evenly; when that does not go, the file is refused. */
+static void fusers_of_another_depth(void **state)
+{
+    (void)state;
+    struct run run;
+    struct lt_error error;
+    struct catalogue catalogue;
+    struct given all = {true, true, 1, 1 << 20, 0};
+    static float out[LATENT];
+    struct dit_config config = small(false, true, true);
+    config.face.every = 2; /* three fusers for six blocks */
+    begin(&run, &config, NULL);
+    forward_twice(&run, &all, out);
+    assert_int_equal(all.computed, 1 + 1 + 3);
+    end(&run);
+    config.face.every = 2;
+    config.layer_count = 7;
+    assert_ok(catalogue_of_dit(&config, &catalogue, &error));
+    assert_ok(fill_file(path, &catalogue, fill_motion, NULL, &error));
+    catalogue_fini(&catalogue);
+    assert_ok(tensor_file_open(path, &run.file, &error));
+    assert_fails(dit_config_detect(run.file, &config, &error), LT_BAD_INPUT,
+                 "4 of 'face_adapter.fuser_blocks' for 7 blocks");
+    tensor_file_close(&run.file);
+}
+
 static void wrong_conditioning_is_refused(void **state)
 {
     (void)state;
@@ -494,6 +520,7 @@ int main(void)
         cmocka_unit_test(parts_work_where_they_are_given),
         cmocka_unit_test(files_run_with_what_they_have),
         cmocka_unit_test(both_names_of_fusers_are_found),
+        cmocka_unit_test(fusers_of_another_depth),
         cmocka_unit_test(wrong_conditioning_is_refused),
     };
     return cmocka_run_group_tests(tests, make_dir, remove_dir);

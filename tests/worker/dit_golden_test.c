@@ -102,12 +102,13 @@ static void read_face(struct lt_safetensors *file, struct golden *g)
     double f[8];
     read_numbers(file, g->name, "face_shape", f, 8);
     g->config.face = (struct face_config){.size = (int64_t)f[0],
-                                          .narrow = (int64_t)f[1],
-                                          .wide = (int64_t)f[2],
                                           .motion_dim = (int64_t)f[3],
                                           .motion_basis = (int64_t)f[4],
                                           .dim = (int64_t)f[5],
                                           .heads = (int64_t)f[6]};
+    g->config.face.every = 5;
+    for (int i = 0; g->config.face.size >> i >= 4; i++)
+        g->config.face.channels[i] = (int64_t)fmin(ldexp(f[1], i), f[2]);
     g->face_frames = (int64_t)f[7];
     g->config.pose_channels = 16;
 }

@@ -12,11 +12,12 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { FUSER_EVERY = 5, TAPS = 3 };
+enum { TAPS = 3 };
 
 static int64_t fuser_count(const struct dit *dit)
 {
-    return (dit->config.layer_count + FUSER_EVERY - 1) / FUSER_EVERY;
+    const int64_t every = dit->config.face.every;
+    return every > 0 ? (dit->config.layer_count + every - 1) / every : 0;
 }
 
 static int64_t tokens_per_frame(const struct dit *dit)
@@ -39,9 +40,10 @@ static lt_status find_fuser(const struct dit *dit, int64_t b, struct fuser *fuse
     const int64_t d = dit->config.dim;
     char name[128], prefix[64];
     snprintf(name, sizeof name, "blocks.%lld.fuser_block.k_norm.weight",
-             (long long)b * FUSER_EVERY);
+             (long long)(b * dit->config.face.every));
     if (store_has(net->store, name))
-        snprintf(prefix, sizeof prefix, "blocks.%lld.fuser_block", (long long)b * FUSER_EVERY);
+        snprintf(prefix, sizeof prefix, "blocks.%lld.fuser_block",
+                 (long long)(b * dit->config.face.every));
     else
         snprintf(prefix, sizeof prefix, "face_adapter.fuser_blocks.%lld", (long long)b);
     snprintf(name, sizeof name, "%s.linear1_q", prefix);
@@ -209,7 +211,7 @@ lt_status animate_context_create(struct dit *dit, const struct animate_window *w
 {
     struct animate_context *context = calloc(1, sizeof *context);
     if (context)
-        context->keys = calloc((size_t)fuser_count(dit), sizeof *context->keys);
+        context->keys = calloc((size_t)fuser_count(dit) + 1, sizeof *context->keys);
     if (!context || !context->keys) {
         free(context);
         return lt_fail(error, LT_NO_MEMORY, "no memory for a window's conditioning");
@@ -408,11 +410,12 @@ static lt_status fuse(struct forward *f, const struct pass *pass, int64_t b, str
 lt_status animate_fuse(struct forward *f, const struct pass *pass, size_t n, struct lt_error *error)
 {
     const struct animate_context *context = pass->inputs->animate;
-    if (!context || !context->motion.data || n % FUSER_EVERY || pass->options->face_strength == 0)
+    if (!context || !context->motion.data || (int64_t)n % f->dit->config.face.every ||
+        pass->options->face_strength == 0)
         return LT_OK;
     struct lt_arena *arena = &f->dit->net.arena;
     const struct lt_mark mark = lt_arena_mark(arena);
-    LT_TRY(fuse(f, pass, (int64_t)n / FUSER_EVERY, error));
+    LT_TRY(fuse(f, pass, (int64_t)n / f->dit->config.face.every, error));
     lt_arena_rewind(arena, mark);
     return LT_OK;
 }

@@ -69,12 +69,12 @@ static void add_image_embedding(struct builder *b, const struct dit_config *conf
 
 static void add_motion_encoder(struct builder *b, const struct face_config *face)
 {
-    int64_t from = face->narrow, level = 1;
+    int64_t from = face->channels[0], level = 1;
     char prefix[96];
     ADD(b, "motion_encoder.enc.net_app.convs.0.", "0.weight", from, 3, 1, 1);
     ADD(b, "motion_encoder.enc.net_app.convs.0.", "1.bias", 1, from, 1, 1);
     for (int64_t size = face->size; size > 4; size /= 2, level++) {
-        const int64_t to = 2 * from < face->wide ? 2 * from : face->wide;
+        const int64_t to = face->channels[level];
         snprintf(prefix, sizeof prefix, "motion_encoder.enc.net_app.convs.%lld.", (long long)level);
         ADD(b, prefix, "conv1.0.weight", from, from, 3, 3);
         ADD(b, prefix, "conv1.1.bias", 1, from, 1, 1);
@@ -110,7 +110,7 @@ static void add_face(struct builder *b, const struct dit_config *config)
     }
     add_linear(b, "face_encoder.", "out_proj", d, face->dim);
     ADD(b, "face_encoder.", "padding_tokens", 1, 1, 1, d);
-    for (int64_t block = 0; block * 5 < config->layer_count; block++) {
+    for (int64_t block = 0; block * face->every < config->layer_count; block++) {
         char prefix[64];
         snprintf(prefix, sizeof prefix, "face_adapter.fuser_blocks.%lld.", (long long)block);
         add_linear(b, prefix, "linear1_q", d, d);

@@ -50,12 +50,12 @@ static const struct {
       .image_attention = true,
       .pose_channels = 16,
       .face = {.size = 512,
-               .narrow = 32,
-               .wide = 512,
+               .channels = {32, 64, 128, 256, 512, 512, 512, 512},
                .motion_dim = 512,
                .motion_basis = 20,
                .dim = 1024,
-               .heads = 4},
+               .heads = 4,
+               .every = 5},
       WIDE}},
     {"talk-addon",
      {.variant = DIT_VARIANT_TALK_ADDON, .in_channels = 36, .image_attention = true, WIDE}},
@@ -169,40 +169,75 @@ static bool is_animate(const struct tensor_file *file)
            tensor_file_find(file, "blocks.0.fuser_block.k_norm.weight");
 }
 
-enum { FACE_LEVELS_MAX = 8 };
-
-/* What the face parts measure; the smallest map is 4 by 4, each level doubles it. dit.md 3.1. */
-static lt_status measure_face(const struct tensor_file *file, struct face_config *face,
-                              struct lt_error *error)
+/* Five apart as published, unless their number says otherwise. */
+static lt_status measure_fusers(const struct tensor_file *file, int64_t layers,
+                                struct face_config *face, struct lt_error *error)
 {
     char name[96];
-    int64_t levels = 0;
+    int64_t count = 0;
+    face->every = 5;
+    if (tensor_file_find(file, "blocks.0.fuser_block.k_norm.weight"))
+        return LT_OK; /* filed beside the block they follow */
     do
-        snprintf(name, sizeof name, "motion_encoder.enc.net_app.convs.%lld.conv1.0.weight",
-                 (long long)++levels);
-    while (tensor_file_find(file, name) && levels <= FACE_LEVELS_MAX);
-    if (levels == 1 || levels > FACE_LEVELS_MAX)
+        snprintf(name, sizeof name, "face_adapter.fuser_blocks.%lld.k_norm.weight",
+                 (long long)count);
+    while (tensor_file_find(file, name) && ++count <= LAYERS_MAX);
+    if (count == (layers + 4) / 5)
+        return LT_OK;
+    if (count == 0 || layers % count != 0)
         return lt_fail(error, LT_BAD_INPUT,
-                       "%s: a face needs 1 to %d levels of 'motion_encoder.enc.net_app.convs', "
-                       "found %lld",
-                       tensor_file_path(file), FACE_LEVELS_MAX, (long long)levels - 1);
-    face->size = 4ll << (levels - 1);
-    LT_TRY(units_of(file, "motion_encoder.enc.net_app.convs.0.1.bias", 1, &face->narrow, error));
+                       "%s: %lld of 'face_adapter.fuser_blocks' for %lld blocks: where they "
+                       "belong cannot be told",
+                       tensor_file_path(file), (long long)count, (long long)layers);
+    face->every = layers / count;
+    return LT_OK;
+}
+
+/* The smallest map is 4 by 4, each level doubles it. dit.md 3.1. */
+static lt_status measure_motion(const struct tensor_file *file, struct face_config *face,
+                                struct lt_error *error)
+{
+    static const char convs[] = "motion_encoder.enc.net_app.convs.";
+    char name[96];
+    int64_t levels = 0, wide;
+    LT_TRY(
+        units_of(file, "motion_encoder.enc.net_app.convs.0.1.bias", 1, &face->channels[0], error));
+    for (;; levels++) {
+        snprintf(name, sizeof name, "%s%lld.conv2.2.bias", convs, (long long)levels + 1);
+        if (levels == FACE_LEVELS_MAX || !tensor_file_find(file, name))
+            break;
+        LT_TRY(units_of(file, name, 1, &face->channels[levels + 1], error));
+    }
+    face->size = 4ll << levels;
     LT_TRY(units_of(file, "motion_encoder.enc.fc.0.bias", 1, &face->motion_dim, error));
-    snprintf(name, sizeof name, "motion_encoder.enc.net_app.convs.%lld.weight", (long long)levels);
-    LT_TRY(units_of(file, name, 16 * face->motion_dim, &face->wide, error));
-    LT_TRY(units_of(file, "motion_encoder.dec.direction.weight", face->motion_dim,
-                    &face->motion_basis, error));
+    snprintf(name, sizeof name, "%s%lld.weight", convs, (long long)levels + 1);
+    LT_TRY(units_of(file, name, 16 * face->motion_dim, &wide, error));
+    if (levels == 0 || wide != face->channels[levels])
+        return lt_fail(error, LT_BAD_INPUT,
+                       "%s: tensor '%s': a motion encoder of %lld levels that ends in %lld "
+                       "channels, expected %lld",
+                       tensor_file_path(file), name, (long long)levels, (long long)wide,
+                       (long long)face->channels[levels]);
+    return units_of(file, "motion_encoder.dec.direction.weight", face->motion_dim,
+                    &face->motion_basis, error);
+}
+
+static lt_status measure_face(const struct tensor_file *file, int64_t layers,
+                              struct face_config *face, struct lt_error *error)
+{
+    LT_TRY(measure_motion(file, face, error));
     LT_TRY(units_of(file, "face_encoder.conv2.conv.bias", 1, &face->dim, error));
     LT_TRY(units_of(file, "face_encoder.conv1_local.conv.bias", face->dim, &face->heads, error));
-    if (face->narrow > SIZE_MAX_SANE || face->wide > SIZE_MAX_SANE ||
-        face->motion_dim > SIZE_MAX_SANE || face->dim > SIZE_MAX_SANE ||
-        face->heads > SIZE_MAX_SANE || face->motion_basis > face->motion_dim)
+    int64_t widest = face->motion_dim > face->dim ? face->motion_dim : face->dim;
+    for (size_t i = 0; i < LT_COUNT(face->channels); i++)
+        widest = face->channels[i] > widest ? face->channels[i] : widest;
+    if (widest > SIZE_MAX_SANE || face->heads > SIZE_MAX_SANE ||
+        face->motion_basis > face->motion_dim)
         return lt_fail(error, LT_BAD_INPUT,
                        "%s: a motion basis of %lld in %lld dimensions, or a width above %d",
                        tensor_file_path(file), (long long)face->motion_basis,
                        (long long)face->motion_dim, SIZE_MAX_SANE);
-    return LT_OK;
+    return measure_fusers(file, layers, face, error);
 }
 
 /* Animate's parts, each on when it is there. */
@@ -215,7 +250,7 @@ static lt_status measure_animate(const struct tensor_file *file, struct dit_conf
     if (!tensor_file_find(file, "face_adapter.fuser_blocks.0.k_norm.weight") &&
         !tensor_file_find(file, "blocks.0.fuser_block.k_norm.weight"))
         return LT_OK;
-    return measure_face(file, &c->face, error);
+    return measure_face(file, c->layer_count, &c->face, error);
 }
 
 static lt_status choose_variant(const struct tensor_file *file, struct dit_config *c,

@@ -15,11 +15,13 @@ enum dit_variant {
 };
 
 /* Animate's face parts: motion encoder, face encoder and fuser blocks (dit.md 3). */
+enum { FACE_LEVELS_MAX = 8 };
 struct face_config {
-    int64_t size;         /* rows and columns of a face, 512; 0: the file has no such parts */
-    int64_t narrow, wide; /* channels of the motion encoder: 32, doubling up to 512 */
-    int64_t motion_dim, motion_basis; /* 512, 20 */
-    int64_t dim, heads;               /* of the face encoder: 1024, 4 */
+    int64_t size; /* rows and columns of a face, 512; 0: the file has no such parts */
+    int64_t channels[FACE_LEVELS_MAX + 1]; /* of the motion encoder at size, size/2, …, 4 */
+    int64_t motion_dim, motion_basis;      /* 512, 20 */
+    int64_t dim, heads;                    /* of the face encoder: 1024, 4 */
+    int64_t every;                         /* a fuser after blocks 0, 5, 10, …: 5 */
 };
 
 struct dit_config {

@@ -36,18 +36,6 @@ static lt_status conv_weights(struct net *net, struct lt_view *view_out, int64_t
                   error, prefix, name);
 }
 
-/* How many channels a bias tells. */
-static lt_status channels_of(const struct net *net, int64_t *channels_out, struct lt_error *error,
-                             const char *prefix, const char *name)
-{
-    char full[128];
-    struct lt_view view;
-    snprintf(full, sizeof full, "%s%s", prefix, name);
-    LT_TRY(store_tensor(net->store, full, &view, error));
-    *channels_out = lt_view_count(&view);
-    return LT_OK;
-}
-
 /* -- convolutions ------------------------------------------------------------------------------ */
 
 static lt_status take_map(struct net *net, struct lt_view *view_out, int64_t frames, int64_t size,
@@ -131,18 +119,17 @@ static lt_status look(struct net *net, const struct face_config *config,
     char prefix[96];
     LT_TRY(take_map(net, &pixels, frames, config->size, 3, error));
     interleave(faces, first, &pixels);
-    LT_TRY(take_map(net, &x, frames, config->size, config->narrow, error));
-    LT_TRY(conv_weights(net, &weight, config->narrow, 3, 1, sqrt(2), error, convs, "0.0.weight"));
-    LT_TRY(scaled(net, &bias, 1, &config->narrow, sqrt(2), error, convs, "0.1.bias"));
+    LT_TRY(take_map(net, &x, frames, config->size, config->channels[0], error));
+    LT_TRY(
+        conv_weights(net, &weight, config->channels[0], 3, 1, sqrt(2), error, convs, "0.0.weight"));
+    LT_TRY(scaled(net, &bias, 1, &config->channels[0], sqrt(2), error, convs, "0.1.bias"));
     LT_TRY(convolve(net, &pixels, &weight, &bias, (struct conv_step){1, 0, false}, &x, error));
     LT_TRY(activate(net, &x, error));
     int level = 1;
     for (int64_t size = config->size; size > 4; size /= 2, level++) {
-        int64_t channels;
         struct lt_view out;
         snprintf(prefix, sizeof prefix, "%s%d.", convs, level);
-        LT_TRY(channels_of(net, &channels, error, prefix, "conv2.2.bias"));
-        LT_TRY(take_map(net, &out, frames, size / 2, channels, error));
+        LT_TRY(take_map(net, &out, frames, size / 2, config->channels[level], error));
         const struct lt_mark mark = lt_arena_mark(&net->arena);
         LT_TRY(run_level(net, prefix, &x, &out, error));
         lt_arena_rewind(&net->arena, mark);
@@ -151,8 +138,8 @@ static lt_status look(struct net *net, const struct face_config *config,
     const struct lt_view out =
         lt_view_reshape(seen, 4, (int64_t[]){frames, 1, 1, config->motion_dim});
     snprintf(prefix, sizeof prefix, "%s%d.", convs, level);
-    LT_TRY(conv_weights(net, &weight, config->motion_dim, config->wide, 4, 1, error, prefix,
-                        "weight"));
+    LT_TRY(conv_weights(net, &weight, config->motion_dim, config->channels[level - 1], 4, 1, error,
+                        prefix, "weight"));
     return convolve(net, &x, &weight, NULL, (struct conv_step){1, 0, false}, &out, error);
 }
 
@@ -262,9 +249,8 @@ lt_status motion_encode(struct net *net, const struct face_config *config,
 
 size_t motion_bytes(const struct face_config *config)
 {
-    const size_t side = (size_t)config->size, half = side / 2, c = (size_t)config->narrow;
-    const size_t next =
-        (size_t)(2 * config->narrow < config->wide ? 2 * config->narrow : config->wide);
+    const size_t side = (size_t)config->size, half = side / 2;
+    const size_t c = (size_t)config->channels[0], next = (size_t)config->channels[1];
     const size_t pixels = 3 * side * side, maps = 2 * c * side * side, /* in, and convolved */
         wide = c * (side + 1) * (side + 1), halves = (next + c) * half * half;
     return FRAMES_AT_ONCE * (pixels + maps + wide + halves) * sizeof(float);
