@@ -17,6 +17,11 @@ lt_status lt_scratch_attention(enum lt_precision precision, int64_t keys, int64_
                                int64_t width, struct lt_scratch *scratch_out,
                                struct lt_error *error);
 
+/* conv on f32 frames without upsampling, `exact` or in f32: weight [co, ci, kt, ky, kx], rows of
+ * `columns` places out. At most: how weights are laid out is oneDNN's to say. */
+struct lt_scratch lt_scratch_conv(int64_t co, int64_t ci, int64_t kt, int64_t ky, int64_t kx,
+                                  int64_t columns);
+
 /* `most` becomes what serves both. */
 void lt_scratch_join(struct lt_scratch *most, const struct lt_scratch *other);
 /* Bytes an exec of so many threads holds after ops that need `scratch`. */

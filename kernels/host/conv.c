@@ -7,6 +7,7 @@
 #include "kernels/host/gemm.h"
 #include "kernels/host/simd.h"
 #include "kernels/quant.h"
+#include "kernels/scratch.h"
 
 #include <string.h>
 
@@ -448,4 +449,16 @@ lt_status host_conv(struct lt_exec *exec, const struct lt_conv_args *args, struc
     LT_TRY(prepare(&c, error));
     lt_exec_parallel(exec, args->out.dim[0] * c.bands, band_part, &c);
     return host_failure_give(&c.failure, error);
+}
+
+struct lt_scratch lt_scratch_conv(int64_t co, int64_t ci, int64_t kt, int64_t ky, int64_t kx,
+                                  int64_t columns)
+{
+    /* blocks of 16 channels, each of at most three layouts; plain weights; bias */
+    const int64_t plain = co * ci * kt * ky * kx,
+                  packed = (co + 15) / 16 * 16 * ((ci + 15) / 16 * 16) * kt * ky * kx;
+    return (struct lt_scratch){.shared =
+                                   (size_t)(BAND_KINDS * packed + plain + co) * sizeof(float) +
+                                   64 * (size_t)(3 * kt + 2),
+                               .thread = (size_t)(BAND_ROWS * columns * co) * sizeof(float) + 64};
 }

@@ -204,6 +204,11 @@ static void motion_encoder_of_full_size(void **state)
     assert_memory_equal(pair + 512, motion, sizeof motion);
     const size_t taken = run.dit->net.arena.peak_bytes, told = motion_bytes(&config.face);
     assert_true(taken >= told && taken <= told + (1 << 20));
+    struct lt_scratch scratch = {0};
+    motion_scratch(&config.face, &scratch);
+    print_message("scratch %zu, told %zu\n", lt_exec_scratch_bytes(run.exec),
+                  lt_scratch_bytes(&scratch, 2));
+    assert_true(lt_exec_scratch_bytes(run.exec) <= lt_scratch_bytes(&scratch, 2));
     free(faces_of_two);
     free(face);
     end(&run);
@@ -344,6 +349,10 @@ static void what_is_constant_is_computed_once(void **state)
     begin(&run, &config, NULL);
     forward_twice(&run, &kept, with);
     forward_twice(&run, &fresh, without);
+    struct lt_scratch told;
+    struct lt_error error;
+    assert_ok(dit_scratch(&config, LT_PRECISION_F32, F * H * W / 4, &told, &error));
+    assert_true(lt_exec_scratch_bytes(run.exec) <= lt_scratch_bytes(&told, 2));
     assert_int_equal(kept.computed, 1 + 1 + 2);        /* motion, pose, two fusers */
     assert_int_equal(fresh.computed, 1 + 2 * (1 + 2)); /* motion once all the same */
     assert_memory_equal(with, without, sizeof with);

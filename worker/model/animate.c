@@ -12,7 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { TAPS = 3 };
+enum { TAPS = 3, FACE_ROWS = 256 /* faces of a window, at most, for plans */ };
 
 static int64_t fuser_count(const struct dit *dit)
 {
@@ -417,5 +417,32 @@ lt_status animate_fuse(struct forward *f, const struct pass *pass, size_t n, str
     const struct lt_mark mark = lt_arena_mark(arena);
     LT_TRY(fuse(f, pass, (int64_t)n / f->dit->config.face.every, error));
     lt_arena_rewind(arena, mark);
+    return LT_OK;
+}
+
+lt_status animate_scratch(const struct dit_config *config, enum lt_precision precision,
+                          struct lt_scratch *most, struct lt_error *error)
+{
+    const struct face_config *c = &config->face;
+    const struct {
+        int64_t k, n;
+        bool exact;
+    } linears[] = {{c->motion_dim, c->motion_dim, true},
+                   {c->dim, config->dim, true},
+                   {config->dim, 2 * config->dim, false}};
+    if (c->size == 0)
+        return LT_OK;
+    motion_scratch(c, most);
+    const struct lt_scratch conv[] = {
+        lt_scratch_conv(c->heads * c->dim, c->motion_dim, TAPS, 1, 1, 1),
+        lt_scratch_conv(c->dim, c->dim, TAPS, 1, 1, 1)};
+    for (size_t i = 0; i < LT_COUNT(conv); i++)
+        lt_scratch_join(most, &conv[i]);
+    for (size_t i = 0; i < LT_COUNT(linears); i++) {
+        struct lt_scratch one;
+        LT_TRY(lt_scratch_linear(precision, FACE_ROWS, linears[i].k, linears[i].n, linears[i].exact,
+                                 &one, error));
+        lt_scratch_join(most, &one);
+    }
     return LT_OK;
 }

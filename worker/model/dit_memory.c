@@ -56,6 +56,7 @@ lt_status dit_scratch(const struct dit_config *config, enum lt_precision precisi
             lt_scratch_attention(precision, keys[i], config->head_count, HEAD_WIDTH, &one, error));
         lt_scratch_join(&most, &one);
     }
+    LT_TRY(animate_scratch(config, precision, &most, error));
     *scratch_out = most;
     return LT_OK;
 }

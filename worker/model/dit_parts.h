@@ -144,6 +144,9 @@ lt_status animate_encode_face(struct dit *dit, const struct lt_view *motion,
                               const struct lt_view *tokens, struct lt_error *error);
 /* Every tensor of the parts the file has. */
 lt_status animate_check(const struct dit *dit, struct lt_error *error);
+/* `most` becomes what serves its ops too. */
+lt_status animate_scratch(const struct dit_config *config, enum lt_precision precision,
+                          struct lt_scratch *most, struct lt_error *error);
 /* Do pose and face fit the pass? */
 lt_status animate_begin(const struct pass *pass, struct lt_error *error);
 /* X of all frames but the first += the pose; before the blocks. Uses buffer Q. */

@@ -255,3 +255,25 @@ size_t motion_bytes(const struct face_config *config)
         wide = c * (side + 1) * (side + 1), halves = (next + c) * half * half;
     return FRAMES_AT_ONCE * (pixels + maps + wide + halves) * sizeof(float);
 }
+
+static void join_conv(struct lt_scratch *most, int64_t to, int64_t from, int64_t k, int64_t columns)
+{
+    const struct lt_scratch one = lt_scratch_conv(to, from, 1, k, k, columns);
+    lt_scratch_join(most, &one);
+}
+
+void motion_scratch(const struct face_config *config, struct lt_scratch *most)
+{
+    const int64_t *c = config->channels;
+    int level = 1;
+    join_conv(most, c[0], 3, 1, config->size);
+    for (int64_t size = config->size; size > 4; size /= 2, level++) {
+        join_conv(most, c[level - 1], c[level - 1], 3, size);
+        join_conv(most, c[level], c[level - 1], 3, size / 2);
+    }
+    join_conv(most, config->motion_dim, c[level - 1], 4, 1);
+    /* a blurred row and its margins */
+    const struct lt_scratch blur = {.shared = (size_t)(config->size * c[0]) * sizeof(float),
+                                    .thread = (size_t)((config->size + 4) * c[0]) * sizeof(float)};
+    lt_scratch_join(most, &blur);
+}

@@ -2,6 +2,7 @@
  * StyleGAN-like convolutions, f32 whatever the precision. */
 #pragma once
 
+#include "kernels/scratch.h"
 #include "worker/model/config.h"
 #include "worker/model/net.h"
 
@@ -12,6 +13,8 @@ lt_status motion_encode(struct net *net, const struct face_config *config,
                         struct lt_error *error);
 /* What it takes of the arena at most, small change not counted: the first level's maps. */
 size_t motion_bytes(const struct face_config *config);
+/* `most` becomes what serves its convolutions too. */
+void motion_scratch(const struct face_config *config, struct lt_scratch *most);
 
 /* q[rows, columns] = the thin Q of a[rows, columns] = QR, row-major, rows >= columns, with LAPACK's
  * signs (dit.md 3.6: a Gram-Schmidt would give others). `a` is overwritten. */
