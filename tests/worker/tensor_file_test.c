@@ -244,6 +244,43 @@ static void what_is_no_model_file_is_refused(void **state)
     assert_null(file);
 }
 
+/* dit.md 4: an add-on's tensors stand behind those of its base and are read from their own file. */
+static void an_addition_is_read_from_its_own_file(void **state)
+{
+    static const struct shaped added[] = {{"blocks.0.norm_x.weight", LT_TYPE_F32, 1, {8}},
+                                          {"audio_proj.proj1.weight", LT_TYPE_F32, 2, {2, 4}}};
+    struct lt_error error;
+    struct tensor_file *file, *addition, *again;
+    float values[8], expected[8];
+    char path[128];
+    struct bytes bytes = gguf_of(added, LT_COUNT(added), "");
+    snprintf(path, sizeof path, "%s/addition", (const char *)*state);
+    assert_ok(lt_file_write(path, bytes.data, bytes.count, false, &error));
+    free(bytes.data);
+    assert_ok(tensor_file_open(write_model(state, "model", "", 3), &file, &error));
+    assert_ok(tensor_file_open(path, &addition, &error));
+    assert_ok(tensor_file_join(file, &addition, &error));
+    assert_null(addition);
+    assert_int_equal(tensor_file_count(file), COUNT + LT_COUNT(added));
+    const struct tensor_info *info = tensor_file_find(file, "blocks.0.norm_x.weight");
+    assert_non_null(info);
+    memset(expected, 1, sizeof expected);
+    assert_ok(tensor_file_read(file, info, values, &error));
+    assert_memory_equal(values, expected, sizeof values);
+    assert_int_equal(tensor_file_bytes_read(file), sizeof values);
+    assert_non_null(tensor_file_find(file, "blocks.0.ffn.0.bias"));
+    tensor_file_suspend(file); /* and again from where it lies */
+    assert_ok(tensor_file_read(file, info, values, &error));
+    assert_ok(tensor_file_open(path, &again, &error));
+    tensor_file_close(&file);
+    assert_ok(tensor_file_open(path, &addition, &error));
+    assert_fails(tensor_file_join(again, &addition, &error), LT_CONFLICT, "both have a tensor '");
+    assert_non_null(addition);
+    assert_int_equal(tensor_file_count(again), LT_COUNT(added)); /* nothing changed */
+    tensor_file_close(&addition);
+    tensor_file_close(&again);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -252,6 +289,7 @@ int main(void)
         cmocka_unit_test(fingerprints_tell_files_apart),
         cmocka_unit_test(test_g2_1_nothing_is_mapped_and_the_cache_stays_small),
         cmocka_unit_test(safetensors_are_read_alike),
+        cmocka_unit_test(an_addition_is_read_from_its_own_file),
         cmocka_unit_test(what_is_no_model_file_is_refused),
     };
     return cmocka_run_group_tests(tests, make_folder, remove_folder);

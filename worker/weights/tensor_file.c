@@ -34,6 +34,7 @@ struct tensor_file {
     struct gguf_pair *metadata;
     struct gguf_array *arrays;
     struct lt_safetensors *safetensors; /* keeps names and metadata of that format */
+    struct tensor_file *joined;         /* owned; its tensors stand behind ours */
 };
 
 /* -- index ------------------------------------------------------------------------------------- */
@@ -97,6 +98,22 @@ static void strip_prefix(struct tensor_file *file)
     }
 }
 
+/* The order of the names; NULL: no memory. *twice_out: a name that is there twice, or unchanged. */
+static uint32_t *sort_names(struct lt_arena *arena, struct tensor_info *tensor, size_t count,
+                            const char **twice_out)
+{
+    uint32_t *order = lt_arena_take_array(arena, count + 1, sizeof *order);
+    if (!order)
+        return NULL;
+    for (size_t i = 0; i < count; i++)
+        order[i] = (uint32_t)i;
+    qsort_r(order, count, sizeof *order, by_name, tensor);
+    for (size_t i = 1; i < count; i++)
+        if (by_name(&order[i - 1], &order[i], tensor) == 0)
+            *twice_out = tensor[order[i]].name;
+    return order;
+}
+
 static lt_status build_index(struct tensor_file *file, struct lt_error *error)
 {
     qsort(file->tensor, file->count, sizeof *file->tensor, by_offset);
@@ -109,16 +126,12 @@ static lt_status build_index(struct tensor_file *file, struct lt_error *error)
     strip_prefix(file);
     LT_TRY(names_of_encoder(file->tensor, file->count, file->path, &file->arena, error));
     LT_TRY(names_of_vae(file->tensor, file->count, file->path, &file->arena, error));
-    file->by_name = lt_arena_take_array(&file->arena, file->count + 1, sizeof *file->by_name);
+    const char *twice = NULL;
+    file->by_name = sort_names(&file->arena, file->tensor, file->count, &twice);
     if (!file->by_name)
         return lt_fail(error, LT_NO_MEMORY, "%s: no memory for its index", file->path);
-    for (size_t i = 0; i < file->count; i++)
-        file->by_name[i] = (uint32_t)i;
-    qsort_r(file->by_name, file->count, sizeof *file->by_name, by_name, file->tensor);
-    for (size_t i = 1; i < file->count; i++)
-        if (by_name(&file->by_name[i - 1], &file->by_name[i], file->tensor) == 0)
-            return lt_fail(error, LT_BAD_INPUT, "%s: tensor '%s' is there twice", file->path,
-                           file->tensor[file->by_name[i]].name);
+    if (twice)
+        return lt_fail(error, LT_BAD_INPUT, "%s: tensor '%s' is there twice", file->path, twice);
     return LT_OK;
 }
 
@@ -156,8 +169,11 @@ static lt_status index_safetensors(struct tensor_file *file, struct lt_error *er
     file->header_bytes = (uint64_t)file->opened.st_size;
     for (size_t i = 0; i < file->count; i++) {
         const struct lt_safetensor *from = lt_safetensors_at(file->safetensors, i);
-        file->tensor[i] = (struct tensor_info){from->name, from->type,   from->rank,
-                                               {0},        from->offset, from->bytes};
+        file->tensor[i] = (struct tensor_info){.name = from->name,
+                                               .type = from->type,
+                                               .rank = from->rank,
+                                               .offset = from->offset,
+                                               .bytes = from->bytes};
         memcpy(file->tensor[i].dim, from->dim, sizeof from->dim);
         if (from->offset < file->header_bytes)
             file->header_bytes = from->offset;
@@ -230,6 +246,7 @@ void tensor_file_close(struct tensor_file **file)
     if (!f || atomic_fetch_sub(&f->owners, 1) > 1)
         return;
     tensor_file_suspend(f);
+    tensor_file_close(&f->joined);
     lt_safetensors_close(&f->safetensors);
     lt_arena_fini(&f->arena);
     pthread_mutex_destroy(&f->lock);
@@ -248,6 +265,41 @@ void tensor_file_suspend(struct tensor_file *file)
     const int fd = atomic_exchange(&file->fd, -1);
     if (fd >= 0)
         close(fd);
+    if (file->joined)
+        tensor_file_suspend(file->joined);
+}
+
+lt_status tensor_file_join(struct tensor_file *file, struct tensor_file **addition,
+                           struct lt_error *error)
+{
+    struct tensor_file *other = *addition;
+    const size_t count = file->count + other->count;
+    const struct lt_mark mark = lt_arena_mark(&file->arena);
+    struct tensor_info *tensor = lt_arena_take_array(&file->arena, count + 1, sizeof *tensor);
+    const char *twice = NULL;
+    uint32_t *order = NULL;
+    lt_assert(!file->joined && !other->joined);
+    if (tensor) {
+        memcpy(tensor, file->tensor, file->count * sizeof *tensor);
+        memcpy(tensor + file->count, other->tensor, other->count * sizeof *tensor);
+        for (size_t i = file->count; i < count; i++)
+            tensor[i].part = other;
+        order = sort_names(&file->arena, tensor, count, &twice);
+    }
+    if (!order || twice) {
+        const lt_status status =
+            twice ? lt_fail(error, LT_CONFLICT, "%s and %s: both have a tensor '%s'", file->path,
+                            other->path, twice)
+                  : lt_fail(error, LT_NO_MEMORY, "%s: no memory for its index", file->path);
+        lt_arena_rewind(&file->arena, mark);
+        return status;
+    }
+    file->tensor = tensor;
+    file->by_name = order;
+    file->count = count;
+    file->joined = other;
+    *addition = NULL;
+    return LT_OK;
 }
 
 static lt_status resume(struct tensor_file *file, struct lt_error *error)
@@ -361,6 +413,13 @@ lt_status tensor_file_read_part(struct tensor_file *file, const struct tensor_in
 {
     char *to = data;
     lt_assert(offset <= info->bytes && bytes <= info->bytes - offset);
+    if (info->part) {
+        struct tensor_info own = *info;
+        own.part = NULL;
+        LT_TRY(tensor_file_read_part(info->part, &own, offset, data, bytes, error));
+        file->bytes_read += bytes;
+        return LT_OK;
+    }
     LT_TRY(check_unchanged(file, error));
     for (uint64_t done = 0; done < bytes;) {
         const uint64_t left = bytes - done, part = left < PIECE_BYTES ? left : PIECE_BYTES;

@@ -21,6 +21,7 @@ struct tensor_info {
     int64_t dim[LT_RANK_MAX];
     uint64_t offset; /* absolute, in the file */
     uint64_t bytes;
+    struct tensor_file *part; /* the joined file that holds it; NULL: the file itself */
 };
 
 lt_status tensor_file_open(const char *path, struct tensor_file **file_out, struct lt_error *error);
@@ -31,6 +32,13 @@ void tensor_file_close(struct tensor_file **file);
  * nothing, and fails with LT_CORRUPT unless size, mtime and inode are as they were. Nobody may be
  * reading. */
 void tensor_file_suspend(struct tensor_file *file);
+
+/* From now on the tensors of `addition` stand behind those of `file` (dit.md 4: an add-on merged by
+ * name onto its base), which owns it: *addition is NULL. Path, format, bytes, metadata and
+ * fingerprint stay those of `file`. LT_CONFLICT: both have a tensor of one name; nothing changed.
+ */
+lt_status tensor_file_join(struct tensor_file *file, struct tensor_file **addition,
+                           struct lt_error *error);
 
 const char *tensor_file_path(const struct tensor_file *file);
 const char *tensor_file_format(const struct tensor_file *file); /* "gguf v3", "safetensors" */
