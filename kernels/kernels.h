@@ -170,6 +170,13 @@ struct lt_nag_args {
     float scale, tau, alpha;
 };
 
+/* Every head of row l turned by position[l] as in 1-D RoPE over its whole width: the interleaved
+ * pair j by position · 10000^(-2j/K). dit.md 4.5. In place allowed. */
+struct lt_rotate_args {
+    struct lt_view out, in;  /* [L, H, K] f32, K even; rows may be strided */
+    struct lt_view position; /* [L] f32 */
+};
+
 /* Each channel filtered by [1 3 3 1]/8 along rows and columns, zeros around, every `stride`-th
  * place kept: places are (Y + 2·pad - 4) / stride + 1 by (X + 2·pad - 4) / stride + 1. dit.md 3.6.
  */
@@ -218,6 +225,7 @@ struct lt_dup_up_args {
     X(conv)                                                                                        \
     X(channel_norm)                                                                                \
     X(nag)                                                                                         \
+    X(rotate)                                                                                      \
     X(blur)                                                                                        \
     X(avg_down)                                                                                    \
     X(dup_up)

@@ -264,6 +264,14 @@ static lt_status nag(const struct lt_nag_args *a, struct lt_error *error)
     return LT_OK;
 }
 
+static lt_status rotate(const struct lt_rotate_args *a, struct lt_error *error)
+{
+    REQUIRE(is_f32(&a->out, 3) && is_f32(&a->in, 3) && same_dims(&a->out, &a->in));
+    REQUIRE(a->in.dim[2] % 2 == 0 && a->in.stride[2] == 1 && a->out.stride[2] == 1);
+    REQUIRE(is_f32(&a->position, 1) && a->position.dim[0] == a->in.dim[0]);
+    return LT_OK;
+}
+
 static lt_status blur(const struct lt_blur_args *a, struct lt_error *error)
 {
     REQUIRE(is_f32(&a->in, 4) && is_f32(&a->out, 4));

@@ -43,6 +43,8 @@ lt_status host_activate(struct lt_exec *exec, const struct lt_activate_args *arg
 lt_status host_attention(struct lt_exec *exec, const struct lt_attention_args *args,
                          struct lt_error *error);
 lt_status host_conv(struct lt_exec *exec, const struct lt_conv_args *args, struct lt_error *error);
+lt_status host_rotate(struct lt_exec *exec, const struct lt_rotate_args *args,
+                      struct lt_error *error);
 lt_status host_nag(struct lt_exec *exec, const struct lt_nag_args *args, struct lt_error *error);
 lt_status host_blur(struct lt_exec *exec, const struct lt_blur_args *args, struct lt_error *error);
 lt_status host_channel_norm(struct lt_exec *exec, const struct lt_channel_norm_args *args,

@@ -9,7 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { ROWS_PER_PART = 16, VALUES_PER_PART = 64 * 1024 };
+enum { ROWS_PER_PART = 16, VALUES_PER_PART = 64 * 1024, ROTATE_WIDTH_MAX = 1024 };
 
 const struct simd *simd_best(void)
 {
@@ -222,6 +222,43 @@ lt_status host_nag(struct lt_exec *exec, const struct lt_nag_args *args, struct 
     struct nag nag = {.args = args, .exec = exec, .simd = simd_best()};
     lt_exec_parallel(exec, row_parts(args->out.dim[0]), nag_part, &nag);
     return host_failure_give(&nag.failure, error);
+}
+
+/* A row's sines and cosines serve all its heads. */
+static void rotate_part(void *context, int64_t index, int thread)
+{
+    (void)thread;
+    const struct lt_rotate_args *a = ((const struct rows *)context)->args;
+    const int64_t width = a->in.dim[2], first = index * ROWS_PER_PART;
+    for (int64_t l = first; l < first + ROWS_PER_PART && l < a->in.dim[0]; l++) {
+        float turn[ROTATE_WIDTH_MAX]; /* cos, sin of each pair */
+        const double position = ((const float *)a->position.data)[l];
+        for (int64_t j = 0; j < width; j += 2) {
+            const double angle = position * pow(10000.0, -(double)j / (double)width);
+            turn[j] = (float)cos(angle);
+            turn[j + 1] = (float)sin(angle);
+        }
+        for (int64_t h = 0; h < a->in.dim[1]; h++) {
+            const float *in = (const float *)a->in.data + l * a->in.stride[0] + h * a->in.stride[1];
+            float *out = (float *)a->out.data + l * a->out.stride[0] + h * a->out.stride[1];
+            for (int64_t j = 0; j < width; j += 2) {
+                const float x = in[j], y = in[j + 1];
+                out[j] = x * turn[j] - y * turn[j + 1];
+                out[j + 1] = x * turn[j + 1] + y * turn[j];
+            }
+        }
+    }
+}
+
+lt_status host_rotate(struct lt_exec *exec, const struct lt_rotate_args *args,
+                      struct lt_error *error)
+{
+    struct rows rows = {.args = args};
+    if (args->in.dim[2] > ROTATE_WIDTH_MAX)
+        return lt_fail(error, LT_UNSUPPORTED, "op rotate: head width %lld, at most %d",
+                       (long long)args->in.dim[2], ROTATE_WIDTH_MAX);
+    lt_exec_parallel(exec, row_parts(args->in.dim[0]), rotate_part, &rows);
+    return LT_OK;
 }
 
 /* Values of an f32 or bf16 view as f32: in place for f32, in `buffer` for bf16. */

@@ -153,3 +153,24 @@ lt_status ref_nag(struct lt_exec *exec, const struct lt_nag_args *args, struct l
     }
     return LT_OK;
 }
+
+lt_status ref_rotate(struct lt_exec *exec, const struct lt_rotate_args *args,
+                     struct lt_error *error)
+{
+    (void)exec;
+    (void)error;
+    const int64_t width = args->in.dim[2];
+    for (int64_t l = 0; l < args->in.dim[0]; l++)
+        for (int64_t h = 0; h < args->in.dim[1]; h++) {
+            const float *in = ref_row(&args->in, l) + h * args->in.stride[1];
+            float *out = ref_row(&args->out, l) + h * args->out.stride[1];
+            for (int64_t j = 0; j < width; j += 2) {
+                const double angle = ((const float *)args->position.data)[l] *
+                                     pow(10000.0, -(double)j / (double)width);
+                const double a = in[j], b = in[j + 1];
+                out[j] = (float)(a * cos(angle) - b * sin(angle));
+                out[j + 1] = (float)(a * sin(angle) + b * cos(angle));
+            }
+        }
+    return LT_OK;
+}

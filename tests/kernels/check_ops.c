@@ -395,6 +395,29 @@ void check_nag(struct check *check)
     check_same(check, got, again, (size_t)count * sizeof *again, "in place differs");
 }
 
+void check_rotate(struct check *check)
+{
+    const int64_t rows = check_int(check, 1, 70), heads = check_int(check, 1, 5),
+                  width = 2 * check_int(check, 1, 80), count = rows * heads * width;
+    float *in = check_buffer(check, count), *position = check_buffer(check, rows);
+    float *want = check_buffer(check, count), *got = check_buffer(check, count),
+          *again = check_buffer(check, count);
+    check_fill(check, in, count, 1);
+    check_fill(check, position, rows, 24);
+    struct lt_rotate_args args = {.out = lt_view_3d(NULL, LT_TYPE_F32, rows, heads, width),
+                                  .in = lt_view_3d(in, LT_TYPE_F32, rows, heads, width),
+                                  .position = lt_view_1d(position, LT_TYPE_F32, rows)};
+    snprintf(check->what, sizeof check->what, "%lldx%lldx%lld", (long long)rows, (long long)heads,
+             (long long)width);
+    const struct check_bound bound = {1e-12, 1e-6, 1e-6, "sine and cosine rounded to f32"};
+    RUN(rotate, args, out, want, got, again, count, bound);
+    struct lt_error error;
+    memcpy(again, in, (size_t)count * sizeof *again); /* in place is promised */
+    args.out.data = args.in.data = again;
+    check_status(check, lt_rotate(check->best, check->exec, &args, &error), &error);
+    check_same(check, got, again, (size_t)count * sizeof *again, "in place differs");
+}
+
 void check_blur(struct check *check)
 {
     const int64_t t = check_int(check, 1, 3), y = check_int(check, 4, 20),

@@ -519,11 +519,74 @@ static void loras_on_the_command_line(void **state)
                      2);
 }
 
+static void write_speech(int speakers)
+{
+    char path[300];
+    struct lt_error error;
+    static float x[16 * 3 * 4 * 6], y[20 * 3 * 4 * 6], text[5 * 48], audio[2 * 11 * 12 * 768],
+        clip[257 * 1280];
+    static float timestep[1] = {500}, start[1] = {1};
+    static float masks[3 * 2 * 3] = {1, 1, 0, 0, 0, 0, 0, 0, 1, 1, 0, 0, 0, 0, 0, 0, 1, 1};
+    const int64_t one[] = {1};
+    fill_values("input.x", x, LT_COUNT(x));
+    fill_values("input.y", y, LT_COUNT(y));
+    fill_values("input.context", text, LT_COUNT(text));
+    fill_values("input.audio", audio, LT_COUNT(audio));
+    fill_values("input.clip", clip, LT_COUNT(clip));
+    snprintf(path, sizeof path, "%s/talk.safetensors", dir);
+    const struct lt_named_view tensors[] = {
+        {"x", lt_view_4d(x, LT_TYPE_F32, 16, 3, 4, 6)},
+        {"y", lt_view_4d(y, LT_TYPE_F32, 20, 3, 4, 6)},
+        {"text", lt_view_2d(text, LT_TYPE_F32, 5, 48)},
+        {"timestep", lt_view_make(timestep, LT_TYPE_F32, 1, one)},
+        {"clip", lt_view_2d(clip, LT_TYPE_F32, 257, 1280)},
+        {"audio", lt_view_4d(audio, LT_TYPE_F32, speakers, 11, 12, 768)},
+        {"audio_start", lt_view_make(start, LT_TYPE_F32, 1, one)},
+        {"speaker_masks", lt_view_3d(masks, LT_TYPE_F32, 3, 2, 3)}};
+    assert_ok(lt_safetensors_write(path, tensors, speakers > 1 ? 8 : 7, NULL, 0, &error));
+}
+
+/* An add-on is merged onto its base, speaks, and streams like any other. */
+static void an_add_on_speaks(void **state)
+{
+    (void)state;
+    char line[512];
+    assert_int_equal(worker("synth --variant i2v-14b --dim 256 --ffn 256 --layers 2 --text-dim 48 "
+                            "--freq-dim 32 --quant f16 --seed 5 --output base.gguf"),
+                     0);
+    assert_int_equal(worker("synth --variant talk-addon --dim 256 --layers 2 --quant q8_0 --seed 6 "
+                            "--output talk.gguf"),
+                     0);
+    for (int speakers = 1; speakers <= 2; speakers++) {
+        static const char *const more[] = {"", "--blocks-to-swap 2 --prefetch 0",
+                                           "--set audio_scale=0"};
+        char *bytes[LT_COUNT(more)];
+        size_t size[LT_COUNT(more)];
+        write_speech(speakers);
+        for (size_t i = 0; i < LT_COUNT(more); i++) {
+            snprintf(line, sizeof line,
+                     "eval dit --model base.gguf --model talk.gguf --inputs talk.safetensors "
+                     "--output speech.safetensors --precision f32 --set text_len=8 %s",
+                     more[i]);
+            assert_int_equal(worker(line), 0);
+            bytes[i] = file_of("speech.safetensors", &size[i]);
+        }
+        assert_true(size[0] == size[1] && memcmp(bytes[0], bytes[1], size[0]) == 0);
+        assert_true(memcmp(bytes[0], bytes[2], size[0]) != 0); /* it was heard */
+        for (size_t i = 0; i < LT_COUNT(more); i++)
+            free(bytes[i]);
+    }
+    assert_int_equal(worker("eval dit --model talk.gguf --inputs talk.safetensors --output "
+                            "speech.safetensors --set text_len=8"),
+                     5); /* alone it is nothing */
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(goldens_from_files_of_synth),
         cmocka_unit_test(loras_on_the_command_line),
+        cmocka_unit_test(an_add_on_speaks),
         cmocka_unit_test(test_g4_3_placement_changes_no_output),
         cmocka_unit_test(reduced_files_of_every_kind_run),
         cmocka_unit_test(mistakes_have_their_exit_codes),

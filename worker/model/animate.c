@@ -288,20 +288,6 @@ lt_status animate_begin(const struct pass *pass, struct lt_error *error)
 
 /* -- forward ----------------------------------------------------------------------------------- */
 
-/* X += strength · in. */
-static lt_status add_scaled(struct dit *dit, const struct lt_view *x, const struct lt_view *in,
-                            double strength, struct lt_error *error)
-{
-    struct lt_view gate = {0};
-    if (strength != 1) {
-        LT_TRY(net_take(&dit->net, &gate, 1, dit->config.dim, error));
-        for (int64_t i = 0; i < dit->config.dim; i++)
-            ((float *)gate.data)[i] = (float)strength;
-    }
-    return LT_OP(gated_add, dit->net.kernels, dit->net.exec, error, .out = *x, .residual = *x,
-                 .in = *in, .gate = gate);
-}
-
 static lt_status embed_pose(struct dit *dit, const struct lt_view *pose,
                             const struct lt_view *tokens, struct lt_error *error)
 {
@@ -337,7 +323,7 @@ lt_status animate_add_pose(struct forward *f, const struct pass *pass, struct lt
             return status;
         }
     }
-    LT_TRY(add_scaled(dit, &x, &tokens, pass->options->pose_strength, error));
+    LT_TRY(dit_add_scaled(dit, &x, &tokens, pass->options->pose_strength, error));
     lt_arena_rewind(&dit->net.arena, mark);
     return LT_OK;
 }
@@ -404,7 +390,7 @@ static lt_status fuse(struct forward *f, const struct pass *pass, int64_t b, str
                      .v = heads_at(dit, &both, t * each, each, dit->config.dim),
                      .scale = 1.0f / sqrtf(HEAD_WIDTH)));
     LT_TRY(net_apply(net, &fuser.out, &a, &q, LT_ACTIVATION_NONE, false, error));
-    return add_scaled(dit, &pass->x, &q, pass->options->face_strength, error);
+    return dit_add_scaled(dit, &pass->x, &q, pass->options->face_strength, error);
 }
 
 lt_status animate_fuse(struct forward *f, const struct pass *pass, size_t n, struct lt_error *error)

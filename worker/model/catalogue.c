@@ -3,9 +3,6 @@
 enum {
     CLIP_WIDTH = 1280,
     CLIP_POSITIONS = 514,
-    AUDIO_WIDTH = 768,
-    AUDIO_LAYERS = 12,
-    AUDIO_HIDDEN = 512
 };
 enum { HEAD_WIDTH = 128 };
 
@@ -135,18 +132,19 @@ static void add_animate(struct builder *b, const struct dit_config *config)
 
 static void add_talk(struct builder *b, const struct dit_config *config)
 {
-    const int64_t d = config->dim, features = AUDIO_LAYERS * AUDIO_WIDTH;
-    add_linear(b, "audio_proj.", "proj1", AUDIO_HIDDEN, 5 * features);
-    add_linear(b, "audio_proj.", "proj1_vf", AUDIO_HIDDEN, 8 * features);
-    add_linear(b, "audio_proj.", "proj2", AUDIO_HIDDEN, AUDIO_HIDDEN);
-    add_linear(b, "audio_proj.", "proj3", 32 * AUDIO_WIDTH, AUDIO_HIDDEN);
-    add_norm(b, "audio_proj.", "norm", AUDIO_WIDTH);
+    const struct talk_config *t = &config->talk;
+    const int64_t d = config->dim;
+    add_linear(b, "audio_proj.", "proj1", t->hidden, 5 * t->features);
+    add_linear(b, "audio_proj.", "proj1_vf", t->hidden, 8 * t->features);
+    add_linear(b, "audio_proj.", "proj2", t->hidden, t->hidden);
+    add_linear(b, "audio_proj.", "proj3", t->tokens * t->dim, t->hidden);
+    add_norm(b, "audio_proj.", "norm", t->dim);
     for (int64_t block = 0; block < config->layer_count; block++) {
         char prefix[64];
         snprintf(prefix, sizeof prefix, "blocks.%lld.", (long long)block);
         add_norm(b, prefix, "norm_x", d);
         add_linear(b, prefix, "audio_cross_attn.q_linear", d, d);
-        add_linear(b, prefix, "audio_cross_attn.kv_linear", 2 * d, AUDIO_WIDTH);
+        add_linear(b, prefix, "audio_cross_attn.kv_linear", 2 * d, t->dim);
         add_linear(b, prefix, "audio_cross_attn.proj", d, d);
     }
 }
@@ -176,6 +174,8 @@ lt_status catalogue_of_dit(const struct dit_config *config, struct catalogue *ca
         add_image_embedding(&b, config);
     if (config->variant == DIT_VARIANT_ANIMATE)
         add_animate(&b, config);
+    if (config->talk.tokens > 0)
+        add_talk(&b, config);
     return finish(&b, catalogue_out, error);
 }
 

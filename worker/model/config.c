@@ -58,7 +58,11 @@ static const struct {
                .every = 5},
       WIDE}},
     {"talk-addon",
-     {.variant = DIT_VARIANT_TALK_ADDON, .in_channels = 36, .image_attention = true, WIDE}},
+     {.variant = DIT_VARIANT_TALK_ADDON,
+      .in_channels = 36,
+      .image_attention = true,
+      .talk = {.features = 12 * 768, .hidden = 512, .tokens = 32, .dim = 768},
+      WIDE}},
 #undef WIDE
 #undef COMMON
 };
@@ -282,6 +286,42 @@ static lt_status choose_variant(const struct tensor_file *file, struct dit_confi
     return LT_OK;
 }
 
+/* The audio projection: five frames into the first latent frame, eight into every other. */
+static lt_status measure_talk(const struct tensor_file *file, struct talk_config *talk,
+                              struct lt_error *error)
+{
+    const char *prefix = tensor_file_find(file, "multitalk_audio_proj.proj1.weight")
+                             ? "multitalk_audio_proj"
+                             : "audio_proj";
+    char name[64];
+    snprintf(name, sizeof name, "%s.proj1.bias", prefix);
+    LT_TRY(units_of(file, name, 1, &talk->hidden, error));
+    snprintf(name, sizeof name, "%s.proj1.weight", prefix);
+    LT_TRY(units_of(file, name, 5 * talk->hidden, &talk->features, error));
+    snprintf(name, sizeof name, "%s.norm.weight", prefix);
+    LT_TRY(units_of(file, name, 1, &talk->dim, error));
+    snprintf(name, sizeof name, "%s.proj3.bias", prefix);
+    LT_TRY(units_of(file, name, talk->dim, &talk->tokens, error));
+    if (talk->hidden > SIZE_MAX_SANE || talk->features > SIZE_MAX_SANE ||
+        talk->dim > SIZE_MAX_SANE || talk->tokens > SIZE_MAX_SANE)
+        return lt_fail(error, LT_BAD_INPUT, "%s: an audio width above %d", tensor_file_path(file),
+                       SIZE_MAX_SANE);
+    return LT_OK;
+}
+
+static bool has_talk(const struct tensor_file *file)
+{
+    return tensor_file_find(file, "blocks.0.audio_cross_attn.q_linear.weight") != NULL;
+}
+
+static lt_status refuse_longcat(const struct tensor_file *file, struct lt_error *error)
+{
+    if (!tensor_file_find(file, "blocks.0.audio_cross_attn.q_norm.weight"))
+        return LT_OK;
+    return lt_fail(error, LT_UNSUPPORTED, "%s: a LongCat-Avatar model, which is not supported",
+                   tensor_file_path(file));
+}
+
 /* The sizes of the model it is merged onto are not in it: those of the one published base are
  * assumed. */
 static lt_status detect_talk(const struct tensor_file *file, struct dit_config *config_out,
@@ -296,6 +336,7 @@ static lt_status detect_talk(const struct tensor_file *file, struct dit_config *
                        tensor_file_path(file), (long long)c.dim);
     c.head_count = c.dim / 128;
     LT_TRY(count_layers(file, &c.layer_count, error));
+    LT_TRY(measure_talk(file, &c.talk, error));
     *config_out = c;
     return LT_OK;
 }
@@ -305,14 +346,9 @@ lt_status dit_config_detect(const struct tensor_file *file, struct dit_config *c
 {
     struct dit_config c = {.text_len = 512, .epsilon = 1e-6f};
     int64_t unused;
-    if (tensor_file_find(file, "blocks.0.audio_cross_attn.q_linear.weight") &&
-        !tensor_file_find(file, "blocks.0.self_attn.q.weight")) {
-        if (tensor_file_find(file, "blocks.0.audio_cross_attn.q_norm.weight"))
-            return lt_fail(error, LT_UNSUPPORTED,
-                           "%s: a LongCat-Avatar model, which is not supported",
-                           tensor_file_path(file));
+    LT_TRY(refuse_longcat(file, error));
+    if (has_talk(file) && !tensor_file_find(file, "blocks.0.self_attn.q.weight"))
         return detect_talk(file, config_out, error);
-    }
     if (!is_animate(file)) /* it may hold parts that others are known by */
         LT_TRY(refuse_relatives(file, error));
     LT_TRY(units_of(file, "patch_embedding.bias", 1, &c.dim, error));
@@ -344,6 +380,8 @@ lt_status dit_config_detect(const struct tensor_file *file, struct dit_config *c
                        SIZE_MAX_SANE);
     LT_TRY(count_layers(file, &c.layer_count, error));
     LT_TRY(choose_variant(file, &c, error));
+    if (has_talk(file))
+        LT_TRY(measure_talk(file, &c.talk, error));
     *config_out = c;
     return LT_OK;
 }

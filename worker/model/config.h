@@ -24,6 +24,14 @@ struct face_config {
     int64_t every;                         /* a fuser after blocks 0, 5, 10, …: 5 */
 };
 
+/* Of the MultiTalk / InfiniteTalk add-on (dit.md 4.1); all 0: the file has none. */
+struct talk_config {
+    int64_t features; /* values of a video frame: 12 hidden layers of 768 */
+    int64_t hidden;   /* 512 */
+    int64_t tokens;   /* of a latent frame and speaker: 32 */
+    int64_t dim;      /* of a token: 768 */
+};
+
 struct dit_config {
     enum dit_variant variant;
     int64_t dim, ffn_dim, head_count,
@@ -33,6 +41,7 @@ struct dit_config {
     int64_t text_len;           /* 512; small test models override it (--set text_len=8) */
     int64_t pose_channels;      /* of pose_patch_embedding: 16; 0: the file has none */
     struct face_config face;
+    struct talk_config talk;
     bool image_attention, image_positions;
     float epsilon; /* 1e-6 */
 };

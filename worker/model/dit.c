@@ -4,6 +4,7 @@
  *   X += gate1 · o(attention)
  *   A = LN(X; norm3) ; q = rms(q of A)
  *   X += o(attention(q, text) [guided away from attention(q, nag)] [+ attention(q, image)])
+ *   X += talk's audio attention
  *   A = LN(X)·(1 + scale2) + shift2
  *   X += gate2 · ffn(A), chunked over tokens
  *   X += Animate's fuser, after every fifth block
@@ -24,7 +25,7 @@ lt_status dit_create(const struct dit_config *config, struct store *store,
     struct dit dit = {.config = *config, .net = {.store = store, .kernels = kernels, .exec = exec}};
     if (config->variant == DIT_VARIANT_TALK_ADDON)
         return lt_fail(error, LT_UNSUPPORTED,
-                       "a %s file: what it adds to a transformer is not built yet",
+                       "a %s file adds to a transformer: it is loaded together with its base",
                        dit_variant_name(config->variant));
     for (size_t n = 0; n < (size_t)config->layer_count;
          n++) { /* every missing or wrong tensor, before any work */
@@ -32,6 +33,7 @@ lt_status dit_create(const struct dit_config *config, struct store *store,
         LT_TRY(dit_find_block(&dit, n, &block, error));
     }
     LT_TRY(animate_check(&dit, error));
+    LT_TRY(talk_check(&dit, error));
     *dit_out = malloc(sizeof dit);
     if (!*dit_out)
         return lt_fail(error, LT_NO_MEMORY, "no memory for a transformer");
@@ -69,6 +71,19 @@ lt_status dit_rms(struct dit *dit, const struct lt_view *x, const struct lt_view
 {
     return LT_OP(rms_norm, dit->net.kernels, dit->net.exec, error, .out = *x, .in = *x,
                  .weight = *weight, .epsilon = dit->config.epsilon);
+}
+
+lt_status dit_add_scaled(struct dit *dit, const struct lt_view *x, const struct lt_view *in,
+                         double strength, struct lt_error *error)
+{
+    struct lt_view gate = {0};
+    if (strength != 1) {
+        LT_TRY(net_take(&dit->net, &gate, 1, dit->config.dim, error));
+        for (int64_t i = 0; i < dit->config.dim; i++)
+            ((float *)gate.data)[i] = (float)strength;
+    }
+    return LT_OP(gated_add, dit->net.kernels, dit->net.exec, error, .out = *x, .residual = *x,
+                 .in = *in, .gate = gate);
 }
 
 /* [L, d] as [L, H, 128]. */
@@ -152,6 +167,7 @@ static lt_status self_attention(struct forward *f, const struct pass *pass,
     LT_TRY(net_apply(net, &w->v, &a, &v, LT_ACTIVATION_NONE, false, error));
     LT_TRY(rotated_norm(f, pass, &q, &w->norm_q, error));
     LT_TRY(rotated_norm(f, pass, &k, &w->norm_k, error));
+    LT_TRY(talk_look(f, pass, error));
     LT_TRY(dit_attend(f->dit, &a, &q, &k, &v, 0, error));
     LT_TRY(net_apply(net, &w->o, &a, &q, LT_ACTIVATION_NONE, false, error));
     return add_gated(f, pass, &q, 2, error);
@@ -220,13 +236,14 @@ static lt_status feed_forward(struct forward *f, const struct pass *pass, const 
     return add_gated(f, pass, &q, 5, error);
 }
 
-/* The order of dit.md 2.7; audio would stand after cross-attention. */
+/* The order of dit.md 2.7. */
 static lt_status run_block(struct forward *f, const struct pass *pass, size_t n,
                            const struct block *block, struct lt_error *error)
 {
     LT_TRY(modulate(f, &pass->e0, 6, error));
     LT_TRY(self_attention(f, pass, &block->self, error));
     LT_TRY(cross_attention(f, pass, n, block, error));
+    LT_TRY(talk_listen(f, pass, n, error));
     LT_TRY(feed_forward(f, pass, block, error));
     return animate_fuse(f, pass, n, error);
 }
@@ -309,6 +326,8 @@ static lt_status take_buffers(struct forward *f, struct lt_error *error)
     LT_TRY(net_take(net, &f->hidden, tokens < FFN_CHUNK ? tokens : FFN_CHUNK,
                     f->dit->config.ffn_dim, error));
     LT_TRY(net_take(net, &f->stored, 6, d, error));
+    if (f->dit->config.talk.tokens > 0)
+        LT_TRY(net_take(net, &f->position, 1, tokens, error));
     return net_take(net, &f->modulation, 6 * groups, d, error);
 }
 

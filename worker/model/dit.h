@@ -47,6 +47,7 @@ dit_context_computed(const struct dit_context *context); /* key/value pairs comp
 
 /* dit.md 2.12. */
 struct animate_context; /* animate.h */
+struct talk_context;    /* talk.h */
 
 struct dit_options {
     /* Normalised attention guidance, where the context has a nag_text (give it to the positive half
@@ -62,6 +63,7 @@ struct dit_options {
     const int64_t *skip_layers;
     size_t skip_count;
     double pose_strength, face_strength; /* Animate: how much of each is added; 1 */
+    double audio_scale;                  /* talk: how much of the audio attention is added; 1 */
 };
 /* NAG as published, Animate's parts in full, everything else off. */
 extern const struct dit_options dit_options_default;
@@ -73,6 +75,7 @@ struct dit_inputs {
     const double *timesteps; /* one per latent frame [F], in place of `timestep`; NULL: none */
     struct dit_context *context;
     struct animate_context *animate;   /* NULL: none */
+    struct talk_context *talk;         /* NULL: none */
     const struct dit_options *options; /* NULL: the default */
     atomic_uint *done;                 /* counts finished blocks; NULL: nobody watches */
 };

@@ -4,8 +4,12 @@
 #include <math.h>
 #include <string.h>
 
-const struct dit_options dit_options_default = {
-    .nag_scale = 11, .nag_tau = 2.5, .nag_alpha = 0.25, .pose_strength = 1, .face_strength = 1};
+const struct dit_options dit_options_default = {.nag_scale = 11,
+                                                .nag_tau = 2.5,
+                                                .nag_alpha = 0.25,
+                                                .pose_strength = 1,
+                                                .face_strength = 1,
+                                                .audio_scale = 1};
 
 /* -- checks ------------------------------------------------------------------------------------ */
 
@@ -69,6 +73,7 @@ lt_status dit_pass_begin(const struct dit *dit, struct pass *pass, const struct 
     LT_TRY(check_timesteps(inputs, error));
     pass->options = inputs->options ? inputs->options : &dit_options_default;
     LT_TRY(animate_begin(pass, error));
+    LT_TRY(talk_begin(pass, error));
     LT_TRY(check_options(pass->options, x->dim[1], c->layer_count, error));
     lt_assert(v->rank == 4 && lt_view_count(v) == lt_view_count(x) && inputs->context->dit == dit);
     pass->frames = x->dim[1];

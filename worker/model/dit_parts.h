@@ -5,7 +5,8 @@
  *   dit_embed.c     latents to tokens, timesteps to modulation, the grid to rotation
  *   dit.c           the blocks, over a batch; tokens to latents
  *   dit_memory.c    what a forward takes
- *   animate.c       Animate's pose and face (with motion.c) */
+ *   animate.c       Animate's pose and face (with motion.c)
+ *   talk.c          speech of MultiTalk and InfiniteTalk */
 #pragma once
 
 #include "worker/model/dit.h"
@@ -110,6 +111,7 @@ struct forward {
     struct pass *pass;
     size_t count;
     struct lt_view a, q, k, v, hidden; /* for the longest pass */
+    struct lt_view position;           /* [L]: which speaker a token belongs to; talk only */
     struct lt_view stored, modulation; /* [6, d] of the block's file, [6, G, d] of block and pass */
 };
 
@@ -123,6 +125,9 @@ static inline struct lt_view dit_rows(const struct lt_view *buffer, const struct
 lt_status dit_attend(struct dit *dit, const struct lt_view *out, const struct lt_view *q,
                      const struct lt_view *k, const struct lt_view *v, float last_key_bias,
                      struct lt_error *error);
+/* X += strength · in. */
+lt_status dit_add_scaled(struct dit *dit, const struct lt_view *x, const struct lt_view *in,
+                         double strength, struct lt_error *error);
 lt_status dit_rms(struct dit *dit, const struct lt_view *x, const struct lt_view *weight,
                   struct lt_error *error);
 
@@ -154,3 +159,24 @@ lt_status animate_add_pose(struct forward *f, const struct pass *pass, struct lt
 /* After block n: X += its fuser, where there is one. Uses buffers A and Q. */
 lt_status animate_fuse(struct forward *f, const struct pass *pass, size_t n,
                        struct lt_error *error);
+
+/* -- talk.c ------------------------------------------------------------------------------------ */
+
+struct talk_context {
+    struct dit *dit;
+    int64_t speakers, frames;
+    struct lt_view tokens;           /* [F·speakers·tokens, dim] */
+    struct lt_view masks;            /* [speakers + 1, S] of ones and zeros; several speakers */
+    int64_t mask_rows, mask_columns; /* S = rows · columns */
+    struct lt_view *keys;            /* per block: [F·speakers·tokens, 2d] */
+    struct dit_cache cache;
+};
+
+lt_status talk_check(const struct dit *dit, struct lt_error *error);
+/* Speech against the slice; nothing is taken. */
+lt_status talk_begin(const struct pass *pass, struct lt_error *error);
+/* Between self-attention's queries and keys (in buffers Q and K) and its result: who is meant, into
+ * the forward's positions. Uses buffer A. */
+lt_status talk_look(struct forward *f, const struct pass *pass, struct lt_error *error);
+/* X += audio_scale · block n's audio attention. Uses buffers A, Q and K. */
+lt_status talk_listen(struct forward *f, const struct pass *pass, size_t n, struct lt_error *error);
