@@ -24,43 +24,53 @@ struct sound {
     bool decoded_all, drained;
 };
 
-/* One row of weights an output channel: the mean of all (librosa), or one channel to both sides. */
-static lt_status set_mix(struct sound *sound, struct lt_error *error)
+/* One row of weights an output channel: the mean of all (librosa), one channel to both sides, or,
+ * where the file does not say where its channels stand, their mean on both. Else FFmpeg's downmix
+ * of a surround layout. */
+static int set_mix(struct sound *sound, const AVChannelLayout *in)
 {
     double matrix[2 * CHANNELS_MAX];
     const uint32_t from = (uint32_t)sound->source_channels;
-    if (sound->channels == from || (sound->channels == 2 && from != 1))
-        return LT_OK; /* as it is, or FFmpeg's downmix of a surround layout */
+    const bool placed = in->order == AV_CHANNEL_ORDER_NATIVE;
+    if (sound->channels == from || (sound->channels == 2 && from != 1 && placed))
+        return 0;
     for (uint32_t i = 0; i < sound->channels * from; i++)
-        matrix[i] = sound->channels == 1 ? 1.0 / from : 1.0;
-    const int code = swr_set_matrix(sound->resample, matrix, (int)from);
-    return code < 0 ? input_fail(error, sound->input.name, "mix its channels", code) : LT_OK;
+        matrix[i] = 1.0 / from;
+    return swr_set_matrix(sound->resample, matrix, (int)from);
+}
+
+/* A context of its own for each engine: one that failed to open with soxr does not survive a second
+ * try. */
+static int init_resampler(struct sound *sound, AVChannelLayout *in, enum SwrEngine engine)
+{
+    AVChannelLayout out = {0};
+    av_channel_layout_default(&out, (int)sound->channels);
+    swr_free(&sound->resample);
+    int code = swr_alloc_set_opts2(&sound->resample, &out, AV_SAMPLE_FMT_FLT, (int)sound->rate, in,
+                                   sound->frame->format, sound->frame->sample_rate, 0, NULL);
+    if (code < 0)
+        return code;
+    av_opt_set_int(sound->resample, "resampler", engine, 0);
+    if (engine == SWR_ENGINE_SOXR)
+        av_opt_set_double(sound->resample, "precision", SOXR_HQ_BITS, 0);
+    else
+        av_opt_set_int(sound->resample, "filter_size", 64, 0);
+    code = set_mix(sound, in);
+    return code < 0 ? code : swr_init(sound->resample);
 }
 
 static lt_status open_resampler(struct sound *sound, struct lt_error *error)
 {
-    AVChannelLayout in = {0}, out = {0};
+    AVChannelLayout in = {0};
     av_channel_layout_copy(&in, &sound->frame->ch_layout);
-    if (in.order == AV_CHANNEL_ORDER_UNSPEC || in.nb_channels < 1) {
-        const int channels = in.nb_channels > 0 ? in.nb_channels : 1;
+    if (in.order == AV_CHANNEL_ORDER_UNSPEC) {
         av_channel_layout_uninit(&in);
-        av_channel_layout_default(&in, channels);
+        av_channel_layout_default(&in, sound->source_channels);
     }
-    av_channel_layout_default(&out, (int)sound->channels);
-    int code = swr_alloc_set_opts2(&sound->resample, &out, AV_SAMPLE_FMT_FLT, (int)sound->rate, &in,
-                                   sound->frame->format, sound->frame->sample_rate, 0, NULL);
+    int code = init_resampler(sound, &in, SWR_ENGINE_SOXR);
+    if (code < 0) /* an FFmpeg without soxr: its own filter, a little longer than usual */
+        code = init_resampler(sound, &in, SWR_ENGINE_SWR);
     av_channel_layout_uninit(&in);
-    if (code < 0)
-        return input_fail(error, sound->input.name, "prepare a resampler", code);
-    av_opt_set_int(sound->resample, "resampler", SWR_ENGINE_SOXR, 0);
-    av_opt_set_double(sound->resample, "precision", SOXR_HQ_BITS, 0);
-    LT_TRY(set_mix(sound, error));
-    code = swr_init(sound->resample);
-    if (code < 0) { /* an FFmpeg without soxr: its own filter, a little longer than usual */
-        av_opt_set_int(sound->resample, "resampler", SWR_ENGINE_SWR, 0);
-        av_opt_set_int(sound->resample, "filter_size", 64, 0);
-        code = swr_init(sound->resample);
-    }
     return code < 0 ? input_fail(error, sound->input.name, "prepare a resampler", code) : LT_OK;
 }
 

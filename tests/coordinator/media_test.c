@@ -431,6 +431,34 @@ static void short_sounds_end_well(void **state)
         }
 }
 
+/* Ten channels that stand nowhere: their mean, on one side or on both. */
+static void channels_without_a_place(void **state)
+{
+    (void)state;
+    const struct media_file m = {.path = in_dir("ten.wav"),
+                                 .sound = "pcm_f32le",
+                                 .rate = 16000,
+                                 .channels = 10,
+                                 .seconds = 0.1};
+    media_file_make(&m);
+    for (uint32_t channels = 1; channels <= 2; channels++) {
+        struct sound *sound;
+        float samples[2 * 1600];
+        size_t count;
+        assert_ok(sound_open(&(struct media_source){.path = m.path},
+                             &(struct sound_format){16000, channels}, &sound, &error));
+        assert_ok(sound_read(sound, samples, 1600, &count, &error));
+        assert_int_equal(count, 1600);
+        for (size_t i = 0; i < 1600 * channels; i++) {
+            double mean = 0;
+            for (int c = 0; c < 10; c++)
+                mean += (double)media_tone(c, (double)(i / channels) / 16000) / 10;
+            assert_true(fabs((double)samples[i] - mean) < 1e-5);
+        }
+        sound_close(&sound);
+    }
+}
+
 /* -- hostile ----------------------------------------------------------------------------------- */
 
 /* Whatever is in it, a file is read or refused; all three ways in are tried. Returns the last
@@ -591,6 +619,7 @@ int main(void)
         cmocka_unit_test(a_voice_is_librosas),
         cmocka_unit_test(sound_as_it_is),
         cmocka_unit_test(short_sounds_end_well),
+        cmocka_unit_test(channels_without_a_place),
         cmocka_unit_test(what_is_no_media_is_named),
         cmocka_unit_test(what_is_not_in_it_is_named),
         cmocka_unit_test(limits_hold),
