@@ -9,6 +9,7 @@
 
 static char dir[] = "/tmp/longtake-test-XXXXXX";
 static char path[256];
+static struct store_params placement; /* of the next model; zeroed: all resident */
 
 static int make_dir(void **state)
 {
@@ -108,7 +109,7 @@ static void begin(struct run *run, const struct audio_config *config, const char
     assert_ok(audio_config_detect(run->file, &run->config, &error));
     run->config.head_count = config->head_count;
     assert_memory_equal(&run->config, config, sizeof *config);
-    assert_ok(store_load(run->file, NULL, NULL, &run->store, &error));
+    assert_ok(store_open(run->file, NULL, NULL, &placement, &run->store, &error));
     assert_ok(lt_kernels_select(&run->kernels, lt_caps_detect(), kernels, &error));
     assert_ok(lt_exec_create(&(struct lt_exec_params){2, precision}, &run->exec, &error));
     assert_ok(
@@ -160,6 +161,11 @@ static void random_shapes_as_transformers_does(void **state)
             assert_true(ways[i].precision == LT_PRECISION_BF16 || d.worst <= ways[i].bound);
             assert_int_equal(audio_peak_bytes(run.audio),
                              audio_activation_bytes(&g.config, g.inputs.count));
+            struct lt_scratch scratch;
+            assert_ok(
+                audio_scratch(&g.config, ways[i].precision, g.inputs.count, &scratch, &error));
+            if (strcmp(ways[i].kernels, "best") == 0)
+                assert_true(lt_exec_scratch_bytes(run.exec) <= lt_scratch_bytes(&scratch, 2));
             end(&run);
             free(out.data);
         }
@@ -191,6 +197,31 @@ static void every_form_of_the_file_is_the_same_model(void **state)
         free(out.data);
     }
     free(first.data);
+    free_golden(&g);
+}
+
+static void placement_changes_no_bits(void **state)
+{
+    (void)state;
+    struct golden g;
+    struct lt_error error;
+    struct store_stats stats;
+    struct lt_view out[2];
+    read_golden(1, &g);
+    write_model(&g.config, NAMES_AUDIO, "", NULL);
+    for (size_t swapped = 0; swapped < 2; swapped++) {
+        struct run run;
+        out[swapped] = output_for(&g.config, g.inputs.count);
+        placement = (struct store_params){.blocks_to_swap = 2 * swapped, .disk_blocks = swapped};
+        begin(&run, &g.config, "best", LT_PRECISION_F32);
+        assert_ok(audio_encode(run.audio, &g.inputs, &out[swapped], &error));
+        store_stats(run.store, &stats);
+        assert_int_equal(stats.fetch_count, 2 * swapped);
+        end(&run);
+    }
+    placement = (struct store_params){0};
+    assert_memory_equal(out[0].data, out[1].data, (size_t)lt_view_count(&out[0]) * sizeof(float));
+    free(out[0].data), free(out[1].data);
     free_golden(&g);
 }
 
@@ -345,6 +376,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(random_shapes_as_transformers_does),
         cmocka_unit_test(every_form_of_the_file_is_the_same_model),
+        cmocka_unit_test(placement_changes_no_bits),
         cmocka_unit_test(the_command_gives_the_golden),
         cmocka_unit_test(memory_is_bounded),
         cmocka_unit_test(frames_are_counted_as_the_original_does),

@@ -10,6 +10,7 @@
 
 static char dir[] = "/tmp/longtake-test-XXXXXX";
 static char path[256];
+static struct store_params placement; /* of the next model; zeroed: all resident */
 static struct lt_safetensors *goldens;
 
 static int begin_all(void **state)
@@ -118,7 +119,7 @@ static void open_file(struct run *run, int64_t heads, const char *kernels,
     assert_ok(tensor_file_open(path, &run->file, &error));
     assert_ok(vision_config_detect(run->file, &run->config, &error));
     run->config.head_count = heads;
-    assert_ok(store_load(run->file, vision_wants, &run->config, &run->store, &error));
+    assert_ok(store_open(run->file, vision_wants, &run->config, &placement, &run->store, &error));
     assert_ok(lt_kernels_select(&run->kernels, lt_caps_detect(), kernels, &error));
     assert_ok(lt_exec_create(&(struct lt_exec_params){2, precision}, &run->exec, &error));
     assert_ok(
@@ -209,6 +210,11 @@ static void random_shapes_as_transformers_does(void **state)
             assert_true(d.relative <= ways[i].bound && d.cosine >= 0.9995);
             assert_true(ways[i].precision == LT_PRECISION_BF16 || d.worst <= ways[i].bound);
             assert_int_equal(vision_peak_bytes(run.vision), vision_activation_bytes(&run.config));
+            struct lt_scratch scratch;
+            struct lt_error error;
+            assert_ok(vision_scratch(&run.config, ways[i].precision, &scratch, &error));
+            if (strcmp(ways[i].kernels, "best") == 0)
+                assert_true(lt_exec_scratch_bytes(run.exec) <= lt_scratch_bytes(&scratch, 2));
             end(&run);
             free(got), free(want.data);
         }
@@ -235,6 +241,30 @@ static void every_form_of_the_file_is_the_same_model(void **state)
         end(&run);
     }
     free(first);
+}
+
+/* Blocks that come from RAM or disk when they are used, in one slot. */
+static void placement_changes_no_bits(void **state)
+{
+    (void)state;
+    static const enum names_form forms[] = {NAMES_VISION_HUGGINGFACE, NAMES_VISION_WAN};
+    for (size_t i = 0; i < LT_COUNT(forms); i++) {
+        struct run run;
+        float *got[2];
+        struct store_stats stats;
+        for (size_t swapped = 0; swapped < 2; swapped++) {
+            placement =
+                (struct store_params){.blocks_to_swap = 4 * swapped, .disk_blocks = swapped};
+            begin(&run, 0, forms[i], "best", LT_PRECISION_F32);
+            got[swapped] = encode(&run, 0);
+            store_stats(run.store, &stats);
+            assert_int_equal(stats.fetch_count, 3 * swapped); /* none for the checks */
+            end(&run);
+        }
+        placement = (struct store_params){0};
+        assert_memory_equal(got[0], got[1], 10 * 48 * sizeof(float));
+        free(got[0]), free(got[1]);
+    }
 }
 
 static void the_command_gives_the_golden(void **state)
@@ -313,6 +343,7 @@ int main(void)
         cmocka_unit_test(strange_pictures_are_refused),
         cmocka_unit_test(random_shapes_as_transformers_does),
         cmocka_unit_test(every_form_of_the_file_is_the_same_model),
+        cmocka_unit_test(placement_changes_no_bits),
         cmocka_unit_test(the_command_gives_the_golden),
         cmocka_unit_test(only_what_is_run_is_loaded),
         cmocka_unit_test(wrong_files_and_inputs_are_refused),

@@ -110,10 +110,7 @@ static lt_status prepare(struct audio *audio, struct lt_error *error)
                      "feature_projection.layer_norm", error));
     for (size_t n = 0; n < (size_t)c->layer_count; n++) {
         struct layer layer;
-        LT_TRY(store_acquire(audio->net.store, n, error));
-        const lt_status status = find_layer(audio, n, &layer, error);
-        store_release(audio->net.store, n);
-        LT_TRY(status);
+        LT_TRY(find_layer(audio, n, &layer, error)); /* shapes: nothing is fetched */
     }
     return LT_OK;
 }
@@ -430,4 +427,27 @@ size_t audio_activation_bytes(const struct audio_config *config, int64_t count)
 size_t audio_peak_bytes(const struct audio *audio)
 {
     return audio->net.arena.peak_bytes;
+}
+
+lt_status audio_scratch(const struct audio_config *config, enum lt_precision precision,
+                        int64_t count, struct lt_scratch *scratch_out, struct lt_error *error)
+{
+    const int64_t frames = audio_frame_count(count), d = config->width, ffn = config->ffn_dim,
+                  chunk = frames < FFN_CHUNK ? frames : FFN_CHUNK, in = d / config->position_groups;
+    const int64_t shapes[][3] = {{frames, config->conv_width[AUDIO_CONVS - 1], d},
+                                 {frames, config->position_taps * in, in},
+                                 {frames, d, d},
+                                 {chunk, d, ffn},
+                                 {chunk, ffn, d}};
+    struct lt_scratch most, one;
+    LT_TRY(lt_scratch_attention(precision, frames, config->head_count, d / config->head_count,
+                                &most, error));
+    LT_TRY(audio_features_scratch(config, precision, count, &most, error));
+    for (size_t i = 0; i < LT_COUNT(shapes); i++) {
+        LT_TRY(lt_scratch_linear(precision, shapes[i][0], shapes[i][1], shapes[i][2], false, &one,
+                                 error));
+        lt_scratch_join(&most, &one);
+    }
+    *scratch_out = most;
+    return LT_OK;
 }

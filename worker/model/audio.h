@@ -4,6 +4,7 @@
  * convolutions are kept once more, in the order in which they are multiplied. */
 #pragma once
 
+#include "kernels/scratch.h"
 #include "worker/model/net.h"
 
 enum { AUDIO_CONVS = 7, AUDIO_RATE = 16000, AUDIO_FPS = 25 };
@@ -55,6 +56,9 @@ lt_status audio_encode(struct audio *audio, const struct audio_inputs *inputs, s
 /* Bytes of activations audio_encode takes for so many samples, beside `out` and the exec's scratch.
  */
 size_t audio_activation_bytes(const struct audio_config *config, int64_t count);
+/* Scratch of the exec that its ops take at most. */
+lt_status audio_scratch(const struct audio_config *config, enum lt_precision precision,
+                        int64_t count, struct lt_scratch *scratch_out, struct lt_error *error);
 /* Bytes kept from create to destroy. */
 size_t audio_prepared_bytes(const struct audio_config *config);
 /* The most that activations have taken so far. */

@@ -286,3 +286,18 @@ size_t audio_features_bytes(const struct audio_config *config, int64_t count)
         bytes += audio_room(piece.count[i + 1] * config->conv_width[i]);
     return bytes;
 }
+
+lt_status audio_features_scratch(const struct audio_config *config, enum lt_precision precision,
+                                 int64_t count, struct lt_scratch *most, struct lt_error *error)
+{
+    const int64_t total = audio_feature_count(config, count);
+    const struct piece piece = piece_of(config, 0, total < PIECE_FEATURES ? total : PIECE_FEATURES);
+    for (int i = 0; i < AUDIO_CONVS; i++) {
+        const int64_t in = i > 0 ? config->conv_width[i - 1] : 1;
+        struct lt_scratch one;
+        LT_TRY(lt_scratch_linear(precision, piece.count[i + 1], config->conv_taps[i] * in,
+                                 config->conv_width[i], i == 0, &one, error));
+        lt_scratch_join(most, &one);
+    }
+    return LT_OK;
+}

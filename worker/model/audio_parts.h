@@ -31,8 +31,10 @@ lt_status audio_prepare_features(struct audio *audio, struct lt_error *error);
 lt_status audio_features(struct audio *audio, const struct audio_inputs *inputs,
                          struct audio_level level, const struct lt_view *features,
                          struct lt_error *error);
-/* What audio_features takes from the arena. */
+/* What audio_features takes from the arena, and of scratch, joined to `most`. */
 size_t audio_features_bytes(const struct audio_config *config, int64_t count);
+lt_status audio_features_scratch(const struct audio_config *config, enum lt_precision precision,
+                                 int64_t count, struct lt_scratch *most, struct lt_error *error);
 
 /* Bytes of one array of floats in an arena. */
 static inline size_t audio_room(int64_t values)

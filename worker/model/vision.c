@@ -38,11 +38,14 @@ static lt_status find_norm(const struct vision *vision, struct norm *norm, const
     return net_tensor(&vision->net, &norm->bias, 1, &width, error, "%s.bias", name);
 }
 
+/* Of a block that is not at hand (a check of shapes) there are no rows to point at. */
 static struct linear rows_of(const struct linear *linear, int64_t first, int64_t count)
 {
     struct linear part = *linear;
-    part.weight = lt_view_rows(&linear->weight, first, count);
-    part.bias = lt_view_rows(&linear->bias, first, count);
+    if (part.weight.data) {
+        part.weight = lt_view_rows(&linear->weight, first, count);
+        part.bias = lt_view_rows(&linear->bias, first, count);
+    }
     return part;
 }
 
@@ -114,10 +117,7 @@ static lt_status check(const struct vision *vision, struct lt_error *error)
     LT_TRY(find_embedding(vision, &embedding, error));
     for (size_t n = 0; n + 1 < (size_t)c->layer_count; n++) {
         struct block block;
-        LT_TRY(store_acquire(vision->net.store, n, error));
-        const lt_status status = find_block(vision, n, &block, error);
-        store_release(vision->net.store, n);
-        LT_TRY(status);
+        LT_TRY(find_block(vision, n, &block, error)); /* shapes: nothing is fetched */
     }
     return LT_OK;
 }
@@ -294,4 +294,24 @@ size_t vision_activation_bytes(const struct vision_config *config)
 size_t vision_peak_bytes(const struct vision *vision)
 {
     return vision->net.arena.peak_bytes;
+}
+
+lt_status vision_scratch(const struct vision_config *config, enum lt_precision precision,
+                         struct lt_scratch *scratch_out, struct lt_error *error)
+{
+    const int64_t d = config->width, ffn = config->ffn_dim, tokens = vision_token_count(config);
+    struct lt_scratch most, one;
+    LT_TRY(lt_scratch_attention(precision, tokens, config->head_count, d / config->head_count,
+                                &most, error));
+    LT_TRY(lt_scratch_linear(precision, tokens - 1, 3 * config->patch * config->patch, d, true,
+                             &one, error));
+    lt_scratch_join(&most, &one);
+    const int64_t shapes[][2] = {{d, d}, {d, ffn}, {ffn, d}};
+    for (size_t i = 0; i < LT_COUNT(shapes); i++) {
+        LT_TRY(
+            lt_scratch_linear(precision, tokens, shapes[i][0], shapes[i][1], false, &one, error));
+        lt_scratch_join(&most, &one);
+    }
+    *scratch_out = most;
+    return LT_OK;
 }

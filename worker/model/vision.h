@@ -4,6 +4,7 @@
  * One vision is used by one thread at a time. Weights stay in the store. */
 #pragma once
 
+#include "kernels/scratch.h"
 #include "worker/model/net.h"
 
 struct vision_config {
@@ -47,5 +48,8 @@ lt_status vision_encode(struct vision *vision, const struct lt_view *pixels, str
 
 /* Bytes of activations vision_encode takes, beside the exec's scratch. */
 size_t vision_activation_bytes(const struct vision_config *config);
+/* Scratch of the exec that its ops take at most. */
+lt_status vision_scratch(const struct vision_config *config, enum lt_precision precision,
+                         struct lt_scratch *scratch_out, struct lt_error *error);
 /* The most that activations have taken so far. */
 size_t vision_peak_bytes(const struct vision *vision);
