@@ -245,6 +245,15 @@ static void reduced_files_of_every_kind_run(void **state)
                      : "");
         if (worker(line) != 0)
             fail_msg("%s: %s", kinds[i].variant, file_of("out.txt", &bytes));
+        if (!(kinds[i].parts & ANIMATE)) /* has all the parts there are */
+            continue;
+        char *resident = file_of("v.safetensors", &bytes);
+        strcat(line, "--blocks-to-swap 2 --prefetch 0"); /* G4.3: fusers swap with their block */
+        assert_int_equal(worker(line), 0);
+        char *swapped = file_of("v.safetensors", &bytes);
+        assert_memory_equal(resident, swapped, bytes);
+        free(resident);
+        free(swapped);
     }
     assert_int_equal(worker("eval dit --model kind.gguf --inputs kind.safetensors --output "
                             "v.safetensors --set skip_layers=2"),

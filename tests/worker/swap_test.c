@@ -96,6 +96,41 @@ static void test_g4_3_every_placement_gives_the_same_bytes(void **state)
     block_file_close(&model);
 }
 
+/* A fuser lies with the block it follows, however far apart fusers stand; the groups apart. */
+static void fusers_lie_with_their_block(void **state)
+{
+    (void)state;
+    static const struct {
+        size_t blocks, fusers, every;
+    } cases[] = {{40, 8, 5}, {4, 2, 2}, {6, 6, 1}, {7, 2, 5}, {7, 3, 0}, {3, 0, 0}};
+    static const struct shaped tensors[] = {
+        {"face_adapter.fuser_blocks.0.linear2.weight", LT_TYPE_F32, 1, {16}},
+        {"face_adapter.fuser_blocks.1.linear2.weight", LT_TYPE_F32, 1, {16}},
+        {"blocks.0.norm3.bias", LT_TYPE_F32, 1, {16}},
+        {"blocks.3.norm3.bias", LT_TYPE_F32, 1, {16}},
+        {"motion_encoder.x", LT_TYPE_F32, 1, {16}},
+        {"time_embedding.0.bias", LT_TYPE_F32, 1, {16}},
+        {"head.head.bias", LT_TYPE_F32, 1, {16}}};
+    static const size_t slabs[] = {
+        0, 2, 0, 3, 4 + STORE_GROUP_PROMPT, 4 + STORE_GROUP_TIME, 4 + STORE_GROUP_REST};
+    struct lt_error error;
+    struct tensor_file *file;
+    struct layout layout;
+    char path[64];
+    for (size_t i = 0; i < LT_COUNT(cases); i++)
+        assert_int_equal(layout_fuser_every(cases[i].fusers, cases[i].blocks), cases[i].every);
+    struct bytes bytes = gguf_of(tensors, LT_COUNT(tensors), "");
+    const int fd = lend_path(bytes.data, bytes.count, path);
+    free(bytes.data);
+    assert_ok(tensor_file_open(path, &file, &error));
+    assert_ok(layout_build(file, NULL, NULL, NULL, &layout, &error));
+    for (size_t i = 0; i < LT_COUNT(tensors); i++)
+        assert_int_equal(layout_find(&layout, tensors[i].name)->slab, slabs[i]);
+    layout_fini(&layout);
+    tensor_file_close(&file);
+    close(fd);
+}
+
 /* What is used once a forward makes room too, and is back in time for the next one. */
 static void groups_wait_in_ram_or_on_disk(void **state)
 {
@@ -423,6 +458,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_g4_3_every_placement_gives_the_same_bytes),
+        cmocka_unit_test(fusers_lie_with_their_block),
         cmocka_unit_test(groups_wait_in_ram_or_on_disk),
         cmocka_unit_test(test_g4_4_memory_is_as_planned),
         cmocka_unit_test(test_g4_1_a_forward_copies_each_swapped_block_once),

@@ -1,5 +1,7 @@
 #include "worker/model/config.h"
 
+#include "worker/weights/layout.h"
+
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -186,14 +188,12 @@ static lt_status measure_fusers(const struct tensor_file *file, int64_t layers,
         snprintf(name, sizeof name, "face_adapter.fuser_blocks.%lld.k_norm.weight",
                  (long long)count);
     while (tensor_file_find(file, name) && ++count <= LAYERS_MAX);
-    if (count == (layers + 4) / 5)
-        return LT_OK;
-    if (count == 0 || layers % count != 0)
+    face->every = (int64_t)layout_fuser_every((size_t)count, (size_t)layers);
+    if (face->every == 0)
         return lt_fail(error, LT_BAD_INPUT,
                        "%s: %lld of 'face_adapter.fuser_blocks' for %lld blocks: where they "
                        "belong cannot be told",
                        tensor_file_path(file), (long long)count, (long long)layers);
-    face->every = layers / count;
     return LT_OK;
 }
 

@@ -3,7 +3,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { BLOCKS_MAX = 512, ALIGNMENT = 64, FUSER_STRIDE = 5, STAGING_BYTES = 8 << 20 };
+enum { BLOCKS_MAX = 512, ALIGNMENT = 64, FUSER_EVERY = 5, STAGING_BYTES = 8 << 20 };
+
+static const char fuser_prefix[] = "face_adapter.fuser_blocks.";
 
 static bool numbered(const char *name, const char *prefix, size_t *number_out)
 {
@@ -34,16 +36,24 @@ static enum store_group group_of(const char *name)
     return STORE_GROUP_REST;
 }
 
-/* "blocks.<n>.…" -> n; the face fuser k runs behind block 5k (pipeline.md 4.0); else a group, of
- * which files without blocks have one. */
-static size_t slab_of(const char *name, size_t block_count)
+size_t layout_fuser_every(size_t fusers, size_t blocks)
 {
+    if (fusers == (blocks + FUSER_EVERY - 1) / FUSER_EVERY)
+        return FUSER_EVERY;
+    return fusers > 0 && blocks % fusers == 0 ? blocks / fusers : 0;
+}
+
+/* "blocks.<n>.…" -> n; a face fuser lies with the block it follows; else a group, of which files
+ * without blocks have one. */
+static size_t slab_of(const struct layout *layout, const char *name)
+{
+    const size_t blocks = layout->block_count;
     size_t n;
-    if (numbered(name, "blocks.", &n) && n < block_count)
+    if (numbered(name, "blocks.", &n) && n < blocks)
         return n;
-    if (numbered(name, "face_adapter.fuser_blocks.", &n) && n * FUSER_STRIDE < block_count)
-        return n * FUSER_STRIDE;
-    return block_count + (block_count ? group_of(name) : STORE_GROUP_REST);
+    if (numbered(name, fuser_prefix, &n) && layout->fuser_every && n * layout->fuser_every < blocks)
+        return n * layout->fuser_every;
+    return blocks + (blocks ? group_of(name) : STORE_GROUP_REST);
 }
 
 static uint64_t padded(uint64_t bytes)
@@ -82,7 +92,7 @@ static lt_status add(struct layout *layout, const struct tensor_info *info, cons
     *tensor = (struct layout_tensor){
         .name = lt_arena_text(&layout->arena, info->name),
         .view = lt_view_make(NULL, info->type, info->rank, info->dim),
-        .slab = slab_of(info->name, layout->block_count),
+        .slab = slab_of(layout, info->name),
         .bytes = info->bytes,
         .info = *info,
     };
@@ -118,18 +128,22 @@ static lt_status add_extra(struct layout *layout, const struct store_extras *ext
     return LT_OK;
 }
 
-static size_t count_blocks(const struct tensor_file *file, store_filter *wanted, void *context,
-                           size_t *tensors_out)
+/* Blocks and fusers of the file, and how many tensors are wanted. */
+static void count_names(struct layout *layout, const struct tensor_file *file, store_filter *wanted,
+                        void *context, size_t *tensors_out)
 {
-    size_t blocks = 0, tensors = 0, n;
+    size_t blocks = 0, fusers = 0, tensors = 0, n;
     for (size_t i = 0; i < tensor_file_count(file); i++) {
         const char *name = tensor_file_at(file, i)->name;
         if (numbered(name, "blocks.", &n) && n >= blocks)
             blocks = n + 1;
+        if (numbered(name, fuser_prefix, &n) && n >= fusers)
+            fusers = n + 1;
         tensors += !wanted || wanted(context, name);
     }
     *tensors_out = tensors;
-    return blocks;
+    layout->block_count = blocks;
+    layout->fuser_every = layout_fuser_every(fusers, blocks);
 }
 
 /* Tensors were added in file order, extras last; each extra moves behind its slab's last tensor. */
@@ -185,7 +199,7 @@ lt_status layout_build(const struct tensor_file *file, store_filter *wanted, voi
     size_t read_count;
     lt_status status = LT_OK;
     lt_arena_init(&layout.arena, 0);
-    layout.block_count = count_blocks(file, wanted, context, &read_count);
+    count_names(&layout, file, wanted, context, &read_count);
     const size_t room = read_count + extra_count + 1;
     layout.tensor = lt_arena_take_array(&layout.arena, room, sizeof *layout.tensor);
     layout.order = lt_arena_take_array(&layout.arena, room, sizeof *layout.order);

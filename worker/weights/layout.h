@@ -56,6 +56,7 @@ struct layout {
     size_t count;
     uint64_t *slab_bytes; /* [block_count + STORE_GROUP_COUNT] */
     size_t block_count;
+    size_t fuser_every;          /* blocks between two face fusers */
     uint64_t weight_bytes;       /* of the tensors, without padding */
     uint64_t largest_bytes;      /* of one tensor */
     uint64_t largest_made_bytes; /* of one extra */
@@ -67,6 +68,9 @@ lt_status layout_build(const struct tensor_file *file, store_filter *wanted, voi
                        const struct store_extras *extras, struct layout *layout_out,
                        struct lt_error *error);
 void layout_fini(struct layout *layout);
+/* Animate's fuser k of `fusers` runs behind block k·every: 5 as published, unless their number says
+ * otherwise; 0 when it cannot be told. */
+size_t layout_fuser_every(size_t fusers, size_t blocks);
 size_t layout_slab_count(const struct layout *layout);
 /* Of all groups together. */
 uint64_t layout_group_bytes(const struct layout *layout);
