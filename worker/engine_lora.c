@@ -47,7 +47,7 @@ lt_status engine_name_weights(const struct engine_task *task, enum engine_slot s
     return LT_OK;
 }
 
-lt_status engine_open_lora(const struct engine_task *task, struct tensor_file *model, bool streamed,
+lt_status engine_open_lora(const struct engine_task *task, struct tensor_file *model,
                            struct lora_set **set_out, struct lt_error *error)
 {
     struct lora_source source[ENGINE_LORAS_MAX];
@@ -55,8 +55,7 @@ lt_status engine_open_lora(const struct engine_task *task, struct tensor_file *m
     const struct lora_params params = {
         .source = source,
         .count = task->work->lora_count,
-        .type = task->spec->precision == LT_PRECISION_F32 ? LT_TYPE_F32 : LT_TYPE_BF16,
-        .streamed = streamed};
+        .type = task->spec->precision == LT_PRECISION_F32 ? LT_TYPE_F32 : LT_TYPE_BF16};
     LT_TRY(find_sources(task, source, named, error));
     return lora_set_create(&params, model, set_out, error);
 }

@@ -110,19 +110,21 @@ static void log_plan(const struct engine_plan *plan)
            (unsigned long long)memory->ram_bytes, plan->batch_max, plan->context_bytes);
 }
 
-/* With blocks on disk the slots of the ring would hold the pairs of all LoRAs at once: then they
- * are streamed. */
+/* With blocks on disk, or where nothing fits, the slots of the ring would hold the pairs of all
+ * LoRAs at once: then they are streamed. */
 static lt_status plan_with_lora(const struct engine_task *task, struct tensor_file *file,
                                 const struct dit_config *config, struct resident *resident,
                                 struct engine_plan *plan, struct lt_error *error)
 {
     if (task->work->lora_count > 0)
-        LT_TRY(engine_open_lora(task, file, false, &resident->lora, error));
-    LT_TRY(engine_plan_dit(task, file, config, &resident->size, resident->lora, plan, error));
-    if (!resident->lora || plan->memory.store.disk_blocks == 0)
-        return LT_OK;
-    lora_set_destroy(&resident->lora);
-    LT_TRY(engine_open_lora(task, file, true, &resident->lora, error));
+        LT_TRY(engine_open_lora(task, file, &resident->lora, error));
+    const lt_status status =
+        engine_plan_dit(task, file, config, &resident->size, resident->lora, plan, error);
+    const bool fits = status == LT_OK && plan->memory.store.disk_blocks == 0;
+    const bool full = status == LT_NO_MEMORY || status == LT_NO_DEVICE_MEMORY;
+    if (!resident->lora || fits || (status != LT_OK && !full))
+        return status;
+    lora_set_stream(resident->lora);
     return engine_plan_dit(task, file, config, &resident->size, resident->lora, plan, error);
 }
 

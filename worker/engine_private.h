@@ -116,7 +116,7 @@ struct lt_digest engine_lora_state(const struct engine_task *task);
 /* What engine_signature tells from now on; NULL: nothing is resident. */
 void engine_show_signature(struct engine *engine, const struct weights_signature *signature);
 /* The task's LoRAs, for the model of `file`; there is at least one. */
-lt_status engine_open_lora(const struct engine_task *task, struct tensor_file *file, bool streamed,
+lt_status engine_open_lora(const struct engine_task *task, struct tensor_file *file,
                            struct lora_set **set_out, struct lt_error *error);
 /* Turns the transformer to the wanted LoRAs if it holds their files, or to none. Reads nothing.
  * `*served_out` false: it must be loaded anew. */

@@ -34,16 +34,38 @@ static lt_status take_device(struct eval *eval, struct lt_error *error)
     return eval->device ? LT_OK : device_create_host(&params, &eval->device, error);
 }
 
+static lt_status plan_model(struct eval *eval, size_t index, store_filter *wanted, void *context,
+                            struct memory_plan *plan, struct lt_error *error)
+{
+    struct layout layout;
+    LT_TRY(layout_build(eval->file[index], wanted, context, eval->extras[index], &layout, error));
+    const lt_status status = make_plan(eval, &layout, plan, error);
+    layout_fini(&layout);
+    return status;
+}
+
+/* With blocks on disk the slots of the ring would hold the pairs of all LoRAs at once: they are
+ * streamed instead. */
+static bool pairs_are_too_much(lt_status status, const struct memory_plan *plan)
+{
+    return status == LT_NO_MEMORY || status == LT_NO_DEVICE_MEMORY ||
+           (status == LT_OK && plan->store.disk_blocks > 0);
+}
+
 lt_status eval_load(struct eval *eval, size_t index, store_filter *wanted, void *context,
                     struct lt_error *error)
 {
-    struct layout layout;
     struct memory_plan plan;
     lt_assert(index < EVAL_MODELS_MAX && eval->file[index] && !eval->store[index]);
     LT_TRY(take_device(eval, error));
-    LT_TRY(layout_build(eval->file[index], wanted, context, eval->extras[index], &layout, error));
-    const lt_status status = make_plan(eval, &layout, &plan, error);
-    layout_fini(&layout);
+    lt_status status = plan_model(eval, index, wanted, context, &plan, error);
+    if (eval->extras[index] && eval->lora && pairs_are_too_much(status, &plan)) {
+        eval->activation_bytes -= lora_set_use_bytes(eval->lora);
+        lora_set_stream(eval->lora);
+        eval->extras[index] = NULL;
+        eval->activation_bytes += lora_set_use_bytes(eval->lora);
+        status = plan_model(eval, index, wanted, context, &plan, error);
+    }
     LT_TRY(status);
     plan.store.device = eval->device;
     plan.store.extras = eval->extras[index];

@@ -49,6 +49,9 @@ lt_status lora_set_create(const struct lora_params *params, struct tensor_file *
                           struct lora_set **set_out, struct lt_error *error);
 void lora_set_destroy(struct lora_set **set);
 
+/* From now on streamed: before a store has the set's extras, when the plan turns out to keep blocks
+ * on disk. */
+void lora_set_stream(struct lora_set *set);
 /* For store_params; NULL for a streamed set. Lives as long as the set, which outlives the store. */
 const struct store_extras *lora_set_extras(const struct lora_set *set);
 

@@ -79,6 +79,11 @@ void lora_set_stats(const struct lora_set *set, struct lora_stats *stats_out)
     *stats_out = set->stats;
 }
 
+void lora_set_stream(struct lora_set *set)
+{
+    set->streamed = true;
+}
+
 const struct store_extras *lora_set_extras(const struct lora_set *set)
 {
     return set->streamed ? NULL : &set->extras;
