@@ -461,6 +461,34 @@ static void both_names_of_fusers_are_found(void **state)
     end(&run);
 }
 
+/* A fuser's weights come and go with the block before it; the pose's stay. */
+static void streamed_blocks_bring_their_fusers(void **state)
+{
+    (void)state;
+    for (int64_t every = 5; every >= 2; every -= 3)
+        for (size_t on_disk = 0; on_disk <= 6; on_disk += 6) {
+            const struct store_params params = {.blocks_to_swap = 6,
+                                                .disk_blocks = on_disk,
+                                                .group_tier =
+                                                    on_disk ? STORE_TIER_DISK : STORE_TIER_RAM};
+            struct run run;
+            struct lt_error error;
+            struct given all = {true, true, 1, 0, 0};
+            static float resident[LATENT], streamed[LATENT];
+            struct dit_config config = small(false, true, true);
+            config.face.every = every;
+            begin(&run, &config, NULL);
+            forward_twice(&run, &all, resident);
+            dit_destroy(&run.dit);
+            store_destroy(&run.store);
+            assert_ok(store_open(run.file, NULL, NULL, &params, &run.store, &error));
+            assert_ok(dit_create(&config, run.store, &run.kernels, run.exec, &run.dit, &error));
+            forward_twice(&run, &all, streamed);
+            assert_memory_equal(resident, streamed, sizeof resident);
+            end(&run);
+        }
+}
+
 /* Fusers of another depth are spread evenly; when that does not go, the file is refused. */
 static void fusers_of_another_depth(void **state)
 {
@@ -529,6 +557,7 @@ int main(void)
         cmocka_unit_test(parts_work_where_they_are_given),
         cmocka_unit_test(files_run_with_what_they_have),
         cmocka_unit_test(both_names_of_fusers_are_found),
+        cmocka_unit_test(streamed_blocks_bring_their_fusers),
         cmocka_unit_test(fusers_of_another_depth),
         cmocka_unit_test(wrong_conditioning_is_refused),
     };
