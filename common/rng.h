@@ -31,6 +31,7 @@ enum lt_stream {
     LT_STREAM_INITIAL_NOISE = 1,
     LT_STREAM_STEP_NOISE = 2,
     LT_STREAM_FREENOISE = 3,
+    LT_STREAM_MOTION = 6,
     LT_STREAM_SYNTH = 4,
     LT_STREAM_TEST = 5,
 };

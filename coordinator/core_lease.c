@@ -125,6 +125,15 @@ lt_status core_send_assign(struct core *core, uint32_t index, int64_t now_us)
     /* The job may end before the batch is sent: texts must outlive it. */
     spec->model.name = lt_arena_text(&core->arena, fleet_base_name(spec->model.name));
     lt_assert(spec->model.name);
+    for (size_t i = 0; i < spec->lora_count; i++) {
+        spec->lora[i].file.name =
+            lt_arena_text(&core->arena, fleet_base_name(spec->lora[i].file.name));
+        lt_assert(spec->lora[i].file.name);
+    }
+    if (spec->addon.name) {
+        spec->addon.name = lt_arena_text(&core->arena, fleet_base_name(spec->addon.name));
+        lt_assert(spec->addon.name);
+    }
     memcpy(lease->blob, spec->blob, sizeof lease->blob);
     lease->blob_count = spec->blob_count;
     lease->assigned_us = now_us;
@@ -135,17 +144,20 @@ lt_status core_send_assign(struct core *core, uint32_t index, int64_t now_us)
 static void pin(struct core *core, struct core_job *job, const struct fleet_worker *worker,
                 uint32_t task)
 {
-    const uint32_t index = run_task_model(job->run, task);
-    const struct job_model *model = run_model(job->run, index);
-    const struct fleet_model *file = fleet_model(worker, model->name, &model->fingerprint);
+    uint32_t index[RUN_MODELS + 1] = {run_task_model(job->run, task)};
+    const size_t count = 1 + run_companions(job->run, index[0], index + 1);
     bool changed = false;
     if (!job->kernel_class[0]) {
         snprintf(job->kernel_class, sizeof job->kernel_class, "%s", worker->kernel_class);
         changed = true;
     }
-    if (lt_digest_is_zero(&job->pin[index]) && file) {
-        job->pin[index] = file->fingerprint;
-        run_pin_model(job->run, index, &file->fingerprint);
+    for (size_t i = 0; i < count; i++) {
+        const struct job_model *model = run_model(job->run, index[i]);
+        const struct fleet_model *file = fleet_model(worker, model->name, &model->fingerprint);
+        if (!lt_digest_is_zero(&job->pin[index[i]]) || !file)
+            continue;
+        job->pin[index[i]] = file->fingerprint;
+        run_pin_model(job->run, index[i], &file->fingerprint);
         changed = true;
     }
     if (changed)

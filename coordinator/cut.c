@@ -7,6 +7,9 @@
 enum {
     CLIP_ROWS = 257, /* ViT-H/14 at 224: 16 x 16 patches and the class token */
     CLIP_WIDTH = 1280,
+    AUDIO_FPS = 25,
+    AUDIO_RATE = 16000,
+    AUDIO_TAPS = 5,
     MASK_CHANNELS = 4, /* one for each pixel frame of a latent frame */
 };
 
@@ -100,6 +103,37 @@ static bool is_clean(const struct plan *plan, const struct job *job, uint32_t fr
     return plan->scale == 16 && job->kind == JOB_IMAGE_TO_VIDEO && frame == 0;
 }
 
+/* The first latents of a talk loop's clip are given at every step: MultiTalk's noised to where the
+ * step stands, InfiniteTalk's clean (pipeline.md 2.4.5, 2.4.6). False: the frame is not one. */
+static bool motion_cell(const struct knife *knife, uint32_t frame, struct cut_cell *cell)
+{
+    const struct plan *plan = knife->plan;
+    if (knife->job->kind != JOB_TALK || plan->clips.count == 0)
+        return false;
+    const uint32_t size = clips_at(&plan->clips, 0).latent_count, at = frame % size;
+    const struct clip clip = clips_at(&plan->clips, frame / size);
+    const bool clean = knife->job->talk_variant == JOB_TALK_INFINITETALK;
+    if (at >= (clip.motion_latents ? clip.motion_latents : 1))
+        return false;
+    const uint32_t whole = (encode_frames(plan) - 1) / 4 + 1; /* latents of a conditioning video */
+    struct cut_cell from = {.frame = at, .frame_count = clean ? clip.motion_latents : whole};
+    if (clip.index > 0) {
+        from.source = CUT_SEGMENT;
+        from.index = clip.index - 1;
+    } else {
+        from.source = CUT_RESULT;
+        from.index = find(plan, clean ? PLAN_CONDITION_FIRST : PLAN_CONDITION_Y, 0);
+        from.frame_count = clean ? 1 : whole;
+    }
+    *cell = from;
+    if (!clean) {
+        cell->source = CUT_MOTION;
+        cell->motion_source = from.source;
+        cell->at = frame;
+    }
+    return true;
+}
+
 static void add_latents(struct knife *knife, const uint32_t *frame, uint32_t first, uint32_t count,
                         const uint32_t *channels)
 {
@@ -108,7 +142,7 @@ static void add_latents(struct knife *knife, const uint32_t *frame, uint32_t fir
     for (uint32_t k = 0; cell && k < count; k++) {
         const uint32_t f = frame ? frame[k] : first + k;
         cell[k] = (struct cut_cell){.source = CUT_LATENTS, .frame = f, .frame_count = 1};
-        if (is_clean(knife->plan, knife->job, f))
+        if (!motion_cell(knife, f, &cell[k]) && is_clean(knife->plan, knife->job, f))
             cell[k] = (struct cut_cell){.source = CUT_RESULT,
                                         .index = find(knife->plan, PLAN_CONDITION_FIRST, 0),
                                         .frame_count = 1};
@@ -225,6 +259,22 @@ static void animate_y(const struct knife *knife, uint32_t w, uint32_t slot, uint
     fill_y(cell, slots, slot, known ? 0xf : 0, handed ? tail : grey);
 }
 
+/* Talk: a picture and grey frames; MultiTalk's later clips begin with the frames handed on
+ * (pipeline.md 2.4.4). */
+static void talk_y(const struct knife *knife, uint32_t w, uint32_t slot, uint32_t slots,
+                   uint32_t frame, struct cut_cell *cell)
+{
+    const struct plan *plan = knife->plan;
+    const bool handed =
+        plan->clips.count && w > 0 && knife->job->talk_variant == JOB_TALK_MULTITALK;
+    const uint32_t clip = plan->clips.count ? w : 0;
+    fill_y(cell, slots, slot, frame == 0 ? 0xf : 0,
+           (struct cut_cell){.source = handed ? CUT_SEGMENT : CUT_RESULT,
+                             .index = handed ? w - 1 : find(plan, PLAN_CONDITION_Y, clip),
+                             .frame = frame,
+                             .frame_count = (encode_frames(plan) - 1) / 4 + 1});
+}
+
 /* Slot 0 of a window always has the conditioning of the take's first latent frame: the image, or
  * the reference (pipeline.md 1.8). */
 static void add_y(struct knife *knife, uint32_t w, const struct window *window)
@@ -253,6 +303,8 @@ static void add_y(struct knife *knife, uint32_t w, const struct window *window)
             k == 0 ? 0 : window->frame[k] - (plan->clips.count ? window->frame[0] : 0);
         if (job->kind == JOB_ANIMATE)
             animate_y(knife, w, k, slots, frame, cell);
+        else if (job->kind == JOB_TALK)
+            talk_y(knife, w, k, slots, frame, cell);
         else
             image_y(knife, k, slots, frame, cell);
     }
@@ -318,6 +370,72 @@ static void add_face(struct knife *knife, uint32_t w, const struct window *windo
         };
 }
 
+static uint32_t audio_rows(const struct job *job)
+{
+    if (is_given(job, JOB_INPUT_AUDIO))
+        return job->input[JOB_INPUT_AUDIO].shape[1];
+    const uint64_t rows = (uint64_t)job->input[JOB_INPUT_VOICE].shape[3] * AUDIO_FPS / AUDIO_RATE;
+    return rows ? (uint32_t)rows : 1;
+}
+
+static uint32_t speaker_count(const struct job *job)
+{
+    if (is_given(job, JOB_INPUT_AUDIO))
+        return job->input[JOB_INPUT_AUDIO].shape[0];
+    return is_given(job, JOB_INPUT_VOICE_2) ? 2 : 1;
+}
+
+/* Five rows of the embedding for each pixel frame of the window, for each speaker. */
+static void add_audio(struct knife *knife, uint32_t w, const struct window *window)
+{
+    const struct job *job = knife->job;
+    const struct plan *plan = knife->plan;
+    if (job->kind != JOB_TALK)
+        return;
+    const uint32_t rows = audio_rows(job), speakers = speaker_count(job);
+    const uint32_t frames =
+        plan->clips.count ? plan->clips.params.clip_frames : 4 * (window->frame_count - 1) + 1;
+    int64_t *at = take_indices(knife, (size_t)frames * AUDIO_TAPS);
+    uint32_t *channels = lt_arena_take_array(knife->arena, speakers, sizeof *channels);
+    knife->failed |= !channels;
+    if (!at || !channels)
+        return;
+    for (uint32_t s = 0; s < speakers; s++)
+        channels[s] = 1;
+    if (plan->clips.count) {
+        const struct clip clip = clips_at(&plan->clips, w);
+        for (uint32_t i = 0; i < frames; i++)
+            clip_audio_rows(&clip, i, 1, rows, at + i * AUDIO_TAPS);
+    } else {
+        slice_audio(window->frame, window->frame_count, 1, rows, at);
+    }
+    const bool given = is_given(job, JOB_INPUT_AUDIO);
+    struct cut_cell *cell =
+        begin(knife, LT_BLOB_AUDIO, 4 * (uint64_t)(job->audio_layers * job->audio_width),
+              frames * AUDIO_TAPS, channels, speakers, window->frame);
+    for (uint32_t i = 0; cell && i < speakers * frames * AUDIO_TAPS; i++) {
+        const uint32_t speaker = i / (frames * AUDIO_TAPS);
+        const uint32_t row = (uint32_t)at[i % (frames * AUDIO_TAPS)];
+        cell[i] = given ? (struct cut_cell){.source = CUT_INPUT,
+                                            .index = JOB_INPUT_AUDIO,
+                                            .frame = speaker * rows + row,
+                                            .frame_count = speakers * rows}
+                        : (struct cut_cell){.source = CUT_RESULT,
+                                            .index = find(plan, PLAN_CONDITION_AUDIO, speaker),
+                                            .frame = row,
+                                            .frame_count = rows};
+    }
+}
+
+static void add_speaker_masks(struct knife *knife)
+{
+    const struct job_input *input = &knife->job->input[JOB_INPUT_SPEAKER_MASKS];
+    if (is_given(knife->job, JOB_INPUT_SPEAKER_MASKS))
+        add_whole(knife, LT_BLOB_SPEAKER_MASKS,
+                  4 * (uint64_t)input->shape[1] * input->shape[2] * input->shape[3], CUT_INPUT,
+                  JOB_INPUT_SPEAKER_MASKS, input);
+}
+
 /* -- encodes ----------------------------------------------------------------------------------- */
 
 static void add_pictures(struct knife *knife, const enum job_input_kind *kind, uint32_t count,
@@ -346,6 +464,20 @@ static void add_pose_frames(struct knife *knife, uint32_t clip, const void *name
         };
 }
 
+/* InfiniteTalk: picture `clip` of a video, its last one again beyond its end. */
+static void add_clip_picture(struct knife *knife, uint32_t clip, const void *name)
+{
+    const bool video = is_given(knife->job, JOB_INPUT_VIDEO_FRAMES);
+    const uint32_t count = video ? knife->job->input[JOB_INPUT_VIDEO_FRAMES].shape[0] : 1;
+    struct cut_cell *cell =
+        begin(knife, LT_BLOB_PIXELS, picture_bytes(knife->job), 1, one_channel, 1, name);
+    if (cell)
+        *cell = (struct cut_cell){.source = CUT_INPUT,
+                                  .index = video ? JOB_INPUT_VIDEO_FRAMES : JOB_INPUT_IMAGE,
+                                  .frame = clip < count ? clip : count - 1,
+                                  .frame_count = 1};
+}
+
 static enum job_input_kind clip_image(const struct job *job, uint32_t index)
 {
     const enum job_input_kind original = index ? JOB_INPUT_END_CLIP_IMAGE : JOB_INPUT_CLIP_IMAGE;
@@ -368,6 +500,12 @@ static void cut_condition(struct knife *knife, const struct plan_condition *cond
         add_whole(knife, LT_BLOB_PROMPT, strlen(job->prompt_negative), CUT_PROMPT,
                   CUT_PROMPT_NEGATIVE, condition);
         break;
+    case PLAN_CONDITION_AUDIO: {
+        const enum job_input_kind kind = condition->index ? JOB_INPUT_VOICE_2 : JOB_INPUT_VOICE;
+        add_whole(knife, LT_BLOB_SAMPLES, 4 * (uint64_t)job->input[kind].shape[3], CUT_INPUT, kind,
+                  condition);
+        break;
+    }
     case PLAN_CONDITION_CLIP: {
         const enum job_input_kind kind = clip_image(job, condition->index);
         const uint32_t *shape = job->input[kind].shape;
@@ -378,6 +516,8 @@ static void cut_condition(struct knife *knife, const struct plan_condition *cond
     case PLAN_CONDITION_Y:
         if (job->kind == JOB_IMAGE_TO_VIDEO)
             add_pictures(knife, images, is_given(job, JOB_INPUT_END_IMAGE) ? 2 : 1, condition);
+        if (job->kind == JOB_TALK)
+            add_clip_picture(knife, condition->index, condition);
         break;
     case PLAN_CONDITION_FIRST:
         add_pictures(knife, images, 1, condition);
@@ -410,6 +550,8 @@ lt_status cut_task(const struct job *job, const struct plan *plan, uint32_t task
         add_y(&knife, w, window);
         add_pose(&knife, w, window);
         add_face(&knife, w, window);
+        add_audio(&knife, w, window);
+        add_speaker_masks(&knife);
         break;
     }
     case PLAN_DECODE:
@@ -482,9 +624,18 @@ static void condition_spec(const struct job *job, const struct plan *plan,
         spec->result_bytes = 4 * CLIP_ROWS * CLIP_WIDTH;
         break;
     }
+    case PLAN_CONDITION_AUDIO: {
+        const enum job_input_kind kind = condition->index ? JOB_INPUT_VOICE_2 : JOB_INPUT_VOICE;
+        const uint64_t rows = audio_rows(job);
+        spec->kind = LT_TASK_ENCODE_AUDIO;
+        set_shape(spec, rows, (uint64_t)job->audio_layers, (uint64_t)job->audio_width,
+                  job->input[kind].shape[3]);
+        spec->result_bytes = 4 * rows * (uint64_t)job->audio_layers * (uint64_t)job->audio_width;
+        break;
+    }
     case PLAN_CONDITION_Y:
         encode_spec(job, plan, frames, spec);
-        if (job->kind == JOB_IMAGE_TO_VIDEO)
+        if (job->kind != JOB_ANIMATE)
             spec->frame_at[spec->frame_at_count++] = 0;
         if (is_given(job, JOB_INPUT_END_IMAGE))
             spec->frame_at[spec->frame_at_count++] = frames - 1;
@@ -535,6 +686,10 @@ static void predict_spec(const struct job *job, const struct plan *plan,
     spec->guidance = step->guidance;
     spec->result_bytes = plan->frame_bytes * window->frame_count;
     guide_spec(job, plan, (uint32_t)(step - plan->step), spec);
+    if (job->kind == JOB_TALK) {
+        spec->audio_guidance = job->audio_guidance;
+        spec->audio_formula = job->audio_formula;
+    }
     for (uint32_t k = 0; k < window->frame_count; k++)
         if (is_clean(plan, job, window->frame[k]) && spec->clean_slot_count < LT_SPEC_SLOTS_MAX)
             spec->clean_slot[spec->clean_slot_count++] = k;
@@ -553,8 +708,9 @@ static void decode_spec(const struct job *job, const struct plan *plan, uint32_t
     const uint64_t frames = 4 * ((uint64_t)segment->frame_count - 1) + 1 - segment->drop_frames;
     spec->result_bytes = frames * picture_bytes(job);
     if (plan->clips.count && index + 1 < plan->clips.count) {
+        const bool alone = job->kind == JOB_TALK && job->talk_variant == JOB_TALK_INFINITETALK;
         spec->handoff_frames = plan->clips.params.overlap_frames;
-        spec->handoff_length = plan->clips.params.clip_frames;
+        spec->handoff_length = alone ? spec->handoff_frames : plan->clips.params.clip_frames;
         spec->result_bytes += plan->frame_bytes * ((spec->handoff_length - 1) / 4 + 1);
     }
 }

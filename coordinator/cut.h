@@ -15,6 +15,7 @@ enum cut_source {
     CUT_TEXT,    /* index 0: features of the prompt, 1: of the negative one */
     CUT_PROMPT,  /* UTF-8; index: of the prompt; PROMPT_NEGATIVE */
     CUT_RESULT,  /* of a conditioning task; index: its number among them */
+    CUT_MOTION,  /* of another source, noised to the task's step */
     CUT_SEGMENT, /* latents after the pixels of a decode; index: of the segment */
 };
 enum { CUT_PROMPT_NEGATIVE = UINT32_MAX };
@@ -24,6 +25,8 @@ struct cut_cell {
     enum cut_source source;
     uint32_t index;
     uint32_t frame, frame_count;
+    uint32_t at;                   /* MOTION: the latent frame of the take, which names its noise */
+    enum cut_source motion_source; /* MOTION: where it comes from */
 };
 
 /* A blob: planes [channels of all groups, slots]. cell[group][slot] says where a plane of the

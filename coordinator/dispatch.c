@@ -27,25 +27,44 @@ static const char *const refusal_text[REFUSAL_COUNT] = {
     [MODEL_REFUSED] = "unable to use the model",
 };
 
+/* What workers of wire 1.0 would leave out unheard. */
+static bool job_needs_minor_1(const struct job *job, const struct plan *plan)
+{
+    const struct job_guide *guide = &job->guide;
+    return plan->condition_count > 0 || job->kind != JOB_TEXT_TO_VIDEO || job->lora_count > 0 ||
+           guide->zero_star || guide->zero_steps > 0 || guide->nag_scale > 0 ||
+           guide->skip_layer_count > 0 || guide->riflex > 0;
+}
+
+/* Whether the worker has a file, and can use it. */
+static enum refusal judge_model(const struct fleet_worker *worker, const struct job_model *model)
+{
+    static const struct lt_digest any;
+    const struct fleet_model *file = fleet_model(worker, model->name, &model->fingerprint);
+    if (!file)
+        return fleet_model(worker, model->name, &any) ? OTHER_MODEL : NO_MODEL;
+    return file->refused != LT_OK ? MODEL_REFUSED : FITS;
+}
+
 /* Slots aside: could this worker run this task? */
 static enum refusal judge(const struct fleet_worker *worker, const struct dispatch_job *job,
                           uint32_t model_index, int64_t now_us)
 {
-    static const struct lt_digest any;
-    const struct job_model *model = run_model(job->run, model_index);
+    uint32_t companion[RUN_MODELS];
     if (worker->suspect)
         return SILENT;
     if (worker->draining)
         return LEAVING;
     if (job->kernel_class[0] && strcmp(job->kernel_class, worker->kernel_class) != 0)
         return OTHER_CLASS;
-    if (worker->version_minor < 1 && run_plan(job->run)->condition_count > 0)
+    if (worker->version_minor < 1 && job_needs_minor_1(run_job(job->run), run_plan(job->run)))
         return TOO_OLD;
-    const struct fleet_model *file = fleet_model(worker, model->name, &model->fingerprint);
-    if (!file)
-        return fleet_model(worker, model->name, &any) ? OTHER_MODEL : NO_MODEL;
-    if (file->refused != LT_OK)
-        return MODEL_REFUSED;
+    enum refusal refusal = judge_model(worker, run_model(job->run, model_index));
+    const size_t count = run_companions(job->run, model_index, companion);
+    for (size_t i = 0; i < count && refusal == FITS; i++)
+        refusal = judge_model(worker, run_model(job->run, companion[i]));
+    if (refusal != FITS)
+        return refusal;
     return worker->hold_until_us > now_us ? HELD : FITS;
 }
 

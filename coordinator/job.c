@@ -253,9 +253,6 @@ static lt_status read_kind(const struct reader *reader, const json_t *value)
     const struct job_field field = {.section = "", .key = "kind", .choice = job_kind_words};
     unsigned kind = 0;
     LT_TRY(read_choice(reader, &field, value, &kind));
-    if (kind == JOB_TALK)
-        return fail_at(reader, "", "kind", LT_UNSUPPORTED, "%s jobs are not supported yet",
-                       job_kind_words[kind]);
     reader->job->kind = (enum job_kind)kind;
     return LT_OK;
 }
@@ -383,6 +380,63 @@ static lt_status read_guidance_schedule(const struct reader *reader, const json_
     return LT_OK;
 }
 
+static lt_status read_lora(const struct reader *reader, const json_t *value, size_t index,
+                           struct job_lora *to)
+{
+    static const char *const keys[] = {"file", "fingerprint", "strength",
+                                       "on",   "combined",    "plain_peft"};
+    static const char *const on_words[] = {"both", "high", "low", NULL};
+    static const double strength_default[] = {1};
+    struct job_lora lora = {.strength = strength_default, .strength_count = 1};
+    char place[32];
+    snprintf(place, sizeof place, "lora/%zu", index);
+    const struct job_field field = {.section = "", .key = place, .choice = on_words};
+    const char *key;
+    json_t *item;
+    if (!json_is_object(value))
+        return fail_at(reader, "", place, LT_BAD_INPUT, "expected an object, found %s",
+                       type_name(value));
+    json_object_foreach((json_t *)(uintptr_t)value, key, item)
+    {
+        bool known = false;
+        for (size_t i = 0; i < LT_COUNT(keys); i++)
+            known |= strcmp(key, keys[i]) == 0;
+        if (!known)
+            return fail_at(reader, "", place, LT_BAD_INPUT,
+                           "unknown key '%.64s'; expected file, fingerprint, strength, on, "
+                           "combined, plain_peft",
+                           key);
+    }
+    json_t *file = json_object();
+    json_object_set(file, "file", json_object_get(value, "file"));
+    if (json_object_get(value, "fingerprint"))
+        json_object_set(file, "fingerprint", json_object_get(value, "fingerprint"));
+    const lt_status status = read_model(reader, &field, file, &lora.file);
+    json_decref(file);
+    LT_TRY(status);
+    const json_t *strength = json_object_get(value, "strength"), *on = json_object_get(value, "on");
+    if (strength)
+        LT_TRY(read_list(reader, "", place, strength, -100, 100, &lora.strength,
+                         &lora.strength_count));
+    if (on)
+        LT_TRY(read_choice(reader, &field, on, &lora.on));
+    lora.combined = json_is_true(json_object_get(value, "combined"));
+    lora.plain_peft = json_is_true(json_object_get(value, "plain_peft"));
+    *to = lora;
+    return LT_OK;
+}
+
+static lt_status read_loras(const struct reader *reader, const json_t *list)
+{
+    struct job *job = reader->job;
+    if (!json_is_array(list) || json_array_size(list) > JOB_LORAS_MAX)
+        return fail_at(reader, "", "lora", LT_BAD_INPUT, "expected a list of at most %d",
+                       JOB_LORAS_MAX);
+    for (size_t i = 0; i < json_array_size(list); i++)
+        LT_TRY(read_lora(reader, json_array_get(list, i), i, &job->lora[job->lora_count++]));
+    return LT_OK;
+}
+
 static lt_status read_own(const struct reader *reader, const json_t *root)
 {
     const json_t *kind = json_object_get(root, "kind"), *size = json_object_get(root, "size"),
@@ -394,6 +448,8 @@ static lt_status read_own(const struct reader *reader, const json_t *root)
                  *skip = json_object_get(json_object_get(root, "guide"), "skip_layers");
     if (kind)
         LT_TRY(read_kind(reader, kind));
+    if (json_object_get(root, "lora"))
+        LT_TRY(read_loras(reader, json_object_get(root, "lora")));
     if (size)
         LT_TRY(read_size(reader, size));
     if (precision)
@@ -482,12 +538,42 @@ static lt_status check_shape(const struct reader *reader, const struct job_field
         [JOB_INPUT_CLIP] = {1, 1, 0, 1280},
         [JOB_INPUT_Y] = {0, (job->frame_count_padded - 1) / 4 + 1, h / scale, w / scale},
         [JOB_INPUT_POSE] = {0, 0, h / scale, w / scale},
+        [JOB_INPUT_VIDEO_FRAMES] = {0, h, w, 3},
+        [JOB_INPUT_VOICE] = {1, 1, 1, 0},
+        [JOB_INPUT_VOICE_2] = {1, 1, 1, 0},
+        [JOB_INPUT_AUDIO] = {0, 0, job->audio_layers, job->audio_width},
+        [JOB_INPUT_SPEAKER_MASKS] = {1, 3, h / scale / 2, w / scale / 2},
     };
     for (size_t i = 0; input->uploaded && i < JOB_INPUT_RANK; i++)
         if (expected[kind][i] && input->shape[i] != expected[kind][i])
             return fail_at(reader, field->section, field->key, LT_BAD_INPUT,
                            "dim %zu of its shape is %u, expected %lld", i, input->shape[i],
                            (long long)expected[kind][i]);
+    return LT_OK;
+}
+
+static lt_status check_talk(const struct reader *reader)
+{
+    const struct job *job = reader->job;
+    if (!job->talk.name)
+        return fail_at(reader, "model", "talk", LT_BAD_INPUT, "missing: the add-on");
+    if (!has_input(job, JOB_INPUT_IMAGE))
+        return fail_at(reader, "media", "image", LT_BAD_INPUT, "missing");
+    if (has_input(job, JOB_INPUT_VIDEO_FRAMES) &&
+        (job->mode != JOB_MODE_LOOP || job->talk_variant != JOB_TALK_INFINITETALK))
+        return fail_at(reader, "media", "video", LT_BAD_INPUT,
+                       "only InfiniteTalk's loop takes a picture for each clip");
+    if (!has_input(job, JOB_INPUT_AUDIO) && !has_input(job, JOB_INPUT_VOICE))
+        return fail_at(reader, "media", "voice", LT_BAD_INPUT, "missing");
+    if (!has_input(job, JOB_INPUT_AUDIO) && !job->audio_encoder.name)
+        return fail_at(reader, "model", "audio_encoder", LT_BAD_INPUT, "needed for /media/voice");
+    if (has_input(job, JOB_INPUT_VOICE_2) && !has_input(job, JOB_INPUT_VOICE))
+        return fail_at(reader, "media", "voice_2", LT_BAD_INPUT, "there is no first voice");
+    const struct job_input *voice = &job->input[JOB_INPUT_VOICE],
+                           *second = &job->input[JOB_INPUT_VOICE_2];
+    if (voice->uploaded && second->uploaded && voice->shape[3] != second->shape[3])
+        return fail_at(reader, "media", "voice_2", LT_BAD_INPUT,
+                       "%u samples, but the first voice has %u", second->shape[3], voice->shape[3]);
     return LT_OK;
 }
 
@@ -503,7 +589,9 @@ static lt_status check_inputs(const struct reader *reader)
         [JOB_ANIMATE] = JOB_INPUT_BIT(IMAGE) | JOB_INPUT_BIT(CLIP_IMAGE) |
                         JOB_INPUT_BIT(POSE_FRAMES) | JOB_INPUT_BIT(FACE_FRAMES) |
                         JOB_INPUT_BIT(CLIP) | JOB_INPUT_BIT(POSE),
-        [JOB_TALK] = 0,
+        [JOB_TALK] = JOB_INPUT_BIT(IMAGE) | JOB_INPUT_BIT(CLIP_IMAGE) |
+                     JOB_INPUT_BIT(VIDEO_FRAMES) | JOB_INPUT_BIT(VOICE) | JOB_INPUT_BIT(VOICE_2) |
+                     JOB_INPUT_BIT(CLIP) | JOB_INPUT_BIT(AUDIO) | JOB_INPUT_BIT(SPEAKER_MASKS),
     };
     const struct job *job = reader->job;
     for (size_t i = 0; i < job_field_count; i++) {
@@ -524,10 +612,15 @@ static lt_status check_inputs(const struct reader *reader)
         return fail_at(reader, "media", "image", LT_BAD_INPUT, "missing");
     if (job->kind == JOB_ANIMATE && !has_input(job, JOB_INPUT_IMAGE))
         return fail_at(reader, "media", "image", LT_BAD_INPUT, "missing: the reference");
+    if (job->kind == JOB_TALK)
+        LT_TRY(check_talk(reader));
+    if (job->mode == JOB_MODE_LOOP && job->noise == NOISE_TORCH)
+        return fail_at(reader, "", "noise", LT_UNSUPPORTED,
+                       "torch draws anew for each clip of a loop: use counter");
     if (job->mode == JOB_MODE_LOOP && has_input(job, JOB_INPUT_POSE))
         return fail_at(reader, "conditioning", "pose", LT_BAD_INPUT,
                        "a loop encodes each clip's pose by itself: give /media/pose");
-    if (job->kind != JOB_ANIMATE && job->mode == JOB_MODE_LOOP)
+    if (job->kind != JOB_ANIMATE && job->kind != JOB_TALK && job->mode == JOB_MODE_LOOP)
         return fail_at(reader, "", "mode", LT_BAD_INPUT, "%s jobs have no loop mode",
                        job_kind_words[job->kind]);
     return LT_OK;
@@ -565,6 +658,10 @@ static lt_status check_job(const struct reader *reader)
     LT_TRY(check_text_source(reader, "negative", job->text_negative, "negative_prompt",
                              job->prompt_negative));
     LT_TRY(check_inputs(reader));
+    for (size_t i = 0; i < job->lora_count; i++)
+        if (job->lora[i].on != JOB_EXPERT_BOTH && !job->transformer_low.name)
+            return fail_at(reader, "", "lora", LT_BAD_INPUT,
+                           "'on' names one of two experts, and there is one transformer");
     if (job->window_overlap >= job->window_frames)
         return fail_at(reader, "window", "overlap", LT_BAD_INPUT,
                        "%lld is not below latent_frames %lld: the windows would not advance",

@@ -67,11 +67,16 @@ enum job_fit { JOB_FIT_AUTO, JOB_FIT_CROP, JOB_FIT_STRETCH, JOB_FIT_LETTERBOX };
     X(END_IMAGE, "media", "end_image")   /* the same */                                            \
     X(CLIP_IMAGE, "media", "clip_image") /* [1, h, w, 3], as it was before it was fitted */        \
     X(END_CLIP_IMAGE, "media", "end_clip_image")                                                   \
-    X(POSE_FRAMES, "media", "pose") /* [n, H, W, 3] */                                             \
-    X(FACE_FRAMES, "media", "face") /* [n, 512, 512, 3] */                                         \
-    X(CLIP, "conditioning", "clip") /* f32 [257 or 514, 1280] */                                   \
-    X(Y, "conditioning", "y")       /* f32 [in_channels - C, T, h, w] */                           \
-    X(POSE, "conditioning", "pose") /* f32 [C, T - 1, h, w] */
+    X(POSE_FRAMES, "media", "pose")   /* [n, H, W, 3] */                                           \
+    X(FACE_FRAMES, "media", "face")   /* [n, 512, 512, 3] */                                       \
+    X(VIDEO_FRAMES, "media", "video") /* [n, H, W, 3]: talk, a picture for each clip */            \
+    X(VOICE, "media", "voice")        /* f32 [1, 1, 1, samples], mono, 16 kHz */                   \
+    X(VOICE_2, "media", "voice_2")    /* of the second speaker */                                  \
+    X(CLIP, "conditioning", "clip")   /* f32 [257 or 514, 1280] */                                 \
+    X(Y, "conditioning", "y")         /* f32 [in_channels - C, T, h, w] */                         \
+    X(POSE, "conditioning", "pose")   /* f32 [C, T - 1, h, w] */                                   \
+    X(AUDIO, "conditioning", "audio") /* f32 [speakers, frames, layers, width] */                  \
+    X(SPEAKER_MASKS, "conditioning", "speaker_masks") /* f32 [1, 3, h/2, w/2] */
 
 enum job_input_kind {
 #define JOB_INPUT_ENUM(name, section, key) JOB_INPUT_##name,
@@ -101,6 +106,21 @@ struct job_guide {
     int64_t riflex;              /* which frequency of time is stretched over the take; 0: none */
 };
 
+enum { JOB_LORAS_MAX = 8 };
+
+enum job_expert { JOB_EXPERT_BOTH, JOB_EXPERT_HIGH, JOB_EXPERT_LOW };
+
+struct job_lora {
+    struct job_model file;
+    const double *strength; /* one value, or one per step (extended by its last) */
+    size_t strength_count;
+    unsigned on;     /* enum job_expert: which transformers of the job get it */
+    bool combined;   /* the file holds LoRAs of both experts */
+    bool plain_peft; /* docs/lora.md */
+};
+
+enum job_talk { JOB_TALK_MULTITALK, JOB_TALK_INFINITETALK };
+
 struct job {
     enum job_kind kind;
     enum job_mode mode;
@@ -117,12 +137,14 @@ struct job {
     struct job_model transformer_low; /* name NULL: one expert */
     double boundary;                  /* high expert while timestep >= 1000 * boundary */
     struct job_model vae;
-    struct job_model text_encoder; /* with a prompt */
-    struct job_model vision;       /* image-to-video 2.1, animate, talk: for image attention */
-    int64_t latent_channels;       /* 16; 48: TI2V-5B, whose VAE divides by 16 */
-    int64_t face_side;             /* pixels, of Animate's faces: 512 */
-    int64_t text_width;            /* of the encoder's features: 4096 */
-    int64_t text_len;              /* 512 */
+    struct job_model text_encoder;  /* with a prompt */
+    struct job_model audio_encoder; /* talk */
+    struct job_model talk;          /* talk: the add-on, merged onto the transformer */
+    struct job_model vision;        /* image-to-video 2.1, animate, talk: for image attention */
+    int64_t latent_channels;        /* 16; 48: TI2V-5B, whose VAE divides by 16 */
+    int64_t face_side;              /* pixels, of Animate's faces: 512 */
+    int64_t text_width;             /* of the encoder's features: 4096 */
+    int64_t text_len;               /* 512 */
     bool precision_bf16;
 
     const char
@@ -149,6 +171,12 @@ struct job {
     int64_t start_step, end_step; /* end_step -1: all */
     const double *guidance;       /* one value, or one per step (extended by its last) */
     size_t guidance_count;
+    struct job_lora lora[JOB_LORAS_MAX];
+    size_t lora_count;
+    unsigned talk_variant;             /* enum job_talk */
+    double audio_guidance;             /* 1: the audio is in every prediction */
+    unsigned audio_formula;            /* 0 official, 1 wrapper */
+    int64_t audio_layers, audio_width; /* of the audio encoder: 12, 768 */
 
     struct job_guide guide;
     double pose_strength, face_strength; /* animate: 1 */

@@ -37,6 +37,28 @@ static json_t *input_value(const struct job_input *input)
                      (json_int_t)input->shape[3]);
 }
 
+static json_t *lora_value(const struct job *job)
+{
+    static const char *const on[] = {"both", "high", "low"};
+    json_t *list = json_array();
+    for (size_t i = 0; i < job->lora_count && list; i++) {
+        const struct job_lora *lora = &job->lora[i];
+        json_t *item =
+            json_pack("{s:s, s:o, s:s, s:b, s:b}", "file", lora->file.name, "strength",
+                      list_value(lora->strength, lora->strength_count), "on", on[lora->on],
+                      "combined", (int)lora->combined, "plain_peft", (int)lora->plain_peft);
+        char hex[LT_DIGEST_HEX];
+        lt_digest_format(&lora->file.fingerprint, hex);
+        if (item && !lt_digest_is_zero(&lora->file.fingerprint))
+            json_object_set_new(item, "fingerprint", json_string(hex));
+        if (json_array_append_new(list, item) != 0) {
+            json_decref(list);
+            list = NULL;
+        }
+    }
+    return list;
+}
+
 static json_t *own_value(const struct job *job, const struct job_field *field)
 {
     const char *key = field->key;
@@ -52,6 +74,8 @@ static json_t *own_value(const struct job *job, const struct job_field *field)
         return json_string(field->choice[job->sampler]);
     if (strcmp(key, "skip_layers") == 0)
         return list_value(job->guide.skip_layer, job->guide.skip_layer_count);
+    if (strcmp(key, "lora") == 0)
+        return lora_value(job);
     lt_assert(strcmp(key, "sigmas") == 0);
     return list_value(job->sigma, job->sigma_count);
 }
@@ -90,7 +114,9 @@ static bool is_absent(const struct job *job, const struct job_field *field)
            (field->kind == JOB_FIELD_MODEL && !((const struct job_model *)from)->name) ||
            (field->kind == JOB_FIELD_OWN && strcmp(field->key, "sigmas") == 0 && !job->sigma) ||
            (field->kind == JOB_FIELD_OWN && strcmp(field->key, "skip_layers") == 0 &&
-            !job->guide.skip_layer);
+            !job->guide.skip_layer) ||
+           (field->kind == JOB_FIELD_OWN && strcmp(field->key, "lora") == 0 &&
+            job->lora_count == 0);
 }
 
 static json_t *build_tree(const struct job *job)

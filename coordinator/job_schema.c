@@ -15,6 +15,11 @@ const char *const job_kind_words[] = {
 static const char *const mode_words[] = {
     [JOB_MODE_WINDOWS] = "windows", [JOB_MODE_LOOP] = "loop", NULL};
 
+static const char *const talk_words[] = {
+    [JOB_TALK_MULTITALK] = "multitalk", [JOB_TALK_INFINITETALK] = "infinitetalk", NULL};
+
+static const char *const formula_words[] = {"official", "wrapper", NULL};
+
 static const char *const style_words[] = {"wan", "comfy", NULL}; /* enum tokenizer_style */
 
 static const char *const match_words[] = {"none", "reinhard", "mkl", NULL}; /* enum lt_match */
@@ -108,12 +113,20 @@ const struct job_field job_fields[] = {
     INT("", "seed", seed, 0, 9223372036854775807.0),
     CHOICE("", "noise", noise, noise_words),
     OWN("", "guidance"),
+    OWN("", "lora"),
+    CHOICE("talk", "variant", talk_variant, talk_words),
+    REAL("talk", "audio_guidance", audio_guidance, 0, 100),
+    CHOICE("talk", "formula", audio_formula, formula_words),
     MODEL("model", "transformer", transformer, true),
     MODEL("model", "transformer_low", transformer_low, false),
     REAL("model", "boundary", boundary, 0, 1),
     MODEL("model", "vae", vae, true),
     MODEL("model", "text_encoder", text_encoder, false),
     MODEL("model", "vision", vision, false),
+    MODEL("model", "audio_encoder", audio_encoder, false),
+    MODEL("model", "talk", talk, false),
+    INT("model", "audio_layers", audio_layers, 1, 64),
+    INT("model", "audio_width", audio_width, 1, 8192),
     INT("model", "latent_channels", latent_channels, 1, 64),
     INT("model", "text_len", text_len, 1, 4096),
     INT("model", "text_width", text_width, 1, 65536),
@@ -178,6 +191,9 @@ void job_defaults(struct job *job)
         .text_len = 512,
         .text_width = 4096,
         .face_side = 512,
+        .audio_layers = 12,
+        .audio_width = 768,
+        .audio_guidance = 1,
         .match_strength = 1,
         .precision_bf16 = true,
         .sampler = SAMPLER_UNIPC,

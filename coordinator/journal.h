@@ -6,7 +6,7 @@
 #include "coordinator/job.h"
 #include "proto/link.h"
 
-enum { JOURNAL_VERSION = 2, JOURNAL_PINS = 6 };
+enum { JOURNAL_VERSION = 2, JOURNAL_PINS = 16 };
 
 struct journal;
 

@@ -152,7 +152,7 @@ lt_status noise_create(const struct job *job, const struct plan *plan, struct no
         source[f] = f;
     if (job->noise == NOISE_TORCH)
         status = tape_init(noise, job, plan->step_count, error);
-    else if (job->freenoise)
+    else if (job->freenoise && job->mode == JOB_MODE_WINDOWS) /* clips do not overlap */
         status =
             noise_freenoise(noise->frame_count, (uint32_t)job->window_frames,
                             (uint32_t)job->window_overlap, order_counter, noise, source, error);
@@ -235,4 +235,13 @@ void noise_step_frame(struct noise *noise, uint32_t step, uint32_t frame, float 
     const struct lt_philox stream =
         lt_philox_stream(noise->seed, LT_STREAM_STEP_NOISE, step, frame);
     lt_philox_normal(&stream, 0, frame_out, noise->channel_count * noise->plane_values);
+}
+
+void noise_motion_plane(struct noise *noise, uint32_t step, uint32_t frame, uint32_t channel,
+                        float *plane_out)
+{
+    const struct lt_philox stream = lt_philox_stream(noise->seed, LT_STREAM_MOTION, step, frame);
+    lt_assert(noise->kind == NOISE_PHILOX);
+    lt_philox_normal(&stream, (uint64_t)channel * noise->plane_values, plane_out,
+                     noise->plane_values);
 }

@@ -25,6 +25,11 @@ void noise_initial_frame(struct noise *noise, uint32_t frame, float *frame_out);
 /* frame_out [C, h, w]: what dpm++_sde and lcm add at `step` (counted inside the slice). */
 void noise_step_frame(struct noise *noise, uint32_t step, uint32_t frame, float *frame_out);
 
+/* plane_out [h, w] of channel `channel`: what a loop's motion latents are noised with before
+ * `step`. Counter noise only. */
+void noise_motion_plane(struct noise *noise, uint32_t step, uint32_t frame, uint32_t channel,
+                        float *plane_out);
+
 /* A random order of 0 .. count-1 for the given chunk; called for chunk 0, 1, 2 … in turn. */
 typedef void noise_order(void *context, uint32_t chunk, uint32_t *order_out, uint32_t count);
 

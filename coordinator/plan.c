@@ -17,6 +17,13 @@ static lt_status no_memory(struct lt_error *error)
     return lt_fail(error, LT_NO_MEMORY, "no memory for the plan");
 }
 
+static enum clips_mode clips_mode(const struct job *job)
+{
+    if (job->kind == JOB_ANIMATE)
+        return CLIPS_ANIMATE;
+    return job->talk_variant == JOB_TALK_MULTITALK ? CLIPS_MULTITALK : CLIPS_INFINITETALK;
+}
+
 /* Bytes and shapes that follow from the job alone. */
 static lt_status measure(const struct job *job, struct plan *plan, struct lt_error *error)
 {
@@ -34,7 +41,7 @@ static lt_status measure(const struct job *job, struct plan *plan, struct lt_err
     plan->latent_width = job->width / (2 * plan->scale) * 2;
     plan->latent_frames = plan->lead + (job->frame_count_padded - 1) / 4 + 1;
     if (job->mode == JOB_MODE_LOOP) {
-        const struct clips_params clips = {.mode = CLIPS_ANIMATE,
+        const struct clips_params clips = {.mode = clips_mode(job),
                                            .frame_count = job->frame_count,
                                            .clip_frames = (uint32_t)job->clip_frames,
                                            .overlap_frames = (uint32_t)job->clip_overlap};
@@ -253,6 +260,14 @@ static bool is_given(const struct job *job, enum job_input_kind kind)
     return job->input[kind].path || job->input[kind].uploaded;
 }
 
+/* InfiniteTalk's loop: every clip is conditioned on a picture, and its first latents are those of
+ * the frames handed on (pipeline.md 2.4). */
+static bool takes_clean_motion(const struct job *job)
+{
+    return job->kind == JOB_TALK && job->mode == JOB_MODE_LOOP &&
+           job->talk_variant == JOB_TALK_INFINITETALK;
+}
+
 /* What must be computed before the windows; in a loop the pose of every clip is a task of its own,
  * so that later clips are encoded while earlier ones are denoised. */
 static void list_conditions(const struct job *job, struct plan *plan)
@@ -269,13 +284,18 @@ static void list_conditions(const struct job *job, struct plan *plan)
         if (is_given(job, JOB_INPUT_END_IMAGE))
             add_condition(plan, PLAN_CONDITION_CLIP, 1);
     }
-    if (job->kind == JOB_ANIMATE || plan->scale == 16) {
-        if (is_given(job, JOB_INPUT_IMAGE))
-            add_condition(plan, PLAN_CONDITION_FIRST, 0);
-    }
+    if (is_given(job, JOB_INPUT_IMAGE) &&
+        (job->kind == JOB_ANIMATE || plan->scale == 16 || takes_clean_motion(job)))
+        add_condition(plan, PLAN_CONDITION_FIRST, 0);
     if ((job->kind == JOB_IMAGE_TO_VIDEO && plan->scale == 8 && !is_given(job, JOB_INPUT_Y)) ||
-        job->kind == JOB_ANIMATE)
-        add_condition(plan, PLAN_CONDITION_Y, 0);
+        job->kind == JOB_ANIMATE || job->kind == JOB_TALK)
+        for (uint32_t c = 0; c < (takes_clean_motion(job) ? plan->clips.count : 1); c++)
+            add_condition(plan, PLAN_CONDITION_Y, c);
+    if (job->kind == JOB_TALK && !is_given(job, JOB_INPUT_AUDIO)) {
+        add_condition(plan, PLAN_CONDITION_AUDIO, 0);
+        if (is_given(job, JOB_INPUT_VOICE_2))
+            add_condition(plan, PLAN_CONDITION_AUDIO, 1);
+    }
     if (is_given(job, JOB_INPUT_POSE_FRAMES) && !is_given(job, JOB_INPUT_POSE))
         for (uint32_t c = 0; c < (plan->clips.count ? plan->clips.count : 1); c++)
             add_condition(plan, PLAN_CONDITION_POSE, c);
@@ -294,8 +314,9 @@ static lt_status list_edges(struct plan *plan, struct lt_arena *arena, struct lt
     for (uint32_t w = 0; w < windows; w++) {
         for (uint32_t i = 0; i < plan->condition_count; i++) {
             const struct plan_condition *condition = &plan->condition[i];
-            const bool other_clip = plan->clips.count > 0 &&
-                                    condition->what == PLAN_CONDITION_POSE && condition->index != w;
+            const bool of_clip =
+                condition->what == PLAN_CONDITION_POSE || condition->what == PLAN_CONDITION_Y;
+            const bool other_clip = plan->clips.count > 0 && of_clip && condition->index != w;
             if (!other_clip)
                 edge[count++] = (struct plan_edge){first + plan->segment_count + i, w};
         }
@@ -311,7 +332,7 @@ static lt_status plan_conditions(const struct job *job, struct lt_arena *arena, 
                                  struct lt_error *error)
 {
     plan->prompt_count = count_prompts(job);
-    const size_t room = plan->prompt_count + plan->clips.count + 8;
+    const size_t room = plan->prompt_count + plan->clips.count + 12;
     plan->condition = lt_arena_take_array(arena, room, sizeof *plan->condition);
     if (!plan->condition)
         return no_memory(error);

@@ -37,6 +37,7 @@ enum plan_condition_what {
                                 clip in a loop's first clip only */
     PLAN_CONDITION_FIRST,    /* latents of the image alone: reference, or clean first frame */
     PLAN_CONDITION_POSE,     /* index: of the clip */
+    PLAN_CONDITION_AUDIO,    /* index: of the speaker */
 };
 
 struct plan_condition { /* one conditioning task */

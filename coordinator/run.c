@@ -43,6 +43,10 @@ static lt_status build(struct run *run, const struct run_params *params, struct 
     run->model[RUN_VAE] = run->job.vae;
     run->model[RUN_TEXT_ENCODER] = run->job.text_encoder;
     run->model[RUN_VISION] = run->job.vision;
+    run->model[RUN_AUDIO_ENCODER] = run->job.audio_encoder;
+    run->model[RUN_TALK] = run->job.talk;
+    for (size_t i = 0; i < run->job.lora_count; i++)
+        run->model[RUN_LORA + i] = run->job.lora[i].file;
     LT_TRY(allocate(run, error));
     return run_blobs_init(run, error);
 }
@@ -304,6 +308,23 @@ void run_pin_model(struct run *run, uint32_t index, const struct lt_digest *fing
     run->model[index].fingerprint = *fingerprint;
 }
 
+_Static_assert(RUN_LORA + JOB_LORAS_MAX <= RUN_MODELS, "every LoRA has a pin");
+
+size_t run_companions(const struct run *run, uint32_t model, uint32_t out[RUN_MODELS])
+{
+    const struct job *job = &run->job;
+    const bool high = model == RUN_TRANSFORMER, low = model == RUN_TRANSFORMER_LOW;
+    size_t count = 0;
+    if (!high && !low)
+        return 0;
+    if (job->talk.name)
+        out[count++] = RUN_TALK;
+    for (size_t i = 0; i < job->lora_count; i++)
+        if (job->lora[i].on == JOB_EXPERT_BOTH || (job->lora[i].on == JOB_EXPERT_LOW) == low)
+            out[count++] = RUN_LORA + (uint32_t)i;
+    return count;
+}
+
 static enum run_model_kind condition_model(enum plan_condition_what what)
 {
     switch (what) {
@@ -312,6 +333,8 @@ static enum run_model_kind condition_model(enum plan_condition_what what)
         return RUN_TEXT_ENCODER;
     case PLAN_CONDITION_CLIP:
         return RUN_VISION;
+    case PLAN_CONDITION_AUDIO:
+        return RUN_AUDIO_ENCODER;
     default:
         return RUN_VAE;
     }

@@ -51,8 +51,14 @@ enum run_model_kind {
     RUN_VAE,
     RUN_TEXT_ENCODER,
     RUN_VISION,
+    RUN_AUDIO_ENCODER,
+    RUN_TALK,
+    RUN_LORA, /* and those that follow */
     RUN_MODELS = JOURNAL_PINS
 };
+/* What must be at hand beside a model: the add-on and the LoRAs of a transformer. Returns how many
+ * were written. */
+size_t run_companions(const struct run *run, uint32_t model, uint32_t out[RUN_MODELS]);
 const struct job_model *run_model(const struct run *run,
                                   uint32_t index); /* name NULL: the job has none */
 void run_pin_model(struct run *run, uint32_t index, const struct lt_digest *fingerprint);

@@ -67,7 +67,18 @@ static lt_status find_text(struct run *run, const char *text, size_t which, stru
 
 static bool is_encoded(size_t kind)
 {
-    return kind == JOB_INPUT_CLIP || kind == JOB_INPUT_Y || kind == JOB_INPUT_POSE;
+    switch (kind) {
+    case JOB_INPUT_CLIP:
+    case JOB_INPUT_Y:
+    case JOB_INPUT_POSE:
+    case JOB_INPUT_VOICE:
+    case JOB_INPUT_VOICE_2:
+    case JOB_INPUT_AUDIO:
+    case JOB_INPUT_SPEAKER_MASKS:
+        return true;
+    default:
+        return false;
+    }
 }
 
 static lt_status check_input(struct run *run, size_t kind, struct lt_error *error)
@@ -110,6 +121,10 @@ void run_blobs_fini(struct run *run)
     lt_lru_destroy(&run->digests);
 }
 
+static lt_status read_plane(struct run *run, const struct cut *cut, const struct cut_cell *cell,
+                            uint32_t channel, uint32_t step, uint64_t skip, void *data,
+                            size_t bytes, struct lt_error *error);
+
 /* -- reading cuts ------------------------------------------------------------------------------ */
 
 static lt_status fill_plane(float value, uint64_t skip, void *data, size_t bytes)
@@ -130,6 +145,34 @@ static lt_status read_prompt(const struct run *run, uint32_t index, uint64_t ski
     return LT_OK;
 }
 
+/* MultiTalk's motion latents at a step: M as it was handed on, noised to where the step stands,
+ * with noise of its own (pipeline.md 2.4.6). */
+static lt_status read_motion(struct run *run, const struct cut *cut, const struct cut_cell *cell,
+                             uint32_t channel, uint32_t step, uint64_t skip, void *data,
+                             size_t bytes, struct lt_error *error)
+{
+    const struct cut_cell from = {cell->motion_source, cell->index, cell->frame,
+                                  cell->frame_count,   0,           0};
+    const size_t values = (size_t)(cut->plane_bytes / sizeof(float));
+    const float level =
+        step < run->plan.step_count ? (float)(run->plan.step[step].timestep / 1000) : 0;
+    float *plane = malloc(2 * cut->plane_bytes);
+    if (!plane)
+        return lt_fail(error, LT_NO_MEMORY, "no memory for motion latents");
+    const lt_status status =
+        read_plane(run, cut, &from, channel, step, 0, plane, cut->plane_bytes, error);
+    if (status == LT_OK && level > 0) {
+        float *noise = plane + values;
+        noise_motion_plane(run->noise, step, cell->at, channel, noise);
+        for (size_t i = 0; i < values; i++)
+            plane[i] = (1 - level) * plane[i] + level * noise[i];
+    }
+    if (status == LT_OK)
+        memcpy(data, (const char *)plane + skip, bytes);
+    free(plane);
+    return status;
+}
+
 /* Bytes `skip` and on of the plane `channel` beyond the cell's. */
 static lt_status read_plane(struct run *run, const struct cut *cut, const struct cut_cell *cell,
                             uint32_t channel, uint32_t step, uint64_t skip, void *data,
@@ -147,6 +190,8 @@ static lt_status read_plane(struct run *run, const struct cut *cut, const struct
     case CUT_LATENTS:
         return latents_read_part(&run->latents, cell->frame, step,
                                  channel * cut->plane_bytes + skip, data, bytes, error);
+    case CUT_MOTION:
+        return read_motion(run, cut, cell, channel, step, skip, data, bytes, error);
     case CUT_PROMPT:
         return read_prompt(run, cell->index, skip, data, bytes);
     case CUT_TEXT:
@@ -294,6 +339,32 @@ static lt_status fill_spec(struct run *run, uint32_t task, struct lt_arena *aren
     return LT_OK;
 }
 
+/* The add-on and the LoRAs of a prediction. */
+static void name_files(const struct run *run, uint32_t task, struct lt_task_spec *spec)
+{
+    uint32_t index[RUN_MODELS], step, window;
+    const size_t count = run_companions(run, run_task_model(run, task), index);
+    for (size_t i = 0; i < count; i++) {
+        const struct job_model *model = &run->model[index[i]];
+        const struct lt_model_file file = {.name = model->name, .fingerprint = model->fingerprint};
+        if (index[i] == RUN_TALK) {
+            spec->addon = file;
+            continue;
+        }
+        const struct job_lora *lora = &run->job.lora[index[i] - RUN_LORA];
+        plan_task(&run->plan, task, &step, &window);
+        const size_t at = step < lora->strength_count ? step : lora->strength_count - 1;
+        spec->lora[spec->lora_count++] = (struct lt_spec_lora){
+            .file = file,
+            .strength = lora->strength[at],
+            .expert = !lora->combined                   ? 0
+                      : run->plan.step[step].low_expert ? 2
+                                                        : 1,
+            .plain_peft = lora->plain_peft,
+        };
+    }
+}
+
 lt_status run_task_spec(struct run *run, uint32_t task, struct lt_task_spec *spec_out,
                         struct lt_error *error)
 {
@@ -305,6 +376,7 @@ lt_status run_task_spec(struct run *run, uint32_t task, struct lt_task_spec *spe
         .text_len = (uint32_t)run->job.text_len,
     };
     cut_spec(&run->job, &run->plan, task, &spec);
+    name_files(run, task, &spec);
     lt_arena_init(&arena, 0);
     const lt_status status = fill_spec(run, task, &arena, &spec, error);
     lt_arena_fini(&arena);

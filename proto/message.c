@@ -179,18 +179,43 @@ static ProtobufCMessage *encode_reject(struct encoder *e, const struct lt_messag
     return &to->base;
 }
 
+static void encode_loras(struct encoder *e, const struct lt_task_spec *from, Longtake__TaskSpec *to)
+{
+    to->lora = make(e, from->lora_count, sizeof *to->lora);
+    Longtake__Lora *loras = make(e, from->lora_count, sizeof *loras);
+    for (size_t i = 0; i < from->lora_count && e->status == LT_OK; i++) {
+        longtake__lora__init(&loras[i]);
+        loras[i].file = make(e, 1, sizeof *loras[i].file);
+        if (e->status != LT_OK)
+            return;
+        encode_file(e, &from->lora[i].file, loras[i].file);
+        loras[i].strength = from->lora[i].strength;
+        loras[i].expert = from->lora[i].expert;
+        loras[i].plain_peft = from->lora[i].plain_peft;
+        to->lora[i] = &loras[i];
+    }
+    to->n_lora = from->lora_count;
+    if (!from->addon.name)
+        return;
+    to->addon = make(e, 1, sizeof *to->addon);
+    if (e->status == LT_OK)
+        encode_file(e, &from->addon, to->addon);
+}
+
 static Longtake__TaskSpec *encode_spec(struct encoder *e, const struct lt_task_spec *from)
 {
     INIT(Longtake__TaskSpec, longtake__task_spec__init);
     if (from->blob_count > LT_SPEC_BLOBS_MAX || from->frame_at_count > LT_SPEC_SLOTS_MAX ||
-        from->clean_slot_count > LT_SPEC_SLOTS_MAX || from->skip_layer_count > LT_SPEC_SLOTS_MAX) {
-        refuse(e, LT_BAD_INPUT, "too many blobs, slots or layers");
+        from->clean_slot_count > LT_SPEC_SLOTS_MAX || from->lora_count > LT_SPEC_LORAS_MAX ||
+        from->skip_layer_count > LT_SPEC_SLOTS_MAX) {
+        refuse(e, LT_BAD_INPUT, "too many blobs, slots, layers or LoRAs");
         return NULL;
     }
     to->model = make(e, 1, sizeof *to->model);
     to->blob = make(e, from->blob_count, sizeof *to->blob);
     Longtake__Blob *blobs = make(e, from->blob_count, sizeof *blobs);
     to->shape = make(e, 4, sizeof *to->shape);
+    encode_loras(e, from, to);
     if (e->status != LT_OK)
         return NULL;
     encode_file(e, &from->model, to->model);
@@ -224,6 +249,8 @@ static Longtake__TaskSpec *encode_spec(struct encoder *e, const struct lt_task_s
     to->no_velocity = from->no_velocity;
     to->nag = (double *)(uintptr_t)from->nag;
     to->n_nag = from->nag_count;
+    to->audio_guidance = from->audio_guidance;
+    to->audio_formula = from->audio_formula;
     to->skip_layer = (uint32_t *)(uintptr_t)from->skip_layer;
     to->n_skip_layer = from->skip_layer_count;
     to->riflex_index = from->riflex_index;
@@ -551,6 +578,31 @@ static size_t take_numbers(struct decoder *d, const char *field, const double *f
     return right ? given : 0;
 }
 
+static bool is_sane(double number)
+{
+    return number > -1e6 && number < 1e6; /* and is a number */
+}
+
+static void decode_loras(struct decoder *d, const Longtake__TaskSpec *from, struct lt_task_spec *to)
+{
+    if (from->n_lora > LT_SPEC_LORAS_MAX) {
+        reject(d, "lora", "too many entries");
+        return;
+    }
+    for (size_t i = 0; i < from->n_lora; i++) {
+        to->lora[i] = (struct lt_spec_lora){
+            take_file(d, "lora.file", from->lora[i]->file), from->lora[i]->strength,
+            take_enum(d, "lora.expert", from->lora[i]->expert, 0, 2), from->lora[i]->plain_peft};
+        if (!is_sane(from->lora[i]->strength))
+            reject(d, "lora.strength", "out of range");
+    }
+    to->lora_count = from->n_lora;
+    if (from->addon)
+        to->addon = take_file(d, "addon", from->addon);
+    if (!is_sane(from->audio_guidance))
+        reject(d, "audio_guidance", "out of range");
+}
+
 static void decode_spec(struct decoder *d, const Longtake__TaskSpec *from, struct lt_task_spec *to)
 {
     if (!from || !from->model || from->n_shape != 4) {
@@ -580,11 +632,14 @@ static void decode_spec(struct decoder *d, const Longtake__TaskSpec *from, struc
         .guide =
             (enum lt_guide)take_enum(d, "guide", from->guide, LT_GUIDE_CFG, LT_GUIDE_ZERO_STAR),
         .no_velocity = from->no_velocity,
+        .audio_guidance = from->audio_guidance,
+        .audio_formula = take_enum(d, "audio_formula", from->audio_formula, 0, 1),
         .riflex_index = from->riflex_index,
         .riflex_frames = from->riflex_frames,
     };
     memcpy(to->shape, from->shape, sizeof to->shape);
     to->frame_at_count = take_slots(d, "frame_at", from->frame_at, from->n_frame_at, to->frame_at);
+    decode_loras(d, from, to);
     to->clean_slot_count =
         take_slots(d, "clean_slot", from->clean_slot, from->n_clean_slot, to->clean_slot);
     to->skip_layer_count =

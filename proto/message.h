@@ -126,7 +126,7 @@ struct lt_blob_ref {
     uint64_t bytes;
 };
 
-enum { LT_SPEC_BLOBS_MAX = 16, LT_SPEC_SLOTS_MAX = 32 };
+enum { LT_SPEC_BLOBS_MAX = 16, LT_SPEC_SLOTS_MAX = 32, LT_SPEC_LORAS_MAX = 8 };
 
 enum lt_match { LT_MATCH_NONE, LT_MATCH_REINHARD, LT_MATCH_MKL };
 
@@ -136,6 +136,13 @@ enum { LT_SPEC_NAG = 3, LT_SPEC_STRENGTHS = 2 };
 enum lt_guide {
     LT_GUIDE_CFG,       /* u + g (c - u) */
     LT_GUIDE_ZERO_STAR, /* the same around u scaled to fit c */
+};
+
+struct lt_spec_lora {
+    struct lt_model_file file;
+    double strength;
+    uint32_t expert; /* of a file with both: 1 high noise, 2 low noise; 0: has one */
+    bool plain_peft;
 };
 
 /* Everything a worker needs to compute a task: with equal specs any worker of one kernel class
@@ -172,10 +179,15 @@ struct lt_task_spec {
     size_t nag_count;        /* 0: off */
     uint32_t skip_layer[LT_SPEC_SLOTS_MAX]; /* predict: blocks left out without the prompt */
     size_t skip_layer_count;
-    uint32_t riflex_index, riflex_frames; /* predict: 0: off */
-    double strength[LT_SPEC_STRENGTHS];   /* predict: of Animate's pose and face */
-    size_t strength_count;                /* 0: 1 and 1 */
-    uint32_t text_style;                  /* encode-text: 0 as Wan cleans a prompt, 1 as ComfyUI */
+    uint32_t riflex_index, riflex_frames;        /* predict: 0: off */
+    double strength[LT_SPEC_STRENGTHS];          /* predict: of Animate's pose and face */
+    size_t strength_count;                       /* 0: 1 and 1 */
+    struct lt_spec_lora lora[LT_SPEC_LORAS_MAX]; /* predict: on its model */
+    size_t lora_count;
+    struct lt_model_file addon; /* talk: the file merged onto the model; name NULL: none */
+    double audio_guidance;
+    uint32_t audio_formula; /* 0 official, 1 wrapper (pipeline.md 3.8) */
+    uint32_t text_style;    /* encode-text: 0 as Wan cleans a prompt, 1 as ComfyUI */
 };
 
 struct lt_assign {

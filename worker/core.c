@@ -8,6 +8,7 @@
 #include <string.h>
 
 enum {
+    FILE_NAME_BYTES = 256, /* what file systems allow */
     TASKS_MAX = 32,        /* running, waiting and finished ones whose result is not committed */
     GREETING_US = 5000000, /* a HELLO without an answer */
     BACKOFF_US = 200000,   /* first pause before a new connection, doubled up to … */
@@ -24,6 +25,7 @@ struct task {
     uint64_t number, epoch, order; /* order: of arrival */
     struct lt_task_spec spec;
     char model_name[LT_TEXT_BYTES_MAX + 1];
+    char file_name[LT_SPEC_LORAS_MAX + 1][FILE_NAME_BYTES]; /* of LoRAs, and of the add-on */
     bool dropped; /* running, but nobody wants the result any more */
     bool release; /* and the coordinator is to be told when it has ended */
     uint8_t *result;
@@ -398,6 +400,15 @@ static void on_assign(struct worker_core *core, const struct lt_assign *assign, 
                           .order = ++core->next_order};
     snprintf(slot->model_name, sizeof slot->model_name, "%s", assign->spec.model.name);
     slot->spec.model.name = slot->model_name;
+    for (size_t i = 0; i < slot->spec.lora_count; i++) {
+        snprintf(slot->file_name[i], FILE_NAME_BYTES, "%s", assign->spec.lora[i].file.name);
+        slot->spec.lora[i].file.name = slot->file_name[i];
+    }
+    if (slot->spec.addon.name) {
+        snprintf(slot->file_name[LT_SPEC_LORAS_MAX], FILE_NAME_BYTES, "%s",
+                 assign->spec.addon.name);
+        slot->spec.addon.name = slot->file_name[LT_SPEC_LORAS_MAX];
+    }
     if (take_blobs(core, slot, &error) != LT_OK) {
         decline(core, assign, error.code, error.text);
         memset(slot, 0, sizeof *slot);

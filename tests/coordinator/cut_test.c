@@ -32,7 +32,8 @@ static int end(void **state)
 #define GIVEN(key, shape) "\"" key "\": {\"sha256\": " DIGEST ", \"shape\": " shape "}"
 #define JOB(kind, frames, channels, media, more)                                                   \
     "{\"kind\": \"" kind "\", \"size\": [64, 32], \"frames\": " frames ", \"guidance\": 1,"        \
-    "\"model\": {\"transformer\": \"t\", \"vae\": \"v\", \"latent_channels\": " channels           \
+    "\"model\": {\"transformer\": \"t\", \"vae\": \"v\", \"talk\": \"a\", "                        \
+    "\"latent_channels\": " channels                                                               \
     ", \"face_side\": 16}, \"text\": {\"positive\": \"p\"}, \"media\": {" media "},"               \
     "\"sampler\": {\"name\": \"euler\", \"steps\": 3}" more "}"
 
@@ -250,6 +251,87 @@ static void a_loop_gives_exactly_the_frames(void **state)
         }
 }
 
+/* -- talk -------------------------------------------------------------------------------------- */
+
+#define TALK(variant, mode)                                                                        \
+    JOB("talk", "21", "16",                                                                        \
+        GIVEN("image", "[1, 32, 64, 3]") "}, \"conditioning\": {" GIVEN("audio",                   \
+                                                                        "[2, 30, 12, 768]"),       \
+        ", \"talk\": {\"variant\": \"" variant "\", \"audio_guidance\": 4}" mode)
+#define LOOP ", \"mode\": \"loop\", \"loop\": {\"frames\": 13, \"overlap\": 5}"
+
+/* Clips start at pixel frames 0, 8: rows of the embedding by frame and tap, per speaker. */
+static void assert_audio(uint32_t task, uint32_t start)
+{
+    const struct cut *audio = cut_of(task, LT_BLOB_AUDIO);
+    assert_int_equal(audio->group_count, 2);
+    assert_int_equal(audio->slot_count, 13 * 5);
+    for (uint32_t i = 0; i < 13 * 5; i++) {
+        const int32_t row = (int32_t)(start + i / 5 + i % 5) - 2;
+        assert_int_equal(cell(audio, 0, i).frame, row < 0 ? 0 : row);
+        assert_int_equal(cell(audio, 1, i).frame, 30 + (row < 0 ? 0 : row));
+        assert_int_equal(cell(audio, 0, i).frame_count, 60);
+    }
+}
+
+static void multitalk_hands_on_noised_motion(void **state)
+{
+    (void)state;
+    make(TALK("multitalk", LOOP)); /* 13 + 8 frames: two clips of four latents */
+    assert_int_equal(plan.clips.count, 2);
+    for (uint32_t c = 0; c < 2; c++) {
+        const uint32_t task = plan.step[1].task_first + c;
+        assert_audio(task, 8 * c);
+        const struct cut *x = cut_of(task, LT_BLOB_LATENTS), *y;
+        for (uint32_t k = 0; k < 4; k++) { /* one motion latent from the image, then two */
+            const bool motion = k < 1 + c;
+            assert_int_equal(cell(x, 0, k).source, motion ? CUT_MOTION : CUT_LATENTS);
+            if (!motion)
+                continue;
+            assert_int_equal(cell(x, 0, k).motion_source, c ? CUT_SEGMENT : CUT_RESULT);
+            assert_int_equal(cell(x, 0, k).frame, k);
+            assert_int_equal(cell(x, 0, k).frame_count, 4);
+            assert_int_equal(cell(x, 0, k).at, 4 * c + k);
+        }
+        y = cut_of(task, LT_BLOB_Y);
+        for (uint32_t k = 0; k < 4; k++) {
+            assert_int_equal(cell(y, 3, k).source, k ? CUT_ZERO : CUT_ONE);
+            assert_int_equal(cell(y, 4, k).source, c ? CUT_SEGMENT : CUT_RESULT);
+        }
+    }
+    struct lt_task_spec spec = {0};
+    cut_spec(&job, &plan, plan.predict_count, &spec);
+    assert_int_equal(spec.handoff_frames, 5);
+    assert_int_equal(spec.handoff_length, 13);
+    assert_int_equal(cell(cut_of(plan.predict_count + 1, LT_BLOB_LATENTS), 0, 1).source,
+                     CUT_MOTION);
+}
+
+static void infinitetalk_keeps_motion_clean(void **state)
+{
+    (void)state;
+    make(TALK("infinitetalk", LOOP));
+    for (uint32_t c = 0; c < 2; c++) {
+        const struct cut *x = cut_of(plan.step[1].task_first + c, LT_BLOB_LATENTS);
+        for (uint32_t k = 0; k < 4; k++)
+            assert_int_equal(cell(x, 0, k).source, k >= 1 + c ? CUT_LATENTS
+                                                   : c        ? CUT_SEGMENT
+                                                              : CUT_RESULT);
+        if (c)
+            assert_int_equal(cell(x, 0, 1).frame_count, 2);
+        const struct cut *y = cut_of(plan.step[1].task_first + c, LT_BLOB_Y);
+        assert_int_equal(cell(y, 4, 0).source, CUT_RESULT); /* a picture for every clip */
+        const uint32_t encode = plan_find_condition(&plan, PLAN_CONDITION_Y, c);
+        assert_int_not_equal(encode, UINT32_MAX);
+        assert_int_equal(cell(y, 4, 0).index, encode - plan.predict_count - plan.segment_count);
+    }
+    struct lt_task_spec spec = {0};
+    cut_spec(&job, &plan, plan.predict_count, &spec);
+    assert_int_equal(spec.handoff_frames, 5);
+    assert_int_equal(spec.handoff_length, 5); /* alone, not as the start of a video */
+    assert_int_equal(spec.result_bytes, 13 * 32 * 64 * 3 + 2 * plan.frame_bytes);
+}
+
 /* -- prompts ----------------------------------------------------------------------------------- */
 
 static void each_part_of_the_take_has_its_prompt(void **state)
@@ -287,6 +369,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(pose_and_face_follow_each_slot, begin, end),
         cmocka_unit_test_setup_teardown(a_clip_starts_on_what_was_handed_on, begin, end),
         cmocka_unit_test_setup_teardown(a_loop_gives_exactly_the_frames, begin, end),
+        cmocka_unit_test_setup_teardown(multitalk_hands_on_noised_motion, begin, end),
+        cmocka_unit_test_setup_teardown(infinitetalk_keeps_motion_clean, begin, end),
         cmocka_unit_test_setup_teardown(each_part_of_the_take_has_its_prompt, begin, end),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -112,6 +112,10 @@ static void conditioning_survives(void **state)
     m.assign.spec.handoff_length = 81;
     m.assign.spec.match = LT_MATCH_MKL;
     m.assign.spec.match_strength = 0.5;
+    m.assign.spec.lora[0] = (struct lt_spec_lora){{"l", lt_sha256("l", 1), 5}, -0.5, 2, true};
+    m.assign.spec.lora_count = 1;
+    m.assign.spec.addon = (struct lt_model_file){"talk", lt_sha256("t", 1), 6};
+    m.assign.spec.audio_guidance = 4;
     const struct lt_task_spec spec = round_trip(&m, false, 0).assign.spec;
     assert_int_equal(spec.kind, LT_TASK_ENCODE_AUDIO);
     assert_int_equal(spec.frame_at_count, 2);
@@ -122,6 +126,12 @@ static void conditioning_survives(void **state)
     assert_int_equal(spec.handoff_length, 81);
     assert_int_equal(spec.match, LT_MATCH_MKL);
     assert_true(spec.match_strength == 0.5);
+    assert_int_equal(spec.lora_count, 1);
+    assert_string_equal(spec.lora[0].file.name, "l");
+    assert_true(spec.lora[0].strength == -0.5 && spec.lora[0].plain_peft);
+    assert_int_equal(spec.lora[0].expert, 2);
+    assert_string_equal(spec.addon.name, "talk");
+    assert_true(spec.audio_guidance == 4);
 }
 
 static void options_survive(void **state)
@@ -217,6 +227,12 @@ static void values_out_of_range_are_refused(void **state)
     m = assign();
     m.assign.spec.frame_at_count = LT_SPEC_SLOTS_MAX + 1;
     assert_fails(lt_message_encode(&m, &arena, &body, &bytes, &error), LT_BAD_INPUT, "slots");
+    m = assign();
+    m.assign.spec.lora[0] = (struct lt_spec_lora){{"l", lt_sha256("l", 1), 5}, 1e9, 0, false};
+    m.assign.spec.lora_count = 1;
+    assert_ok(lt_message_encode(&m, &arena, &body, &bytes, &error));
+    assert_fails(lt_message_decode(LT_MESSAGE_ASSIGN, body, bytes, &arena, &back, &error),
+                 LT_BAD_INPUT, "lora.strength");
     struct lt_task_ref many[LT_REPEAT_MAX + 1] = {{0, 0}};
     m = (struct lt_message){.kind = LT_MESSAGE_BEAT_ACK, .beat_ack = {1, many, LT_REPEAT_MAX + 1}};
     assert_fails(lt_message_encode(&m, &arena, &body, &bytes, &error), LT_BAD_INPUT, "too long");

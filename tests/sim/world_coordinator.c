@@ -22,11 +22,13 @@ enum { TICK_US = 100000, HEAVY_TEXT_BYTES = 2 * LT_CHUNK_BYTES_MAX + 4000 };
     "{\"kind\": \"" kind "\", \"size\": [" size ", " size "], \"frames\": " frames                 \
     ", \"seed\": 7, \"guidance\": [2, 1], \"model\": {\"transformer\": \"high.gguf\","             \
     "\"transformer_low\": \"low.gguf\", \"vae\": \"vae.safetensors\","                             \
+    "\"audio_layers\": 2, \"audio_width\": 6, \"talk\": \"talk.safetensors\","                     \
     "\"text_encoder\": \"text.gguf\", \"text_len\": 3, \"text_width\": 2,"                         \
     "\"latent_channels\": " channels "}, \"text\": {" text "}, \"media\": {" media "},"            \
     "\"sampler\": {\"name\": \"unipc\", \"steps\": 4}, \"decode\": {\"segment\": 5, \"warmup\": "  \
     "2},"                                                                                          \
     "\"window\": {\"latent_frames\": 4, \"overlap\": 2}" rest "}"
+#define TALK     "\"talk\": {\"variant\": \"multitalk\", \"audio_guidance\": 4}"
 #define FEATURES "\"positive\": \"sha256:%s\", \"negative\": \"sha256:%s\""
 #define PROMPTS  "\"prompt\": \"%.3s | %.3s\", \"negative_prompt\": \"bad\""
 #define PICTURE(key, count, side)                                                                  \
@@ -46,6 +48,25 @@ static const char *const jobs[] = {
     MORE("animate", "16", "16", "30", PROMPTS,
          PICTURE("image", "1", "16") "%.0s, " PICTURE("pose", "3", "16"),
          ", \"mode\": \"loop\", \"loop\": {\"frames\": 9, \"overlap\": 1}"),
+    MORE("talk", "16", "16", "26", FEATURES,
+         PICTURE(
+             "image", "1",
+             "16") "%.0s},"
+                   "\"conditioning\": {\"audio\": {\"sha256\": \"%s\", \"shape\": [1, 48, 2, 6]}",
+         ", \"mode\": \"loop\", \"loop\": {\"frames\": 13, \"overlap\": 5}," TALK),
+    MORE("talk", "16", "16", "26", FEATURES,
+         PICTURE(
+             "image", "1",
+             "16") "%.0s},"
+                   "\"conditioning\": {\"audio\": {\"sha256\": \"%s\", \"shape\": [2, 24, 2, 6]}",
+         ", \"mode\": \"loop\", \"loop\": {\"frames\": 13, \"overlap\": 5},"
+         "\"talk\": {\"variant\": \"infinitetalk\"}"),
+    MORE("talk", "16", "16", "30", FEATURES,
+         PICTURE(
+             "image", "1",
+             "16") "%.0s},"
+                   "\"conditioning\": {\"audio\": {\"sha256\": \"%s\", \"shape\": [1, 48, 2, 6]}",
+         ", " TALK),
     MORE("image-to-video", "32", "48", "33", FEATURES, PICTURE("image", "1", "32"), ""),
     JOB("128", "euler", "static_standard", "\"overlap\": 1",
         "33"), /* with the long text: the heavy one */

@@ -25,6 +25,8 @@ static uint64_t fold(const struct lt_task_spec *spec)
     hash = mix(hash, spec->frame_at, spec->frame_at_count * sizeof *spec->frame_at);
     hash = mix(hash, spec->clean_slot, spec->clean_slot_count * sizeof *spec->clean_slot);
     hash = mix(hash, &spec->handoff_frames, sizeof spec->handoff_frames);
+    hash = mix(hash, spec->addon.fingerprint.byte, LT_DIGEST_BYTES);
+    hash = mix(hash, &spec->audio_guidance, sizeof spec->audio_guidance);
     hash = mix(hash, spec->model.fingerprint.byte, LT_DIGEST_BYTES);
     for (size_t i = 0; i < spec->blob_count; i++) {
         hash = mix(hash, &spec->blob[i].role, sizeof spec->blob[i].role);
@@ -127,6 +129,7 @@ void worker_boot(struct world *world, uint32_t index)
         {.name = "low.gguf", .fingerprint = {{2}}, .bytes = 1},
         {.name = "vae.safetensors", .fingerprint = {{3}}, .bytes = 1},
         {.name = "text.gguf", .fingerprint = {{4}}, .bytes = 1},
+        {.name = "talk.safetensors", .fingerprint = {{5}}, .bytes = 1},
     };
     /* The first worker has all, so that every task can be done somewhere. */
     const uint32_t skipped =
