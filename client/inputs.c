@@ -3,6 +3,8 @@
 #include "client/picture.h"
 #include "common/file.h"
 #include "common/safetensors.h"
+#include "coordinator/media/mask.h"
+#include "coordinator/media/media.h"
 
 #include <limits.h>
 #include <stdio.h>
@@ -175,6 +177,75 @@ static lt_status upload_video(const struct upload *upload, enum job_input_kind k
     return put_input(upload, kind, rgb, (uint32_t[]){count, height, width, 3}, 1);
 }
 
+/* -- voices ------------------------------------------------------------------------------------ */
+
+/* Mono at 16 kHz; the second voice gets the first one's length, with silence behind. */
+static lt_status upload_voice(const struct upload *upload, enum job_input_kind kind,
+                              uint32_t length)
+{
+    const struct job *job = &upload->file->job;
+    const char *given = job->input[kind].path;
+    char path[PATH_MAX];
+    float *samples;
+    size_t count;
+    if (!given)
+        return LT_OK;
+    LT_TRY(path_of(upload, given, path));
+    const struct media_source source = {.path = path};
+    LT_TRY(sound_read_voice(&source, 0, &samples, &count, upload->error));
+    if (length && count != length) {
+        float *fitted = calloc(length, sizeof *fitted);
+        if (fitted)
+            memcpy(fitted, samples, (count < length ? count : length) * sizeof *fitted);
+        free(samples);
+        if (!fitted)
+            return lt_fail(upload->error, LT_NO_MEMORY, "%s: no memory for a voice", path);
+        samples = fitted;
+        count = length;
+    }
+    return put_input(upload, kind, samples, (uint32_t[]){1, 1, 1, (uint32_t)count}, sizeof(float));
+}
+
+/* Where each speaker is: the halves of the picture, or all of it (encoders.md 10.3). */
+static lt_status make_speaker_masks(const struct upload *upload)
+{
+    const struct job *job = &upload->file->job;
+    const struct frame_size size = {(uint32_t)job->width, (uint32_t)job->height};
+    const struct frame_size grid = {size.width / 16, size.height / 16};
+    const bool two =
+        job->input[JOB_INPUT_VOICE_2].uploaded ||
+        (job->input[JOB_INPUT_AUDIO].uploaded && job->input[JOB_INPUT_AUDIO].shape[0] > 1);
+    float *whole = malloc(3 * (size_t)size.width * size.height * sizeof *whole);
+    float *masks = malloc(3 * (size_t)grid.width * grid.height * sizeof *masks);
+    lt_status status =
+        whole && masks ? LT_OK : lt_fail(upload->error, LT_NO_MEMORY, "no memory for masks");
+    if (status == LT_OK && two)
+        speaker_masks_halves(size, 0.05, whole);
+    else if (status == LT_OK)
+        speaker_masks_one(size, whole);
+    if (status == LT_OK)
+        status = speaker_masks_fit(whole, 3, size, size, grid, masks, upload->error);
+    free(whole);
+    if (status != LT_OK) {
+        free(masks);
+        return status;
+    }
+    return put_input(upload, JOB_INPUT_SPEAKER_MASKS, masks,
+                     (uint32_t[]){1, 3, grid.height, grid.width}, sizeof(float));
+}
+
+static lt_status upload_talk(const struct upload *upload)
+{
+    const struct job_input *masks = &upload->file->job.input[JOB_INPUT_SPEAKER_MASKS];
+    LT_TRY(upload_encoded(upload, JOB_INPUT_AUDIO, "audio", 4));
+    LT_TRY(upload_voice(upload, JOB_INPUT_VOICE, 0));
+    LT_TRY(
+        upload_voice(upload, JOB_INPUT_VOICE_2, upload->file->job.input[JOB_INPUT_VOICE].shape[3]));
+    if (masks->path)
+        return upload_encoded(upload, JOB_INPUT_SPEAKER_MASKS, "speaker_masks", 3);
+    return masks->uploaded ? LT_OK : make_speaker_masks(upload);
+}
+
 lt_status inputs_upload(struct job_file *file, inputs_put *put, void *context,
                         struct lt_error *error)
 {
@@ -192,5 +263,7 @@ lt_status inputs_upload(struct job_file *file, inputs_put *put, void *context,
     LT_TRY(upload_video(&u, JOB_INPUT_FACE_FRAMES, JOB_FIT_STRETCH, side, side));
     LT_TRY(upload_encoded(&u, JOB_INPUT_CLIP, "clip", 2));
     LT_TRY(upload_encoded(&u, JOB_INPUT_Y, "y", 4));
-    return upload_encoded(&u, JOB_INPUT_POSE, "pose", 4);
+    LT_TRY(upload_encoded(&u, JOB_INPUT_POSE, "pose", 4));
+    LT_TRY(upload_video(&u, JOB_INPUT_VIDEO_FRAMES, fit_of(job), width, height));
+    return job->kind == JOB_TALK ? upload_talk(&u) : LT_OK;
 }

@@ -83,7 +83,7 @@ static const struct lt_command command = {
     .operand_max = 1,
 };
 
-enum { STEP_MS = 50, LEAVE_US = 10000000, MODELS_MAX = 32, MODEL_DIRS = 6 };
+enum { STEP_MS = 50, LEAVE_US = 10000000, MODELS_MAX = 64, MODEL_DIRS = 8 + JOB_LORAS_MAX };
 
 struct render {
     const struct settings *settings;
@@ -91,6 +91,7 @@ struct render {
     struct job_file file;
     char state[PATH_MAX], socket_dir[64], endpoint[128];
     const char *models[MODELS_MAX];
+    /* of each model of the job, then the job file's own */
     char model_dir[MODEL_DIRS][PATH_MAX];
     size_t model_count;
     struct lt_link *link;
@@ -173,6 +174,10 @@ static void choose_models(struct render *r)
     add_model_dir(r, job->vae.name, r->model_dir[2]);
     add_model_dir(r, job->text_encoder.name, r->model_dir[3]);
     add_model_dir(r, job->vision.name, r->model_dir[4]);
+    add_model_dir(r, job->audio_encoder.name, r->model_dir[5]);
+    add_model_dir(r, job->talk.name, r->model_dir[6]);
+    for (size_t i = 0; i < job->lora_count; i++)
+        add_model_dir(r, job->lora[i].file.name, r->model_dir[7 + i]);
     snprintf(r->model_dir[MODEL_DIRS - 1], PATH_MAX, "%s", r->file.dir);
     r->models[r->model_count++] = r->model_dir[MODEL_DIRS - 1];
 }

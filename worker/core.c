@@ -26,6 +26,8 @@ struct task {
     struct lt_task_spec spec;
     char model_name[LT_TEXT_BYTES_MAX + 1];
     char file_name[LT_SPEC_LORAS_MAX + 1][FILE_NAME_BYTES]; /* of LoRAs, and of the add-on */
+    struct engine_lora lora[LT_SPEC_LORAS_MAX];
+    float lora_strength[LT_SPEC_LORAS_MAX];
     bool dropped; /* running, but nobody wants the result any more */
     bool release; /* and the coordinator is to be told when it has ended */
     uint8_t *result;
@@ -311,6 +313,8 @@ static bool make_work(struct worker_core *core, const struct task *task, struct 
     *work = (struct engine_work){.task = task->number,
                                  .epoch = task->epoch,
                                  .spec = &task->spec,
+                                 .lora = task->lora,
+                                 .lora_count = task->spec.lora_count,
                                  .blob_count = task->spec.blob_count};
     for (size_t i = 0; i < task->spec.blob_count; i++) {
         const struct blob *blob = blobs_find(&core->blobs, &task->spec.blob[i].digest);
@@ -333,7 +337,8 @@ static void start_next(struct worker_core *core)
     while (count < core->batch_max && !core->draining) {
         struct task *task = find_stage(core, STAGE_FETCHING);
         if (!task || !make_work(core, task, &core->work[count]) ||
-            (count > 0 && !engine_may_join(core->work[0].spec, &task->spec)))
+            (count > 0 && (!engine_may_join(core->work[0].spec, &task->spec) ||
+                           !engine_same_loras(&core->work[0], &core->work[count]))))
             break;
         task->stage = STAGE_RUNNING;
         count++;
@@ -403,6 +408,12 @@ static void on_assign(struct worker_core *core, const struct lt_assign *assign, 
     for (size_t i = 0; i < slot->spec.lora_count; i++) {
         snprintf(slot->file_name[i], FILE_NAME_BYTES, "%s", assign->spec.lora[i].file.name);
         slot->spec.lora[i].file.name = slot->file_name[i];
+        slot->lora_strength[i] = (float)assign->spec.lora[i].strength;
+        slot->lora[i] = (struct engine_lora){.file = slot->spec.lora[i].file,
+                                             .strength = &slot->lora_strength[i],
+                                             .strength_count = 1,
+                                             .expert = slot->spec.lora[i].expert,
+                                             .plain_peft = slot->spec.lora[i].plain_peft};
     }
     if (slot->spec.addon.name) {
         snprintf(slot->file_name[LT_SPEC_LORAS_MAX], FILE_NAME_BYTES, "%s",

@@ -202,6 +202,10 @@ static lt_status run_one(const struct engine_task *task, void **result_out, stru
         return engine_vae_encode(task, result_out, error);
     case LT_TASK_ENCODE_TEXT:
         return engine_encode_text(task, result_out, error);
+    case LT_TASK_ENCODE_IMAGE:
+        return engine_encode_image(task, result_out, error);
+    case LT_TASK_ENCODE_AUDIO:
+        return engine_encode_audio(task, result_out, error);
     default:
         return lt_fail(error, LT_UNSUPPORTED, "task: kind %d is not built yet",
                        (int)task->spec->kind);

@@ -250,6 +250,43 @@ static void drop_text(struct engine *engine, struct resident *resident)
     vocabulary_close(&resident->vocabulary);
 }
 
+static lt_status make_vision(const struct engine_task *task, struct tensor_file *file,
+                             struct resident *resident, struct lt_error *error)
+{
+    struct vision_config *config = &resident->vision_config;
+    LT_TRY(vision_config_detect(file, config, error));
+    const struct extent extent = {.activation_bytes = vision_activation_bytes(config)};
+    LT_TRY(open_planned(task, ENGINE_VISION, file, vision_wants, config, &extent,
+                        "the image encoder", resident, error));
+    return vision_create(config, resident->store, &task->engine->kernels, task->exec,
+                         &resident->vision, error);
+}
+
+static void drop_vision(struct engine *engine, struct resident *resident)
+{
+    (void)engine;
+    vision_destroy(&resident->vision);
+}
+
+static lt_status make_audio(const struct engine_task *task, struct tensor_file *file,
+                            struct resident *resident, struct lt_error *error)
+{
+    struct audio_config *config = &resident->audio_config;
+    LT_TRY(audio_config_detect(file, config, error));
+    const struct extent extent = {
+        audio_activation_bytes(config, task->spec->shape[3]) + audio_prepared_bytes(config), 0};
+    LT_TRY(open_planned(task, ENGINE_AUDIO, file, NULL, NULL, &extent, "the audio encoder",
+                        resident, error));
+    return audio_create(config, resident->store, &task->engine->kernels, task->exec,
+                        &resident->audio, error);
+}
+
+static void drop_audio(struct engine *engine, struct resident *resident)
+{
+    (void)engine;
+    audio_destroy(&resident->audio);
+}
+
 /* `make` loads the store and builds the model on it; `drop` destroys the model, made or not. */
 static const struct {
     lt_status (*make)(const struct engine_task *task, struct tensor_file *file,
@@ -260,6 +297,8 @@ static const struct {
     [ENGINE_VAE_DECODER] = {make_decoder, drop_vae},
     [ENGINE_VAE_ENCODER] = {make_encoder, drop_vae},
     [ENGINE_TEXT] = {make_text, drop_text},
+    [ENGINE_VISION] = {make_vision, drop_vision},
+    [ENGINE_AUDIO] = {make_audio, drop_audio},
 };
 
 void engine_drop(struct engine *engine, enum engine_slot slot)

@@ -7,9 +7,11 @@
 #include "kernels/kernels.h"
 #include "worker/diagnostics.h"
 #include "worker/engine.h"
+#include "worker/model/audio.h"
 #include "worker/model/dit.h"
 #include "worker/model/text.h"
 #include "worker/model/vae.h"
+#include "worker/model/vision.h"
 #include "worker/model/vocabulary.h"
 #include "worker/weights/signature.h"
 
@@ -33,6 +35,8 @@ enum engine_slot {
     ENGINE_VAE_DECODER,
     ENGINE_VAE_ENCODER,
     ENGINE_TEXT,
+    ENGINE_VISION,
+    ENGINE_AUDIO,
     ENGINE_SLOT_COUNT,
 };
 
@@ -55,6 +59,12 @@ struct resident {
         struct dit *dit;
         struct vae *vae;
         struct text *text;
+        struct vision *vision;
+        struct audio *audio;
+    };
+    union {
+        struct vision_config vision_config;
+        struct audio_config audio_config;
     };
     struct vocabulary *vocabulary; /* text encoder only */
 };
@@ -189,6 +199,10 @@ lt_status engine_vae_encode(const struct engine_task *task, void **result_out,
                             struct lt_error *error);
 /* Evaluations of the model that a prediction takes: 2 when guided. */
 size_t engine_input_count(const struct lt_task_spec *spec);
+lt_status engine_encode_image(const struct engine_task *task, void **result_out,
+                              struct lt_error *error);
+lt_status engine_encode_audio(const struct engine_task *task, void **result_out,
+                              struct lt_error *error);
 lt_status engine_encode_text(const struct engine_task *task, void **result_out,
                              struct lt_error *error);
 /* task_encode.c: frame [H, W, 3] u8 into plane `frame` of [3, frames, H, W] f32 in [-1, 1]. */

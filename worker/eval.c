@@ -42,13 +42,8 @@ static const struct lt_option options[] = {
 };
 
 static const struct eval_component *const components[] = {
-    &eval_dit,
-    &eval_vae_decode,
-    &eval_vae_encode,
-    &eval_image,
-    &eval_audio,
-    &eval_text,
-    &eval_preview,
+    &eval_dit,   &eval_vae_decode, &eval_vae_encode, &eval_image,
+    &eval_audio, &eval_text,       &eval_preview,
 };
 
 /* -- inputs and outputs ------------------------------------------------------------------------ */

@@ -161,6 +161,9 @@ static void take_options(struct prediction *p)
 
 static lt_status begin(struct prediction *p, struct lt_error *error)
 {
+    if (p->task->spec->addon.name || engine_find_blob(p->task, LT_BLOB_AUDIO))
+        return lt_fail(error, LT_UNSUPPORTED, "%s: talk models are not built yet",
+                       p->task->spec->addon.name ? p->task->spec->addon.name : "task");
     LT_TRY(engine_slice(p->task, LT_BLOB_LATENTS, &p->x, error));
     const size_t bytes = (size_t)lt_view_count(&p->x) * sizeof(float);
     LT_TRY(engine_check_result_bytes(p->task, bytes, error));

@@ -35,6 +35,7 @@ differ() { # JOB OTHER: what was given made a difference
 
 synth="$build/longtake-worker synth"
 small="--dim 128 --ffn 256 --layers 2 --text-dim 64 --quant q8_0"
+small_lora="--dim 128 --ffn 256 --layers 2 --text-dim 64"
 $synth --variant t2v-1.3b $small --seed 1 --output t2v.gguf >/dev/null
 $synth --variant i2v-a14b $small --seed 2 --output i2v.gguf >/dev/null
 $synth --variant animate-14b $small --face-size 16 --seed 5 --output animate.gguf >/dev/null
@@ -71,6 +72,20 @@ $synth --variant vae-z48 --dim 8 --seed 7 --output vae48.safetensors >/dev/null
 job clean image-to-video 14 ti2v "\"image\": \"$image\""
 sed -i 's/vae.safetensors", /vae48.safetensors", "latent_channels": 48, /' clean.json
 check clean 14
+
+# A prompt in place of features, in two parts, and away from another; image attention; a LoRA.
+$synth --variant umt5 --layers 1 --dim 64 --ffn 64 --tokens 512 --seed 8 --output umt5.gguf >/dev/null
+$synth --variant i2v-14b $small --seed 9 --output i2v21.gguf >/dev/null
+$synth --variant clip-vision --layers 2 --dim 1280 --ffn 64 --seed 10 --output clip.safetensors >/dev/null
+$synth --variant lora --base i2v-14b $small_lora --rank 4 --seed 11 --output lora.safetensors >/dev/null
+job prompt image-to-video 14 i2v21 "\"image\": \"$image\""
+sed -i 's/"positive": "prompt.safetensors"/"prompt": "a harbour | at dawn", "negative_prompt": "blurry"/
+    s/"guidance": 1/"guidance": 3/
+    s/"text_len": 32/"text_len": 64, "text_width": 64, "text_encoder": "umt5.gguf", "vision": "clip.safetensors"/' prompt.json
+check prompt 14
+sed 's/"kind"/"lora": [{"file": "lora.safetensors", "strength": [1, 0.5]}], "kind"/' prompt.json >lora.json
+check lora 14
+differ prompt lora
 
 # What is wrong is said before a worker starts.
 job bad image-to-video 14 i2v '"image": "nothing.png"'
