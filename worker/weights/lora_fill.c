@@ -17,7 +17,7 @@ lt_status lora_read_values(struct lora_set *set, uint32_t source, const struct t
     char *raw = (char *)to + (size_t)count * (sizeof *to - value);
     LT_TRY(tensor_file_read_part(set->source[source].file, info, (uint64_t)first * value, raw,
                                  (size_t)count * value, error));
-    set->stats.read_bytes += (uint64_t)count * value;
+    set->read_bytes += (uint64_t)count * value;
     for (int64_t i = 0; i < count && info->type != LT_TYPE_F32; i++) {
         uint16_t half;
         memcpy(&half, raw + i * 2, sizeof half);
@@ -46,7 +46,7 @@ static lt_status copy_tensor(struct lora_set *set, uint32_t source, const struct
         LT_TRY(tensor_file_read_part(set->source[source].file, info, 0,
                                      (char *)data + (size_t)at * value, (size_t)count * value,
                                      error));
-        set->stats.read_bytes += (uint64_t)count * value;
+        set->read_bytes += (uint64_t)count * value;
         return LT_OK;
     }
     for (int64_t done = 0; done < count; done += set->piece_values) {

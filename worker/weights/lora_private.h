@@ -63,7 +63,8 @@ struct lora_set {
     int64_t piece_values;
     void *stream; /* one term of a streamed set */
     size_t stream_bytes;
-    struct lora_stats stats; /* but for what is asked of the files */
+    struct lora_stats stats;      /* but for read_bytes */
+    _Atomic(uint64_t) read_bytes; /* the copy queue counts while others ask */
 };
 
 enum { LORA_NAME_BYTES = 200 }; /* shown of a key */

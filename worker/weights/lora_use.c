@@ -77,6 +77,7 @@ const struct lora_report *lora_set_report(const struct lora_set *set, size_t ind
 void lora_set_stats(const struct lora_set *set, struct lora_stats *stats_out)
 {
     *stats_out = set->stats;
+    stats_out->read_bytes = set->read_bytes;
 }
 
 void lora_set_stream(struct lora_set *set)
