@@ -9,9 +9,10 @@
 
 #include <pthread.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/stat.h>
 
-enum { PIECE_VALUES = 256 * 1024 }; /* whole blocks of every type */
+enum { PIECE_VALUES = 256 * 1024, TILES = 4 }; /* whole blocks of every type */
 
 struct sink { /* one of them */
     struct gguf_writer *gguf;
@@ -23,7 +24,9 @@ struct job {
     const struct synth_layout *layout;
     struct lt_exec *exec;
     struct sink sink;
-    size_t tensor; /* the one being written */
+    size_t tensor;     /* the one being written */
+    int64_t first;     /* piece that index 0 of the parts is */
+    char *tile[TILES]; /* stored bytes of its first pieces; NULL: not tiled */
     pthread_mutex_t lock;
     lt_status status; /* first failure of any piece, under the lock */
     struct lt_error error;
@@ -109,12 +112,17 @@ static lt_status write_piece(struct job *job, int64_t index, int thread, struct 
     const size_t count = left < PIECE_VALUES ? (size_t)left : PIECE_VALUES;
     uint64_t offset = 0, bytes = 0;
     lt_assert(lt_type_bytes(type, first, &offset) && lt_type_bytes(type, count, &bytes));
+    char *tile = job->tile[index % TILES];
+    if (tile && index >= TILES) /* the last piece may be the front of one */
+        return put(&job->sink, job->tensor, offset, tile, (size_t)bytes, error);
     float *values = lt_exec_scratch(job->exec, thread, 2 * PIECE_VALUES * sizeof *values);
     if (!values)
         return lt_fail(error, LT_NO_MEMORY, "no memory for a piece of %zu values", count);
     float *stored = values + PIECE_VALUES;
     synth_fill_values(job->params, entry, first, values, count);
     LT_TRY(lt_quantize_row(type, values, stored, (int64_t)count, error));
+    if (tile)
+        memcpy(tile, stored, (size_t)bytes);
     return put(&job->sink, job->tensor, offset, stored, (size_t)bytes, error);
 }
 
@@ -122,7 +130,7 @@ static void run_piece(void *context, int64_t index, int thread)
 {
     struct job *job = context;
     struct lt_error error;
-    const lt_status status = write_piece(job, index, thread, &error);
+    const lt_status status = write_piece(job, job->first + index, thread, &error);
     if (status == LT_OK)
         return;
     pthread_mutex_lock(&job->lock);
@@ -142,7 +150,12 @@ static lt_status write_tensors(struct job *job, synth_progress *progress, void *
         total += (uint64_t)catalogue_values(&catalogue->entry[i]);
     for (job->tensor = 0; job->tensor < catalogue->count; job->tensor++) {
         const int64_t values = catalogue_values(&catalogue->entry[job->tensor]);
-        lt_exec_parallel(job->exec, (values + PIECE_VALUES - 1) / PIECE_VALUES, run_piece, job);
+        const int64_t pieces = (values + PIECE_VALUES - 1) / PIECE_VALUES;
+        const int64_t made = job->tile[0] && pieces > TILES ? TILES : pieces;
+        job->first = 0;
+        lt_exec_parallel(job->exec, made, run_piece, job);
+        job->first = made;
+        lt_exec_parallel(job->exec, job->status == LT_OK ? pieces - made : 0, run_piece, job);
         if (job->status != LT_OK)
             return lt_fail(error, job->status, "%s: %s", job->params->path, job->error.text);
         done += (uint64_t)values;
@@ -151,6 +164,14 @@ static lt_status write_tensors(struct job *job, synth_progress *progress, void *
     }
     report->parameters = total;
     report->tensor_count = catalogue->count;
+    return LT_OK;
+}
+
+static lt_status take_tiles(struct job *job, struct lt_error *error)
+{
+    for (int i = 0; job->params->fill == SYNTH_FILL_TILED && i < TILES; i++)
+        if (!(job->tile[i] = malloc(PIECE_VALUES * sizeof(float))))
+            return lt_fail(error, LT_NO_MEMORY, "no memory for repeated values");
     return LT_OK;
 }
 
@@ -166,6 +187,7 @@ lt_status synth_write(const struct synth_params *params, synth_progress *progres
     LT_TRY_OR(
         lt_exec_create(&(struct lt_exec_params){.thread_count = params->threads}, &job.exec, error),
         out);
+    LT_TRY_OR(take_tiles(&job, error), out);
     LT_TRY_OR(begin_sink(params->path, &layout, &job.sink, error), out);
     LT_TRY_OR(write_tensors(&job, progress, context, &report, error), out);
     LT_TRY_OR(end_sink(&job.sink, error), out);
@@ -173,6 +195,8 @@ lt_status synth_write(const struct synth_params *params, synth_progress *progres
     *report_out = report;
 out:
     abort_sink(&job.sink);
+    for (int i = 0; i < TILES; i++)
+        free(job.tile[i]);
     lt_exec_destroy(&job.exec);
     synth_layout_fini(&layout);
     return status;

@@ -12,6 +12,8 @@
 enum synth_fill_kind {
     SYNTH_FILL_RANDOM,
     SYNTH_FILL_GOLDEN, /* dit.md 8.1 */
+    SYNTH_FILL_TILED,  /* as random, but a tensor repeats its first million values: a file of full
+                          size in about the time its bytes take */
 };
 
 struct synth_params {

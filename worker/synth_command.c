@@ -28,8 +28,10 @@ static const struct lt_option options[] = {
               .help = "GGUF, or safetensors when the name ends so"),
     LT_OPTION(struct settings, seed, INT, "S", "0",
               .help = "the weights are a function of seed and tensor name"),
-    LT_OPTION(struct settings, fill, TEXT, "KIND", "random", .choices = "random|golden",
-              .help = "golden: the published deterministic fill that golden values are made with"),
+    LT_OPTION(struct settings, fill, TEXT, "KIND", "random", .choices = "random|golden|tiled",
+              .help = "golden: the published deterministic fill that golden values are made with; "
+                      "tiled: a tensor repeats its first million values, for large files in a "
+                      "short time"),
     LT_OPTION(struct settings, layers, INT, "N", "0",
               .help = "transformer blocks; 0: the variant's own"),
     LT_OPTION(struct settings, dim, INT, "D", "0",
@@ -94,7 +96,9 @@ static lt_status run(const struct settings *settings, struct lt_error *error)
         .base = settings->base,
         .form = settings->form,
         .rank = settings->rank,
-        .fill = strcmp(settings->fill, "golden") == 0 ? SYNTH_FILL_GOLDEN : SYNTH_FILL_RANDOM,
+        .fill = settings->fill[0] == 'g'   ? SYNTH_FILL_GOLDEN
+                : settings->fill[0] == 't' ? SYNTH_FILL_TILED
+                                           : SYNTH_FILL_RANDOM,
         .seed = (uint64_t)settings->seed,
         .layers = settings->layers,
         .dim = settings->dim,

@@ -329,12 +329,43 @@ static void a_failure_leaves_no_file(void **state)
     assert_int_equal(stat(path, &info), -1);
 }
 
+/* A large file in a short time: after its first million values a tensor begins anew. */
+static void tiled_tensors_repeat(void **state)
+{
+    enum { PERIOD = 4 * 256 * 1024, EXTRA = 512 };
+    char path[300];
+    struct lt_error error;
+    struct synth_report report;
+    struct tensor_file *file;
+    snprintf(path, sizeof path, "%s/tiled.gguf", (const char *)*state);
+    const struct synth_params params = {.variant = "t2v-1.3b",
+                                        .quant = "q8_0",
+                                        .fill = SYNTH_FILL_TILED,
+                                        .layers = 1,
+                                        .dim = 256,
+                                        .ffn = 4608,
+                                        .text_dim = 32,
+                                        .freq_dim = 32,
+                                        .path = path};
+    assert_ok(synth_write(&params, NULL, NULL, &report, &error));
+    assert_ok(tensor_file_open(path, &file, &error));
+    const struct tensor_info *info = tensor_file_find(file, "blocks.0.ffn.0.weight");
+    const size_t period = PERIOD / 32 * 34, left = (size_t)info->bytes - period;
+    char *data = malloc((size_t)info->bytes);
+    assert_ok(tensor_file_read(file, info, data, &error));
+    assert_true(left > 0 && memcmp(data, data + period, left) == 0);
+    assert_true(memcmp(data, data + period / 4, 4096) != 0);
+    free(data);
+    tensor_file_close(&file);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(golden_values_are_the_published_ones),
         cmocka_unit_test(blocks_have_the_published_bytes),
         cmocka_unit_test(types_follow_the_recipe),
+        cmocka_unit_test(tiled_tensors_repeat),
         cmocka_unit_test(files_read_back),
         cmocka_unit_test(bytes_depend_on_the_seed_only),
         cmocka_unit_test(a_vae_is_written_with_little_memory),
