@@ -226,22 +226,30 @@ static lt_status choose_layouts(struct conv *c, struct lt_error *error)
                                   : host_dnnl_failed("choosing a convolution", status, error);
 }
 
-static lt_status reorder_tap(struct conv *c, const struct layout *layout, const float *plain,
+/* Weights [co, ci, kt, ky, kx] as oneDNN can read them. */
+struct plain {
+    const char *data;
+    bool bf16; /* else f32 */
+};
+
+static lt_status reorder_tap(struct conv *c, const struct layout *layout, const struct plain *plain,
                              int64_t tap, struct lt_error *error)
 {
     struct reorder reorder = {.to = layout->desc};
     const int64_t area = c->ky * c->kx;
     dnnl_memory_desc_init_by_strides(&reorder.from, 4, (dnnl_dims_t){c->co, c->ci, c->ky, c->kx},
-                                     dnnl_f32,
+                                     plain->bf16 ? dnnl_bf16 : dnnl_f32,
                                      (dnnl_dims_t){c->ci * c->kt * area, c->kt * area, c->kx, 1});
-    struct host_key key = {{HOST_REORDER | (c->bf16 ? 16 : 0), c->co, c->ci, c->kt, c->ky, c->kx}};
+    struct host_key key = {{HOST_REORDER | (c->bf16 ? 16 : 0) | (plain->bf16 ? 32 : 0), c->co,
+                            c->ci, c->kt, c->ky, c->kx}};
     /* The layout depends on the band too: tell descriptors apart by their strides. */
     for (int i = 0; i < 4; i++)
         key.word[6 + i] = reorder.to.format_desc.blocking.strides[i];
     key.word[10] = reorder.to.format_desc.blocking.inner_nblks;
     struct host_place place;
     LT_TRY(host_primitive(c->exec, 0, &key, make_reorder, &reorder, &place, error));
-    const struct host_memory memory[] = {{DNNL_ARG_FROM, &reorder.from, plain + tap * area},
+    const char *from = plain->data + (size_t)(tap * area) * (plain->bf16 ? 2 : 4);
+    const struct host_memory memory[] = {{DNNL_ARG_FROM, &reorder.from, from},
                                          {DNNL_ARG_TO, &reorder.to, layout->tap[tap]}};
     const dnnl_status_t status = host_run(&place, memory, 2);
     return status == dnnl_success ? LT_OK : host_dnnl_failed("reordering weights", status, error);
@@ -369,9 +377,8 @@ static bool is_direct(const struct conv *c, const struct lt_view *view)
            (same && view->stride[2] == c->ci && view->stride[1] == view->dim[2] * c->ci);
 }
 
-/* Every tap in every layout, from the plain f32 weights [co, ci, kt, ky, kx]. `to` has the room of
- * packed_bytes. */
-static lt_status pack(struct conv *c, const float *plain, char *to, struct lt_error *error)
+/* Every tap in every layout. `to` has the room of packed_bytes. */
+static lt_status pack(struct conv *c, const struct plain *plain, char *to, struct lt_error *error)
 {
     for (int i = 0; i < c->layout_count; i++)
         for (int64_t tap = 0; tap < c->kt; tap++) {
@@ -390,6 +397,14 @@ static size_t packed_bytes(const struct conv *c)
     return bytes;
 }
 
+static const char *widen_weights(const struct conv *c, float *to, int64_t count)
+{
+    lt_dequantize_row(c->args->weight.type, c->args->weight.data, to, count);
+    for (int64_t i = 0; i < count && c->round; i++)
+        to[i] = lt_bf16_to_f32(lt_f32_to_bf16(to[i]));
+    return (const char *)to;
+}
+
 static lt_status prepare(struct conv *c, struct lt_error *error)
 {
     const struct lt_conv_args *a = c->args;
@@ -401,21 +416,23 @@ static lt_status prepare(struct conv *c, struct lt_error *error)
         c->direct
             ? 0
             : ((size_t)(frames * a->in.dim[1] * a->in.dim[2] * c->ci) * c->value + 63) / 64 * 64;
-    const size_t plain_bytes = ((size_t)weights * 4 + 63) / 64 * 64,
+    /* as stored where oneDNN knows the type, else widened here */
+    const bool stored =
+        !c->round && (a->weight.type == LT_TYPE_F32 || a->weight.type == LT_TYPE_BF16);
+    const size_t plain_bytes = stored ? 0 : ((size_t)weights * 4 + 63) / 64 * 64,
                  bias_bytes = ((size_t)c->co * 4 + 63) / 64 * 64;
     char *shared =
         lt_exec_scratch(c->exec, -1, frame_bytes + packed_bytes(c) + plain_bytes + bias_bytes);
     if (!shared)
         return lt_fail(error, LT_NO_MEMORY, "op conv: no scratch memory");
     c->frames = shared;
-    float *plain = (float *)(void *)(shared + frame_bytes + packed_bytes(c));
-    lt_dequantize_row(a->weight.type, a->weight.data, plain, weights);
-    if (c->round)
-        for (int64_t i = 0; i < weights; i++)
-            plain[i] = lt_bf16_to_f32(lt_f32_to_bf16(plain[i]));
-    LT_TRY(pack(c, plain, shared + frame_bytes, error));
+    char *behind = shared + frame_bytes + packed_bytes(c);
+    struct plain plain = {a->weight.data, a->weight.type == LT_TYPE_BF16};
+    if (!stored)
+        plain = (struct plain){widen_weights(c, (float *)(void *)behind, weights), false};
+    LT_TRY(pack(c, &plain, shared + frame_bytes, error));
     if (a->bias.data) {
-        float *bias = (float *)(void *)((char *)plain + plain_bytes);
+        float *bias = (float *)(void *)(behind + plain_bytes);
         lt_dequantize_row(a->bias.type, a->bias.data, bias, c->co);
         c->bias = bias;
     }
