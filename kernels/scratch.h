@@ -21,6 +21,11 @@ lt_status lt_scratch_attention(enum lt_precision precision, int64_t keys, int64_
  * `columns` places out. At most: how weights are laid out is oneDNN's to say. */
 struct lt_scratch lt_scratch_conv(int64_t co, int64_t ci, int64_t kt, int64_t ky, int64_t kx,
                                   int64_t columns);
+/* Any conv, exactly: with shapes and types as in its arguments; of `data` only whether it is NULL
+ * counts. */
+struct lt_conv_args;
+lt_status lt_scratch_conv_of(enum lt_precision precision, const struct lt_conv_args *args,
+                             struct lt_scratch *scratch_out, struct lt_error *error);
 
 /* `most` becomes what serves both. */
 void lt_scratch_join(struct lt_scratch *most, const struct lt_scratch *other);

@@ -193,8 +193,13 @@ static lt_status vae_extent(const struct engine_task *task, const struct tensor_
         LT_TRY(vae_file_scale(part, file, &scale, error));
         frames = (frames + 3) / 4;
     }
-    return vae_bytes(part, file, (enum lt_precision)task->spec->precision, frames, shape[2] / scale,
-                     shape[3] / scale, &extent->activation_bytes, error);
+    const enum lt_precision precision = (enum lt_precision)task->spec->precision;
+    const int64_t rows = shape[2] / scale, columns = shape[3] / scale;
+    struct lt_scratch scratch;
+    LT_TRY(vae_scratch(part, file, precision, rows, columns, &scratch, error));
+    extent->scratch_bytes = lt_scratch_bytes(&scratch, lt_exec_thread_count(task->exec));
+    return vae_bytes(part, file, precision, frames, rows, columns, &extent->activation_bytes,
+                     error);
 }
 
 static lt_status make_vae(const struct engine_task *task, struct tensor_file *file,

@@ -337,6 +337,65 @@ static lt_status run_tap(struct conv *c, const struct band *band, const struct l
     return status == dnnl_success ? LT_OK : host_dnnl_failed("convolution", status, error);
 }
 
+/* -- scratch ----------------------------------------------------------------------------------- */
+
+static bool is_direct(const struct conv *c, const struct lt_view *view)
+{
+    const bool same = c->bf16 ? view->type == LT_TYPE_BF16 : view->type == LT_TYPE_F32 && !c->round;
+    return !view->data ||
+           (same && view->stride[2] == c->ci && view->stride[1] == view->dim[2] * c->ci);
+}
+
+static size_t packed_bytes(const struct conv *c)
+{
+    size_t bytes = 0;
+    for (int i = 0; i < c->layout_count; i++)
+        bytes += (size_t)c->kt * ((dnnl_memory_desc_get_size(&c->layout[i].desc) + 63) / 64 * 64);
+    return bytes;
+}
+
+static size_t padded(int64_t values, size_t value)
+{
+    return ((size_t)values * value + 63) / 64 * 64;
+}
+
+static size_t frame_bytes_of(const struct conv *c)
+{
+    const struct lt_view *in = &c->args->in;
+    return c->direct
+               ? 0
+               : padded((c->past_frames + in->dim[0]) * in->dim[1] * in->dim[2] * c->ci, c->value);
+}
+
+/* Are the weights packed from where they lie? Only types that oneDNN knows. */
+static bool is_stored_well(const struct conv *c)
+{
+    const enum lt_type type = c->args->weight.type;
+    return !c->round && (type == LT_TYPE_F32 || type == LT_TYPE_BF16);
+}
+
+static size_t plain_bytes_of(const struct conv *c)
+{
+    return is_stored_well(c) ? 0 : padded(lt_view_count(&c->args->weight), 4);
+}
+
+static size_t sum_bytes_of(const struct conv *c)
+{
+    return padded(BAND_ROWS * c->args->out.dim[2] * c->co, 4);
+}
+
+/* Shared: frames in the product's type, packed weights, widened weights, bias. A thread: the sums
+ * of a band, and its input rows where they are doubled. */
+static struct lt_scratch scratch_of(const struct conv *c)
+{
+    const int64_t rows = BAND_ROWS + c->ky - 1, columns = c->args->in.dim[2] * c->up;
+    return (struct lt_scratch){
+        .shared = frame_bytes_of(c) + packed_bytes(c) + plain_bytes_of(c) + padded(c->co, 4),
+        .thread = sum_bytes_of(c) + (c->up == 1 ? 0 : padded(rows * columns * c->ci, c->value))};
+}
+
+/* -- bands ------------------------------------------------------------------------------------- */
+
 static void band_part(void *context, int64_t index, int thread)
 {
     struct conv *c = context;
@@ -345,10 +404,8 @@ static void band_part(void *context, int64_t index, int thread)
     int64_t first_in;
     const struct band band = band_of(c, number, &first_in);
     const struct layout *layout = &c->layout[c->layout_of[kind_of(c, number)]];
-    const size_t sum_bytes = ((size_t)(BAND_ROWS * band.out_columns * c->co) * 4 + 63) / 64 * 64;
-    const size_t source_bytes =
-        c->up == 1 ? 0 : (size_t)(band.in_rows * band.in_columns * c->ci) * c->value;
-    char *scratch = lt_exec_scratch(c->exec, thread, sum_bytes + source_bytes);
+    const size_t sum_bytes = sum_bytes_of(c);
+    char *scratch = lt_exec_scratch(c->exec, thread, scratch_of(c).thread);
     float *sums = (float *)(void *)scratch;
     lt_status status =
         scratch ? LT_OK : lt_fail(&error, LT_NO_MEMORY, "op conv: no scratch memory");
@@ -370,13 +427,6 @@ static void band_part(void *context, int64_t index, int thread)
     store_band(c, sums, t, number * BAND_ROWS, band.out_rows);
 }
 
-static bool is_direct(const struct conv *c, const struct lt_view *view)
-{
-    const bool same = c->bf16 ? view->type == LT_TYPE_BF16 : view->type == LT_TYPE_F32 && !c->round;
-    return !view->data ||
-           (same && view->stride[2] == c->ci && view->stride[1] == view->dim[2] * c->ci);
-}
-
 /* Every tap in every layout. `to` has the room of packed_bytes. */
 static lt_status pack(struct conv *c, const struct plain *plain, char *to, struct lt_error *error)
 {
@@ -387,14 +437,6 @@ static lt_status pack(struct conv *c, const struct plain *plain, char *to, struc
             LT_TRY(reorder_tap(c, &c->layout[i], plain, tap, error));
         }
     return LT_OK;
-}
-
-static size_t packed_bytes(const struct conv *c)
-{
-    size_t bytes = 0;
-    for (int i = 0; i < c->layout_count; i++)
-        bytes += (size_t)c->kt * ((dnnl_memory_desc_get_size(&c->layout[i].desc) + 63) / 64 * 64);
-    return bytes;
 }
 
 static const char *widen_weights(const struct conv *c, float *to, int64_t count)
@@ -408,61 +450,69 @@ static const char *widen_weights(const struct conv *c, float *to, int64_t count)
 static lt_status prepare(struct conv *c, struct lt_error *error)
 {
     const struct lt_conv_args *a = c->args;
-    const int64_t frames = c->past_frames + a->in.dim[0];
-    const int64_t weights = lt_view_count(&a->weight);
-    LT_TRY(choose_layouts(c, error));
-    c->direct = is_direct(c, &a->in) && is_direct(c, &a->past);
-    const size_t frame_bytes =
-        c->direct
-            ? 0
-            : ((size_t)(frames * a->in.dim[1] * a->in.dim[2] * c->ci) * c->value + 63) / 64 * 64;
-    /* as stored where oneDNN knows the type, else widened here */
-    const bool stored =
-        !c->round && (a->weight.type == LT_TYPE_F32 || a->weight.type == LT_TYPE_BF16);
-    const size_t plain_bytes = stored ? 0 : ((size_t)weights * 4 + 63) / 64 * 64,
-                 bias_bytes = ((size_t)c->co * 4 + 63) / 64 * 64;
-    char *shared =
-        lt_exec_scratch(c->exec, -1, frame_bytes + packed_bytes(c) + plain_bytes + bias_bytes);
+    const size_t frame_bytes = frame_bytes_of(c);
+    char *shared = lt_exec_scratch(c->exec, -1, scratch_of(c).shared);
     if (!shared)
         return lt_fail(error, LT_NO_MEMORY, "op conv: no scratch memory");
     c->frames = shared;
     char *behind = shared + frame_bytes + packed_bytes(c);
     struct plain plain = {a->weight.data, a->weight.type == LT_TYPE_BF16};
-    if (!stored)
-        plain = (struct plain){widen_weights(c, (float *)(void *)behind, weights), false};
+    if (!is_stored_well(c))
+        plain = (struct plain){widen_weights(c, (float *)(void *)behind, lt_view_count(&a->weight)),
+                               false};
     LT_TRY(pack(c, &plain, shared + frame_bytes, error));
     if (a->bias.data) {
-        float *bias = (float *)(void *)(behind + plain_bytes);
+        float *bias = (float *)(void *)(behind + plain_bytes_of(c));
         lt_dequantize_row(a->bias.type, a->bias.data, bias, c->co);
         c->bias = bias;
     }
     if (!c->direct)
-        lt_exec_parallel(c->exec, frames * a->in.dim[1], convert_part, c);
+        lt_exec_parallel(c->exec, (c->past_frames + a->in.dim[0]) * a->in.dim[1], convert_part, c);
+    return LT_OK;
+}
+
+/* Everything that follows from precision and shapes. */
+static lt_status choose(struct conv *c, const struct lt_conv_args *args,
+                        enum lt_precision precision, struct lt_error *error)
+{
+    const int w = args->weight.rank;
+    const bool bf16 = precision == LT_PRECISION_BF16 && !args->exact;
+    *c = (struct conv){.args = args,
+                       .simd = simd_best(),
+                       .bf16 = bf16 && host_has_bf16(),
+                       .round = bf16 && !host_has_bf16(),
+                       .co = args->weight.dim[0],
+                       .ci = args->weight.dim[1],
+                       .kt = w == 5 ? args->weight.dim[2] : 1,
+                       .ky = args->weight.dim[w - 2],
+                       .kx = args->weight.dim[w - 1],
+                       .up = args->upsample ? 2 : 1};
+    if (c->kt > TAPS_MAX)
+        return lt_fail(error, LT_UNSUPPORTED, "op conv: %lld temporal taps, at most %d",
+                       (long long)c->kt, TAPS_MAX);
+    c->value = c->bf16 ? 2 : 4;
+    c->past_frames = args->past.data ? args->past.dim[0] : 0;
+    c->zeros =
+        (args->out.dim[0] - 1) * args->stride_time + c->kt - c->past_frames - args->in.dim[0];
+    c->bands = (args->out.dim[1] + BAND_ROWS - 1) / BAND_ROWS;
+    c->direct = is_direct(c, &args->in) && is_direct(c, &args->past);
+    return choose_layouts(c, error);
+}
+
+lt_status lt_scratch_conv_of(enum lt_precision precision, const struct lt_conv_args *args,
+                             struct lt_scratch *scratch_out, struct lt_error *error)
+{
+    struct conv c;
+    LT_TRY(choose(&c, args, precision, error));
+    *scratch_out = scratch_of(&c);
     return LT_OK;
 }
 
 lt_status host_conv(struct lt_exec *exec, const struct lt_conv_args *args, struct lt_error *error)
 {
-    const int w = args->weight.rank;
-    const bool bf16 = lt_exec_precision(exec) == LT_PRECISION_BF16 && !args->exact;
-    struct conv c = {.exec = exec,
-                     .args = args,
-                     .simd = simd_best(),
-                     .bf16 = bf16 && host_has_bf16(),
-                     .round = bf16 && !host_has_bf16(),
-                     .co = args->weight.dim[0],
-                     .ci = args->weight.dim[1],
-                     .kt = w == 5 ? args->weight.dim[2] : 1,
-                     .ky = args->weight.dim[w - 2],
-                     .kx = args->weight.dim[w - 1],
-                     .up = args->upsample ? 2 : 1};
-    if (c.kt > TAPS_MAX)
-        return lt_fail(error, LT_UNSUPPORTED, "op conv: %lld temporal taps, at most %d",
-                       (long long)c.kt, TAPS_MAX);
-    c.value = c.bf16 ? 2 : 4;
-    c.past_frames = args->past.data ? args->past.dim[0] : 0;
-    c.zeros = (args->out.dim[0] - 1) * args->stride_time + c.kt - c.past_frames - args->in.dim[0];
-    c.bands = (args->out.dim[1] + BAND_ROWS - 1) / BAND_ROWS;
+    struct conv c;
+    LT_TRY(choose(&c, args, lt_exec_precision(exec), error));
+    c.exec = exec;
     LT_TRY(prepare(&c, error));
     lt_exec_parallel(exec, args->out.dim[0] * c.bands, band_part, &c);
     return host_failure_give(&c.failure, error);

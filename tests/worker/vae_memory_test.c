@@ -93,6 +93,13 @@ static size_t peak(const struct shape *shape, enum vae_part part, enum lt_precis
     assert_ok(
         vae_bytes(part, m.file, precision, frames, shape->height, shape->width, &planned, &error));
     assert_int_equal(planned, peak);
+    struct lt_scratch scratch;
+    assert_ok(vae_scratch(part, m.file, precision, shape->height, shape->width, &scratch, &error));
+    /* a thread that never got a part of the largest op holds less than the others */
+    const size_t held = lt_exec_scratch_bytes(m.exec);
+    assert_true(held <= lt_scratch_bytes(&scratch, lt_exec_thread_count(m.exec)));
+    if (frames > 2) /* shorter ones meet no history */
+        assert_true(held >= lt_scratch_bytes(&scratch, 1));
     unload(&m);
     return peak;
 }
@@ -129,11 +136,14 @@ static size_t published(bool grouped, enum vae_part part, int64_t rows, int64_t 
     assert_ok(sparse_file(path, &catalogue, &error));
     assert_ok(tensor_file_open(path, &file, &error));
     assert_ok(vae_bytes(part, file, LT_PRECISION_BF16, 21, rows, columns, &bytes, &error));
+    struct lt_scratch scratch;
+    assert_ok(vae_scratch(part, file, LT_PRECISION_BF16, rows, columns, &scratch, &error));
     tensor_file_close(&file);
     catalogue_fini(&catalogue);
-    print_message("%s %s %dx%d latents: %.1f MiB\n", grouped ? "z48" : "z16",
-                  part == VAE_DECODER ? "decode" : "encode", (int)rows, (int)columns,
-                  (double)bytes / 1048576);
+    print_message("%s %s %dx%d latents: %.1f MiB, scratch of two threads %.1f MiB\n",
+                  grouped ? "z48" : "z16", part == VAE_DECODER ? "decode" : "encode", (int)rows,
+                  (int)columns, (double)bytes / 1048576,
+                  (double)lt_scratch_bytes(&scratch, 2) / 1048576);
     return bytes;
 }
 

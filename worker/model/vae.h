@@ -9,6 +9,7 @@
 
 #include "kernels/exec.h"
 #include "kernels/kernels.h"
+#include "kernels/scratch.h"
 #include "worker/weights/store.h"
 
 #include <stdatomic.h>
@@ -35,6 +36,11 @@ size_t vae_peak_bytes(const struct vae *vae);
 lt_status vae_bytes(enum vae_part part, const struct tensor_file *file, enum lt_precision precision,
                     int64_t frames, int64_t rows, int64_t columns, size_t *bytes_out,
                     struct lt_error *error);
+
+/* And what its ops take of each exec's scratch beside that. */
+lt_status vae_scratch(enum vae_part part, const struct tensor_file *file,
+                      enum lt_precision precision, int64_t rows, int64_t columns,
+                      struct lt_scratch *scratch_out, struct lt_error *error);
 
 /* vae_scale of a file, from its index. */
 lt_status vae_file_scale(enum vae_part part, const struct tensor_file *file, int64_t *scale_out,
