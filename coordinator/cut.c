@@ -10,6 +10,7 @@ enum {
     AUDIO_FPS = 25,
     AUDIO_RATE = 16000,
     AUDIO_TAPS = 5,
+    AUDIO_HEARD = 8,   /* rows of a latent frame but the first */
     MASK_CHANNELS = 4, /* one for each pixel frame of a latent frame */
 };
 
@@ -385,7 +386,23 @@ static uint32_t speaker_count(const struct job *job)
     return is_given(job, JOB_INPUT_VOICE_2) ? 2 : 1;
 }
 
-/* Five rows of the embedding for each pixel frame of the window, for each speaker. */
+/* Which of a latent frame's pixel frames and taps its tokens are made of (dit.md 4.2): all five
+ * taps of the first frame; of four frames the first three taps of the first, the middle one of the
+ * next two, and the last three of the last. `at` has five taps a frame; `row` one entry a heard
+ * row. */
+static void choose_heard(const int64_t *at, uint32_t latents, int64_t *row)
+{
+    static const struct {
+        uint32_t frame, tap;
+    } heard[AUDIO_HEARD] = {{0, 0}, {0, 1}, {0, 2}, {1, 2}, {2, 2}, {3, 2}, {3, 3}, {3, 4}};
+    for (uint32_t tap = 0; tap < AUDIO_TAPS; tap++)
+        *row++ = at[tap];
+    for (uint32_t j = 1; j < latents; j++)
+        for (uint32_t k = 0; k < AUDIO_HEARD; k++)
+            *row++ = at[(4 * j - 3 + heard[k].frame) * AUDIO_TAPS + heard[k].tap];
+}
+
+/* What each latent frame of the window hears of each speaker: rows of the embedding. */
 static void add_audio(struct knife *knife, uint32_t w, const struct window *window)
 {
     const struct job *job = knife->job;
@@ -395,10 +412,12 @@ static void add_audio(struct knife *knife, uint32_t w, const struct window *wind
     const uint32_t rows = audio_rows(job), speakers = speaker_count(job);
     const uint32_t frames =
         plan->clips.count ? plan->clips.params.clip_frames : 4 * (window->frame_count - 1) + 1;
+    const uint32_t latents = (frames - 1) / 4 + 1, heard = AUDIO_TAPS + AUDIO_HEARD * (latents - 1);
     int64_t *at = take_indices(knife, (size_t)frames * AUDIO_TAPS);
+    int64_t *heard_row = take_indices(knife, heard);
     uint32_t *channels = lt_arena_take_array(knife->arena, speakers, sizeof *channels);
     knife->failed |= !channels;
-    if (!at || !channels)
+    if (!at || !heard_row || !channels)
         return;
     for (uint32_t s = 0; s < speakers; s++)
         channels[s] = 1;
@@ -409,13 +428,13 @@ static void add_audio(struct knife *knife, uint32_t w, const struct window *wind
     } else {
         slice_audio(window->frame, window->frame_count, 1, rows, at);
     }
+    choose_heard(at, latents, heard_row);
     const bool given = is_given(job, JOB_INPUT_AUDIO);
     struct cut_cell *cell =
-        begin(knife, LT_BLOB_AUDIO, 4 * (uint64_t)(job->audio_layers * job->audio_width),
-              frames * AUDIO_TAPS, channels, speakers, window->frame);
-    for (uint32_t i = 0; cell && i < speakers * frames * AUDIO_TAPS; i++) {
-        const uint32_t speaker = i / (frames * AUDIO_TAPS);
-        const uint32_t row = (uint32_t)at[i % (frames * AUDIO_TAPS)];
+        begin(knife, LT_BLOB_AUDIO, 4 * (uint64_t)(job->audio_layers * job->audio_width), heard,
+              channels, speakers, window->frame);
+    for (uint32_t i = 0; cell && i < speakers * heard; i++) {
+        const uint32_t speaker = i / heard, row = (uint32_t)heard_row[i % heard];
         cell[i] = given ? (struct cut_cell){.source = CUT_INPUT,
                                             .index = JOB_INPUT_AUDIO,
                                             .frame = speaker * rows + row,
@@ -430,7 +449,7 @@ static void add_audio(struct knife *knife, uint32_t w, const struct window *wind
 static void add_speaker_masks(struct knife *knife)
 {
     const struct job_input *input = &knife->job->input[JOB_INPUT_SPEAKER_MASKS];
-    if (is_given(knife->job, JOB_INPUT_SPEAKER_MASKS))
+    if (is_given(knife->job, JOB_INPUT_SPEAKER_MASKS) && speaker_count(knife->job) > 1)
         add_whole(knife, LT_BLOB_SPEAKER_MASKS,
                   4 * (uint64_t)input->shape[1] * input->shape[2] * input->shape[3], CUT_INPUT,
                   JOB_INPUT_SPEAKER_MASKS, input);

@@ -112,7 +112,7 @@ enum lt_blob_role {
     LT_BLOB_CLIP = 6,           /* f32 [257 or 514, 1280] */
     LT_BLOB_POSE = 7,           /* f32 [C, F - 1, h, w] */
     LT_BLOB_FACE = 8,           /* u8 [P, side, side, 3] */
-    LT_BLOB_AUDIO = 9,          /* f32 [speakers, frames, 5 taps, layers, width] */
+    LT_BLOB_AUDIO = 9,          /* f32 [speakers, 5 + 8 (F - 1), layers, width] */
     LT_BLOB_SPEAKER_MASKS = 10, /* f32 [3, h/2, w/2] */
     LT_BLOB_PROMPT = 11,        /* encode-text: UTF-8 */
     LT_BLOB_SAMPLES = 12,       /* encode-audio: f32 mono, 16 kHz */

@@ -190,7 +190,10 @@ bool engine_may_join(const struct lt_task_spec *a, const struct lt_task_spec *b)
     return a->kind == LT_TASK_PREDICT && b->kind == LT_TASK_PREDICT &&
            strcmp(a->model.name, b->model.name) == 0 &&
            lt_digest_equal(&a->model.fingerprint, &b->model.fingerprint) &&
-           a->precision == b->precision && a->text_len == b->text_len;
+           a->precision == b->precision && a->text_len == b->text_len &&
+           !a->addon.name == !b->addon.name &&
+           (!a->addon.name || (strcmp(a->addon.name, b->addon.name) == 0 &&
+                               lt_digest_equal(&a->addon.fingerprint, &b->addon.fingerprint)));
 }
 
 static lt_status run_one(const struct engine_task *task, void **result_out, struct lt_error *error)

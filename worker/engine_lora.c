@@ -29,7 +29,12 @@ lt_status engine_name_weights(const struct engine_task *task, enum engine_slot s
 {
     const struct engine *engine = task->engine;
     const bool is_dit = slot == ENGINE_TRANSFORMER;
+    const struct found *addon = NULL;
+    if (is_dit && task->spec->addon.name)
+        LT_TRY(engine_find_model(engine, &task->spec->addon, &addon, error));
     const struct signature_base base = {.model = found->file.fingerprint,
+                                        .addon = addon ? addon->file.fingerprint
+                                                       : (struct lt_digest){{0}},
                                         .kernels = engine->kernel_class,
                                         .device = "host",
                                         .precision = task->spec->precision,

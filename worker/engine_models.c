@@ -343,23 +343,52 @@ static bool is_resident(const struct resident *resident, const struct weights_si
            (slot != ENGINE_TRANSFORMER || holds(&resident->size, size));
 }
 
+/* Opens a found file, which must still be the one that was found. */
+static lt_status open_found(const struct found *found, struct tensor_file **file_out,
+                            struct lt_error *error)
+{
+    struct tensor_file *file;
+    struct lt_digest now;
+    LT_TRY(tensor_file_open(found->path, &file, error));
+    lt_status status = tensor_file_fingerprint(file, &now, error);
+    if (status == LT_OK && !lt_digest_equal(&now, &found->file.fingerprint))
+        status =
+            lt_fail(error, LT_CORRUPT,
+                    "%s: the file changed since this worker started; start it again", found->path);
+    if (status != LT_OK) {
+        tensor_file_close(&file);
+        return status;
+    }
+    *file_out = file;
+    return LT_OK;
+}
+
+/* The add-on of a talk model stands behind its base. */
+static lt_status join_addon(const struct engine_task *task, struct tensor_file *file,
+                            struct lt_error *error)
+{
+    const struct found *found = NULL;
+    struct tensor_file *addon;
+    if (!task->spec->addon.name)
+        return LT_OK;
+    LT_TRY(engine_find_model(task->engine, &task->spec->addon, &found, error));
+    LT_TRY(open_found(found, &addon, error));
+    const lt_status status = tensor_file_join(file, &addon, error);
+    tensor_file_close(&addon);
+    return status;
+}
+
 static lt_status load(const struct engine_task *task, enum engine_slot slot,
                       const struct found *found, const struct weights_signature *wanted,
                       struct lt_error *error)
 {
     struct resident *resident = &task->engine->slot[slot];
     struct tensor_file *file = NULL;
-    struct lt_digest now;
     bool served = true;
     lt_status status;
-    LT_TRY(tensor_file_open(found->path, &file, error));
-    LT_TRY_OR(tensor_file_fingerprint(file, &now, error), out);
-    if (!lt_digest_equal(&now, &found->file.fingerprint)) {
-        status =
-            lt_fail(error, LT_CORRUPT,
-                    "%s: the file changed since this worker started; start it again", found->path);
-        goto out;
-    }
+    LT_TRY(open_found(found, &file, error));
+    if (slot == ENGINE_TRANSFORMER)
+        LT_TRY_OR(join_addon(task, file, error), out);
     LT_TRY_OR(components[slot].make(task, file, resident, error), out);
     resident->signature = *wanted;
     resident->files = wanted->files;

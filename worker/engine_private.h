@@ -157,12 +157,14 @@ lt_status engine_plan(struct engine *engine, enum engine_slot slot, const struct
 /* -- engine_windows.c -------------------------------------------------------------------------- */
 
 lt_status engine_windows_create(struct engine *engine, struct lt_error *error);
-/* What pose and face of the task say of a window of x; to be released. *entry_out NULL: the task
- * has neither. `negative`: with the black face of a guidance's negative half. */
+/* What pose, face and audio of the task say of a window of x; to be released. *entry_out NULL: the
+ * task has none. `negative`: with the black face of a guidance's negative half; `mute`: with
+ * silence. */
 lt_status engine_take_window(const struct engine_task *task, struct dit *dit,
-                             const struct lt_view *x, bool negative,
+                             const struct lt_view *x, bool negative, bool mute,
                              struct lt_lru_entry **entry_out, struct lt_error *error);
-struct animate_context *engine_window(const struct lt_lru_entry *entry); /* NULL of NULL */
+struct animate_context *engine_window_animate(const struct lt_lru_entry *entry); /* NULL of NULL */
+struct talk_context *engine_window_talk(const struct lt_lru_entry *entry);       /* the same */
 
 /* -- engine_memory.c --------------------------------------------------------------------------- */
 

@@ -7,6 +7,14 @@ void guidance_cfg(float *with, const float *without, int64_t count, double scale
         with[i] = without[i] + s * (with[i] - without[i]);
 }
 
+void guidance_audio(float *with, const float *other, const float *without, int64_t count,
+                    double text, double audio, bool wrapper)
+{
+    const float t = (float)text, a = (float)(wrapper ? text * audio : audio);
+    for (int64_t i = 0; i < count; i++)
+        with[i] = without[i] + t * (with[i] - other[i]) + a * (other[i] - without[i]);
+}
+
 void guidance_zero_star(float *with, const float *without, int64_t count, double scale)
 {
     double dot = 0, square = 0;

@@ -28,9 +28,11 @@ struct synth_params {
     uint64_t seed;
     int64_t layers, dim, ffn, text_dim, freq_dim; /* 0: the variant's own */
     int64_t face_size;                            /* pixels a side of Animate's face; 0: 512 */
-    int64_t z;                                    /* latent channels of a VAE; 0: 16 or 48 */
-    int64_t tokens; /* rows of "text", 0: 32; of the embedding of "umt5", 0: 256384 */
-    int threads;    /* 0: all processors */
+    int64_t audio_features; /* of the talk add-on: layers x width of a voice; 0: 12 x 768. Others
+                               make it small throughout */
+    int64_t z;              /* latent channels of a VAE; 0: 16 or 48 */
+    int64_t tokens;         /* rows of "text", 0: 32; of the embedding of "umt5", 0: 256384 */
+    int threads;            /* 0: all processors */
     const char
         *path; /* ends with .safetensors: that format (f32, f16, bf16 only); otherwise GGUF */
 };

@@ -10,7 +10,8 @@
 
 struct settings {
     const char *variant, *quant, *fill, *base, *form, *output;
-    int64_t layers, dim, ffn, text_dim, freq_dim, face_size, z, tokens, rank, seed, threads;
+    int64_t layers, dim, ffn, text_dim, freq_dim, face_size, audio_features, z, tokens, rank, seed,
+        threads;
 };
 
 static const struct lt_option options[] = {
@@ -45,6 +46,9 @@ static const struct lt_option options[] = {
               .help = "width of the time embedding's input; 0: 256"),
     LT_OPTION(struct settings, face_size, INT, "N", "0",
               .help = "pixels a side of Animate's face, 8 to 512, a power of 2; 0: 512"),
+    LT_OPTION(struct settings, audio_features, INT, "N", "0",
+              .help = "of the talk add-on: layers x width of the audio encoder, and small "
+                      "throughout; 0: 12 x 768"),
     LT_OPTION(struct settings, z, INT, "N", "0", .help = "latent channels of a VAE; 0: 16 or 48"),
     LT_OPTION(struct settings, tokens, INT, "N", "0",
               .help = "rows of text features (0: 32), or of umt5's embedding (0: 256384)"),
@@ -106,6 +110,7 @@ static lt_status run(const struct settings *settings, struct lt_error *error)
         .text_dim = settings->text_dim,
         .freq_dim = settings->freq_dim,
         .face_size = settings->face_size,
+        .audio_features = settings->audio_features,
         .z = settings->z,
         .tokens = settings->tokens,
         .threads = (int)settings->threads,

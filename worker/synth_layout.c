@@ -134,6 +134,11 @@ static lt_status list_dit(const struct synth_params *params, bool lora,
     config.layer_count = params->layers ? params->layers : config.layer_count;
     config.ffn_dim = params->ffn ? params->ffn : config.ffn_dim;
     config.text_dim = params->text_dim ? params->text_dim : config.text_dim;
+    if (params->audio_features) {
+        LT_TRY(check_size("audio-features", params->audio_features, 1, 65536, error));
+        config.talk = (struct talk_config){
+            .features = params->audio_features, .hidden = 64, .tokens = 4, .dim = 64};
+    }
     if (params->face_size && config.face.size)
         config.face.size = params->face_size;
     if (config.face.size && (config.face.size < 8 || config.face.size > 512 ||

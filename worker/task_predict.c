@@ -7,7 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { HALVES_MAX = 2 /* of a guidance */, CLIP_WIDTH = 1280 };
+enum { PARTS_MAX = 3 /* of a guidance */, CLIP_WIDTH = 1280 };
 
 struct prompt {                       /* names a context that is kept for the steps to come */
     struct lt_digest text, nag, clip; /* zero: none */
@@ -26,9 +26,23 @@ size_t engine_prompt_key_bytes(void)
     return sizeof(struct prompt);
 }
 
+static bool is_guided(const struct lt_task_spec *spec)
+{
+    return fabs(spec->guidance - 1) > 1e-9;
+}
+
+/* The voice has a scale of its own. */
+static bool is_led_by_audio(const struct lt_task_spec *spec)
+{
+    bool heard = false;
+    for (size_t i = 0; i < spec->blob_count; i++)
+        heard |= spec->blob[i].role == LT_BLOB_AUDIO;
+    return heard && fabs(spec->audio_guidance - 1) > 1e-9;
+}
+
 size_t engine_input_count(const struct lt_task_spec *spec)
 {
-    return fabs(spec->guidance - 1) > 1e-9 ? 2 : 1;
+    return 1 + (size_t)is_guided(spec) + (size_t)is_led_by_audio(spec);
 }
 
 struct make_prompt {
@@ -88,17 +102,19 @@ static lt_status take_prompt(const struct engine_task *task, struct dit *dit,
     return lt_lru_take(task->engine->prompts, &key, make_prompt, &make, prompt_out, error);
 }
 
-/* A task on its way through a batch: one or two inputs of the transformer, side by side. */
+/* A task on its way through a batch: up to three inputs of the transformer, side by side: with the
+ * prompt; then without it, with or without the voice (pipeline.md 3.8). */
 struct prediction {
     const struct engine_task *task;
     struct lt_view x, y;
-    struct dit_options options[HALVES_MAX];
+    struct dit_options options[2]; /* with the prompt, without */
     int64_t skip_layer[LT_SPEC_SLOTS_MAX];
     double *timesteps; /* [F], when some frames are clean; else NULL */
-    size_t halves;     /* 2 when guided: with the prompt, without */
-    struct lt_lru_entry *prompt[HALVES_MAX], *window[HALVES_MAX];
+    size_t part_count;
+    bool negative[PARTS_MAX], mute[PARTS_MAX]; /* without the prompt, the voice */
+    struct lt_lru_entry *prompt[PARTS_MAX], *window[PARTS_MAX];
     size_t prompt_count;
-    float *v; /* [halves, C, F, h, w] */
+    float *v; /* [parts, C, F, h, w] */
 };
 
 /* [c, F, h, w]: the transformer says how many channels it wants. */
@@ -159,52 +175,65 @@ static void take_options(struct prediction *p)
     p->options[1].skip_count = spec->skip_layer_count;
 }
 
+static void take_parts(struct prediction *p)
+{
+    const bool guided = is_guided(p->task->spec);
+    p->part_count = 1;
+    if (guided)
+        p->negative[p->part_count++] = true;
+    if (is_led_by_audio(p->task->spec)) {
+        p->negative[p->part_count] = guided;
+        p->mute[p->part_count++] = true;
+    }
+}
+
 static lt_status begin(struct prediction *p, struct lt_error *error)
 {
-    if (p->task->spec->addon.name || engine_find_blob(p->task, LT_BLOB_AUDIO))
-        return lt_fail(error, LT_UNSUPPORTED, "%s: talk models are not built yet",
-                       p->task->spec->addon.name ? p->task->spec->addon.name : "task");
+
     LT_TRY(engine_slice(p->task, LT_BLOB_LATENTS, &p->x, error));
     const size_t bytes = (size_t)lt_view_count(&p->x) * sizeof(float);
     LT_TRY(engine_check_result_bytes(p->task, bytes, error));
     LT_TRY(take_y(p, error));
     LT_TRY(take_timesteps(p, error));
     take_options(p);
-    p->halves = engine_input_count(p->task->spec);
-    p->v = malloc(p->halves * bytes);
+    take_parts(p);
+    p->v = malloc(p->part_count * bytes);
     return p->v ? LT_OK : lt_fail(error, LT_NO_MEMORY, "no memory for a prediction");
 }
 
 static lt_status take_prompts(struct prediction *p, struct dit *dit, struct lt_error *error)
 {
-    static const enum lt_blob_role role[HALVES_MAX] = {LT_BLOB_TEXT, LT_BLOB_TEXT_NEGATIVE};
-    for (; p->prompt_count < p->halves; p->prompt_count++) {
-        const struct engine_blob *text = engine_find_blob(p->task, role[p->prompt_count]);
+    for (; p->prompt_count < p->part_count; p->prompt_count++) {
+        const size_t part = p->prompt_count;
+        const bool negative = p->negative[part];
+        const struct engine_blob *text =
+            engine_find_blob(p->task, negative ? LT_BLOB_TEXT_NEGATIVE : LT_BLOB_TEXT);
         if (!text)
             return lt_fail(error, LT_BAD_INPUT, "task: its text is missing");
-        const size_t half = p->prompt_count;
         const struct engine_blob *nag = NULL;
-        if (half == 0 && p->task->spec->nag_count > 0 &&
+        if (!negative && p->task->spec->nag_count > 0 &&
             !(nag = engine_find_blob(p->task, LT_BLOB_TEXT_NEGATIVE)))
             return lt_fail(error, LT_BAD_INPUT, "task: its negative text is missing");
-        LT_TRY(engine_take_window(p->task, dit, &p->x, half > 0, &p->window[half], error));
-        LT_TRY(take_prompt(p->task, dit, text, nag, &p->prompt[half], error));
+        LT_TRY(engine_take_window(p->task, dit, &p->x, negative, p->mute[part], &p->window[part],
+                                  error));
+        LT_TRY(take_prompt(p->task, dit, text, nag, &p->prompt[part], error));
     }
     return LT_OK;
 }
 
 static void add_inputs(const struct prediction *p, struct dit_inputs *inputs, struct lt_view *v)
 {
-    for (size_t half = 0; half < p->halves; half++) {
-        v[half] =
-            lt_view_make(p->v + (int64_t)half * lt_view_count(&p->x), LT_TYPE_F32, 4, p->x.dim);
-        inputs[half] = (struct dit_inputs){.x = p->x,
+    for (size_t part = 0; part < p->part_count; part++) {
+        v[part] =
+            lt_view_make(p->v + (int64_t)part * lt_view_count(&p->x), LT_TYPE_F32, 4, p->x.dim);
+        inputs[part] = (struct dit_inputs){.x = p->x,
                                            .y = p->y,
                                            .timestep = p->task->spec->timestep,
                                            .timesteps = p->timesteps,
-                                           .context = lt_lru_value(p->prompt[half]),
-                                           .animate = engine_window(p->window[half]),
-                                           .options = &p->options[half],
+                                           .context = lt_lru_value(p->prompt[part]),
+                                           .animate = engine_window_animate(p->window[part]),
+                                           .talk = engine_window_talk(p->window[part]),
+                                           .options = &p->options[p->negative[part]],
                                            .done = &p->task->progress->done};
     }
 }
@@ -214,9 +243,15 @@ static lt_status finish(struct prediction *p, struct lt_error *error)
 {
     const int64_t count = lt_view_count(&p->x);
     const struct lt_task_spec *spec = p->task->spec;
-    if (p->halves == 2)
-        (spec->guide == LT_GUIDE_ZERO_STAR ? guidance_zero_star : guidance_cfg)(
-            p->v, p->v + count, count, spec->guidance);
+    const float *second = p->v + count;
+    if (p->part_count == 3)
+        guidance_audio(p->v, second, second + count, count, spec->guidance, spec->audio_guidance,
+                       spec->audio_formula == 1);
+    else if (p->part_count == 2 && p->mute[1])
+        guidance_cfg(p->v, second, count, spec->audio_guidance);
+    else if (p->part_count == 2)
+        (spec->guide == LT_GUIDE_ZERO_STAR ? guidance_zero_star : guidance_cfg)(p->v, second, count,
+                                                                                spec->guidance);
     return engine_check_finite(p->v, count, "prediction", error);
 }
 
@@ -226,9 +261,9 @@ static void settle(struct prediction *p, lt_status status)
     struct engine_work *work = p->task->work;
     while (p->prompt_count > 0)
         lt_lru_release(p->task->engine->prompts, p->prompt[--p->prompt_count]);
-    for (size_t half = 0; half < HALVES_MAX; half++)
-        if (p->window[half])
-            lt_lru_release(p->task->engine->windows, p->window[half]);
+    for (size_t part = 0; part < PARTS_MAX; part++)
+        if (p->window[part])
+            lt_lru_release(p->task->engine->windows, p->window[part]);
     memset(p->window, 0, sizeof p->window);
     work->status = status;
     work->result = status == LT_OK ? p->v : NULL;
@@ -243,12 +278,12 @@ static void settle(struct prediction *p, lt_status status)
 static lt_status forward(struct prediction *p, size_t count, struct dit *dit,
                          struct lt_error *error)
 {
-    struct dit_inputs inputs[ENGINE_BATCH_MAX * HALVES_MAX];
-    struct lt_view v[ENGINE_BATCH_MAX * HALVES_MAX];
+    struct dit_inputs inputs[ENGINE_BATCH_MAX * PARTS_MAX];
+    struct lt_view v[ENGINE_BATCH_MAX * PARTS_MAX];
     size_t input_count = 0;
     for (size_t i = 0; i < count; i++) {
         add_inputs(&p[i], inputs + input_count, v + input_count);
-        input_count += p[i].halves;
+        input_count += p[i].part_count;
     }
     engine_begin(p[0].task, (unsigned)(dit_config(dit)->layer_count * (int64_t)input_count));
     return dit_forward(dit, inputs, input_count, v, error);

@@ -265,9 +265,11 @@ static void assert_audio(uint32_t task, uint32_t start)
 {
     const struct cut *audio = cut_of(task, LT_BLOB_AUDIO);
     assert_int_equal(audio->group_count, 2);
-    assert_int_equal(audio->slot_count, 13 * 5);
-    for (uint32_t i = 0; i < 13 * 5; i++) {
-        const int32_t row = (int32_t)(start + i / 5 + i % 5) - 2;
+    assert_int_equal(audio->slot_count, 5 + 8 * 3);
+    for (uint32_t i = 0; i < 5 + 8 * 3; i++) {
+        /* dit.md 4.2: -2 … 2 of the first, then 4j - 5 … 4j + 2 of latent frame j */
+        const int32_t j = (int32_t)(i - 5) / 8 + 1, k = (int32_t)(i - 5) % 8;
+        const int32_t row = (int32_t)start + (i < 5 ? (int32_t)i - 2 : 4 * j - 5 + k);
         assert_int_equal(cell(audio, 0, i).frame, row < 0 ? 0 : row);
         assert_int_equal(cell(audio, 1, i).frame, 30 + (row < 0 ? 0 : row));
         assert_int_equal(cell(audio, 0, i).frame_count, 60);

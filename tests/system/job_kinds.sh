@@ -87,6 +87,29 @@ sed 's/"kind"/"lora": [{"file": "lora.safetensors", "strength": [1, 0.5]}], "kin
 check lora 14
 differ prompt lora
 
+# A voice: one window a clip or many windows, one speaker and two. 16 kHz mono, a second and a half.
+wav() { # FILE LETTERS
+    {
+        printf 'RIFF\244\273\0\0WAVEfmt \020\0\0\0\001\0\001\0\200\076\0\0\0\175\0\0\002\0\020\0data\200\273\0\0'
+        awk -v letters="$2" 'BEGIN { for (i = 0; i < 48000 / length(letters); i++) printf "%s", letters }'
+    } >"$1"
+}
+wav one.wav abzc
+wav two.wav 'a!zbcA'
+$synth --variant wav2vec2 --layers 2 --dim 64 --ffn 64 --seed 12 --output wav2vec2.safetensors >/dev/null
+$synth --variant talk-addon $small_lora --quant f16 --audio-features 128 --seed 13 --output talk.safetensors >/dev/null
+talk="\"image\": \"$image\", \"voice\": \"one.wav\""
+job speech talk 22 i2v21 "$talk" '"talk": {"audio_guidance": 3}'
+sed -i 's/"text_len": 32/"text_len": 32, "talk": "talk.safetensors", "audio_encoder": "wav2vec2.safetensors", "audio_layers": 2, "audio_width": 64, "vision": "clip.safetensors"/' speech.json
+check speech 22
+sed 's/"kind"/"mode": "loop", "loop": {"frames": 13, "overlap": 5}, "kind"/' speech.json >multitalk.json
+check multitalk 22
+sed 's/"talk": {/"talk": {"variant": "infinitetalk", /; s/one.wav"/one.wav", "voice_2": "two.wav"/' multitalk.json \
+    >infinitetalk.json
+check infinitetalk 22
+differ speech multitalk
+differ multitalk infinitetalk
+
 # What is wrong is said before a worker starts.
 job bad image-to-video 14 i2v '"image": "nothing.png"'
 if "$build/longtake" render bad.json --output bad.mp4 2>bad.err; then fail "an image that is not there"; fi

@@ -39,11 +39,26 @@ static void zero_star_scales_the_other_half(void **state)
     assert_true(alone[0] == 3 && alone[1] == 6);
 }
 
+/* pipeline.md 3.8: with both scales 1 nothing changes; the wrapper's text scale counts twice. */
+static void speech_has_a_scale_of_its_own(void **state)
+{
+    (void)state;
+    float same[] = {1, -2}, official[] = {1, -2}, wrapper[] = {1, -2};
+    const float other[] = {0.5f, 1}, without[] = {0.25f, 2};
+    guidance_audio(same, other, without, 2, 1, 1, false);
+    assert_true(same[0] == 1 && same[1] == -2);
+    guidance_audio(official, other, without, 2, 3, 4, false);
+    assert_true(official[0] == 0.25f + 1.5f + 1 && official[1] == 2 - 9 - 4);
+    guidance_audio(wrapper, other, without, 2, 3, 4, true);
+    assert_true(wrapper[0] == 0.25f + 1.5f + 3 && wrapper[1] == 2 - 9 - 12);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(plain_guidance_goes_past_the_first),
         cmocka_unit_test(zero_star_scales_the_other_half),
+        cmocka_unit_test(speech_has_a_scale_of_its_own),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -38,6 +38,7 @@ static struct lt_digest of_base(const struct signature_base *base)
     lt_sha256_begin(&hash);
     add_number(&hash, 'V', FORMAT_VERSION);
     add_digest(&hash, 'm', &base->model);
+    add_digest(&hash, 'j', &base->addon);
     add_text(&hash, 'k', base->kernels);
     add_text(&hash, 'd', base->device);
     add_number(&hash, 'p', base->precision);

@@ -11,6 +11,7 @@
 
 struct signature_base {
     struct lt_digest model;      /* fingerprint of the file */
+    struct lt_digest addon;      /* of the file joined to it; zero: none */
     const char *kernels;         /* class: what must be equal for equal bits */
     const char *device;          /* "host", "cuda:0 NVIDIA …" */
     uint32_t precision;          /* enum lt_precision: types of products */
