@@ -21,7 +21,7 @@ struct upload {
 
 static lt_status path_of(const struct upload *upload, const char *name, char path[PATH_MAX])
 {
-    return name[0] == '/' ? lt_path_join(path, PATH_MAX, name, "", upload->error)
+    return name[0] == '/' ? lt_path_join(path, PATH_MAX, "", name, upload->error)
                           : lt_path_join(path, PATH_MAX, upload->file->dir, name, upload->error);
 }
 

@@ -83,7 +83,13 @@ static const struct lt_command command = {
     .operand_max = 1,
 };
 
-enum { STEP_MS = 50, LEAVE_US = 10000000, MODELS_MAX = 64, MODEL_DIRS = 8 + JOB_LORAS_MAX };
+enum {
+    STEP_MS = 50,
+    LEAVE_US = 10000000,
+    MODELS_MAX = 64,
+    MODEL_DIRS = 8 + JOB_LORAS_MAX,
+    VOICES = 2
+};
 
 struct render {
     const struct settings *settings;
@@ -98,6 +104,7 @@ struct render {
     struct coordinator *coordinator;
     struct crew crew;
     uint32_t job;
+    char voice[VOICES][PATH_MAX]; /* of a talk job: the take's sound when no other is given */
     bool resumed, must_publish;
     struct publish_result published;
     struct lt_progress_bar bar;
@@ -211,10 +218,24 @@ static lt_status keep_blob(void *coordinator, const void *data, size_t bytes,
     return coordinator_put_blob(coordinator, data, bytes, digest_out, error);
 }
 
+/* Before their paths become digests. */
+static lt_status remember_voices(struct render *r, struct lt_error *error)
+{
+    static const enum job_input_kind kind[VOICES] = {JOB_INPUT_VOICE, JOB_INPUT_VOICE_2};
+    for (size_t i = 0; i < VOICES; i++) {
+        const char *path = r->file.job.input[kind[i]].path;
+        if (path)
+            LT_TRY(path[0] == '/' ? lt_path_join(r->voice[i], PATH_MAX, "", path, error)
+                                  : lt_path_join(r->voice[i], PATH_MAX, r->file.dir, path, error));
+    }
+    return LT_OK;
+}
+
 static lt_status add_job(struct render *r, struct lt_error *error)
 {
     struct coordinator_job_status status;
     char *json;
+    LT_TRY(remember_voices(r, error));
     LT_TRY(inputs_upload(&r->file, keep_blob, r->coordinator, error));
     LT_TRY(job_format(&r->file.job, &r->file.arena, &json, error));
     const struct coordinator_submit submit = {
@@ -306,12 +327,15 @@ static lt_status publish(struct render *r, struct lt_error *error)
 {
     const struct settings *s = r->settings;
     struct mux_sound sound[MUX_SOUNDS_MAX];
+    size_t sound_count = s->sound.count;
     for (size_t i = 0; i < s->sound.count; i++)
         sound[i] = (struct mux_sound){.path = s->sound.item[i]};
+    for (size_t i = 0; s->sound.count == 0 && i < VOICES && r->voice[i][0]; i++)
+        sound[sound_count++] = (struct mux_sound){.path = r->voice[i]};
     const struct publish_params params = {.output = s->output.item,
                                           .output_count = s->output.count,
                                           .sound = sound,
-                                          .sound_count = s->sound.count,
+                                          .sound_count = sound_count,
                                           .latents = s->latents,
                                           .quality = (int)s->quality,
                                           .overwrite = s->overwrite,

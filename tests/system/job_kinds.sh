@@ -50,7 +50,7 @@ end=text-1/frame_00012.png
 
 job image image-to-video 14 i2v "\"image\": \"$image\""
 check image 14
-job both image-to-video 14 i2v "\"image\": \"$image\", \"end_image\": \"$end\""
+job both image-to-video 14 i2v "\"image\": \"$PWD/$image\", \"end_image\": \"$end\""
 check both 14
 differ image both
 
