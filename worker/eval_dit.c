@@ -133,10 +133,13 @@ static lt_status tell_memory(struct eval *eval, const struct dit_config *config,
 {
     const int64_t *dim = r->inputs.x.dim;
     const int64_t tokens = dim[1] * (dim[2] / 2) * (dim[3] / 2);
+    struct dit_config used = *config;
     struct lt_scratch scratch;
-    LT_TRY(dit_scratch(config, lt_exec_precision(eval->exec), tokens, &scratch, error));
+    if (!r->window.face.data) /* its encoder does not run */
+        used.face = (struct face_config){0};
+    LT_TRY(dit_scratch(&used, lt_exec_precision(eval->exec), tokens, &scratch, error));
     eval->activation_bytes =
-        dit_activation_bytes(config, tokens, 1) + (eval->lora ? lora_set_use_bytes(eval->lora) : 0);
+        dit_activation_bytes(&used, tokens, 1) + (eval->lora ? lora_set_use_bytes(eval->lora) : 0);
     eval->scratch_bytes = lt_scratch_bytes(&scratch, lt_exec_thread_count(eval->exec));
     return LT_OK;
 }
