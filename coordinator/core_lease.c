@@ -391,6 +391,7 @@ static void on_beat(struct core *core, struct fleet_worker *worker, const struct
     size_t count = 0;
     lt_assert(revoked);
     worker->memory = beat->memory;
+    worker->resident = beat->resident;
     fleet_set_slots(worker, beat->slot_count);
     worker->progress = (struct lt_progress){0};
     for (size_t i = 0; i < beat->lease_count; i++) {

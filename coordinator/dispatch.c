@@ -92,11 +92,21 @@ static uint32_t window_of(const struct run *run, uint32_t task)
     return plan_task(run_plan(run), task, &index, &window) == PLAN_PREDICT ? window : UINT32_MAX;
 }
 
+/* It need not read the model: worth more than anything else (pipeline.md G5.5). */
+static bool holds_model(const struct fleet_worker *worker, const struct run *run, uint32_t task)
+{
+    const struct job_model *model = run_model(run, run_task_model(run, task));
+    const struct fleet_model *file = fleet_model(worker, model->name, &model->fingerprint);
+    return file && !lt_digest_is_zero(&worker->resident) &&
+           lt_digest_equal(&worker->resident, &file->fingerprint);
+}
+
 static uint32_t score(const struct fleet_worker *worker, const struct run *run, uint32_t task)
 {
+    const uint32_t held = 8 * holds_model(worker, run, task);
     if (worker->last_job != run_id(run))
-        return 0;
-    return 1 + 2 * (worker->last_window == window_of(run, task)) +
+        return held;
+    return held + 1 + 2 * (worker->last_window == window_of(run, task)) +
            4 * (worker->last_model == run_task_model(run, task));
 }
 

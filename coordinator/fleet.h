@@ -19,6 +19,7 @@ struct fleet_worker {
     size_t model_count;
     uint64_t session, memory_bytes;
     struct lt_beat_memory memory; /* of its last beat */
+    struct lt_digest resident;    /* the transformer it holds, of its last beat; zero: none */
     uint32_t slot_count, version_minor;
     uint32_t lease_first, lease_count; /* list through the lease table */
     bool suspect;                      /* silent for a while: nothing new for it */

@@ -308,6 +308,8 @@ static ProtobufCMessage *encode_beat(struct encoder *e, const struct lt_message 
     to->copied_bytes = from->memory.copied_bytes;
     to->stall_us = from->memory.stall_us;
     to->swapping = from->memory.swapping;
+    if (!lt_digest_is_zero(&from->resident))
+        to->resident = digest(&from->resident);
     return &to->base;
 }
 
@@ -694,6 +696,8 @@ static void decode_beat(struct decoder *d, const ProtobufCMessage *raw, struct l
                    .stall_us = from->stall_us,
                    .swapping = from->swapping},
     };
+    if (from->resident.len > 0)
+        to->resident = take_digest(d, "resident", from->resident);
     for (size_t i = 0; i < from->n_lease && d->status == LT_OK; i++)
         to->lease[i] = (struct lt_progress){
             from->lease[i]->task, from->lease[i]->epoch,

@@ -230,6 +230,7 @@ struct lt_beat {
     size_t lease_count;
     uint32_t slot_count; /* 0: as before */
     struct lt_beat_memory memory;
+    struct lt_digest resident; /* fingerprint of the transformer it holds; zero: none */
 };
 
 struct lt_beat_ack {

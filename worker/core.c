@@ -55,6 +55,7 @@ struct worker_core {
     struct engine_work work[ENGINE_BATCH_MAX]; /* what runs */
     struct lt_progress progress;               /* of all that runs */
     struct lt_beat_memory memory;
+    struct lt_digest resident;
     struct worker_core_stats stats;
 };
 
@@ -703,7 +704,8 @@ static void beat(struct worker_core *core)
                                     .lease = leases,
                                     .lease_count = count,
                                     .slot_count = slot_count(core),
-                                    .memory = core->memory};
+                                    .memory = core->memory,
+                                    .resident = core->resident};
     send(core, &message);
 }
 
@@ -801,6 +803,11 @@ void worker_core_progress(struct worker_core *core, uint32_t phase, uint32_t don
 void worker_core_memory(struct worker_core *core, const struct lt_beat_memory *memory)
 {
     core->memory = *memory;
+}
+
+void worker_core_resident(struct worker_core *core, const struct lt_digest *fingerprint)
+{
+    core->resident = *fingerprint;
 }
 
 void worker_core_batch(struct worker_core *core, uint32_t batch_max)

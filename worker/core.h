@@ -63,6 +63,8 @@ void worker_core_drain(struct worker_core *core, int64_t now_us);
 void worker_core_progress(struct worker_core *core, uint32_t phase, uint32_t done, uint32_t total);
 /* What memory looks like, for the next beat. */
 void worker_core_memory(struct worker_core *core, const struct lt_beat_memory *memory);
+/* Which transformer is loaded, for the next beat: tasks of it come here first. */
+void worker_core_resident(struct worker_core *core, const struct lt_digest *fingerprint);
 /* So many tasks may be computed at once from now on (1 … ENGINE_BATCH_MAX; 1 at first): a worker
  * that streams its weights asks for more, and the coordinator hears of it with the next beat. */
 void worker_core_batch(struct worker_core *core, uint32_t batch_max);

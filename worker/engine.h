@@ -79,6 +79,9 @@ enum { ENGINE_BATCH_MAX = 8 };
  * kernels, device, memory settings (pipeline.md 4.5). Zero: none. Equal names: a task of it reads
  * nothing. Any thread. */
 struct lt_digest engine_signature(struct engine *engine);
+/* The fingerprint of the file that the resident transformer is from, for beats. Zero: none. Any
+ * thread. */
+struct lt_digest engine_resident(struct engine *engine);
 
 /* Whether two tasks may be computed in one batch: predictions of one model, in one precision; their
  * LoRAs, strengths and steps must be the same too. */

@@ -109,12 +109,22 @@ bool engine_same_loras(const struct engine_work *a, const struct engine_work *b)
     return true;
 }
 
-void engine_show_signature(struct engine *engine, const struct weights_signature *signature)
+void engine_show_signature(struct engine *engine, const struct weights_signature *signature,
+                           const struct lt_digest *fingerprint)
 {
     const struct lt_digest none = {{0}}, whole = signature ? signature_whole(signature) : none;
     pthread_mutex_lock(&engine->lock);
     engine->signature = whole;
+    engine->resident = signature ? *fingerprint : none;
     pthread_mutex_unlock(&engine->lock);
+}
+
+struct lt_digest engine_resident(struct engine *engine)
+{
+    pthread_mutex_lock(&engine->lock);
+    const struct lt_digest resident = engine->resident;
+    pthread_mutex_unlock(&engine->lock);
+    return resident;
 }
 
 struct lt_digest engine_signature(struct engine *engine)

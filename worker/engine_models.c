@@ -315,7 +315,7 @@ void engine_drop(struct engine *engine, enum engine_slot slot)
     lora_set_destroy(&resident->lora);
     *resident = (struct resident){0};
     if (slot == ENGINE_TRANSFORMER)
-        engine_show_signature(engine, NULL);
+        engine_show_signature(engine, NULL, NULL);
 }
 
 static struct engine_size size_of(const struct engine_task *task)
@@ -428,6 +428,6 @@ lt_status engine_load(const struct engine_task *task, enum engine_slot slot,
         LT_TRY(status);
     }
     if (slot == ENGINE_TRANSFORMER)
-        engine_show_signature(engine, &resident->signature);
+        engine_show_signature(engine, &resident->signature, &found->file.fingerprint);
     return LT_OK;
 }

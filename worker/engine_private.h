@@ -89,7 +89,7 @@ struct engine {
     uint64_t device_peak_bytes; /* of the samples */
     atomic_uint batch_max;      /* predictions worth computing at once */
     pthread_mutex_t lock;       /* of what other threads ask for: */
-    struct lt_digest signature;
+    struct lt_digest signature, resident;
 };
 
 /* A task as every kind sees it. */
@@ -123,8 +123,9 @@ lt_status engine_name_weights(const struct engine_task *task, enum engine_slot s
 /* Names the strengths on the resident transformer at the task's step; zero without LoRAs. What is
  * kept of a prompt or a window went through them. */
 struct lt_digest engine_lora_state(const struct engine_task *task);
-/* What engine_signature tells from now on; NULL: nothing is resident. */
-void engine_show_signature(struct engine *engine, const struct weights_signature *signature);
+/* What engine_signature and engine_resident tell from now on; NULL: nothing is resident. */
+void engine_show_signature(struct engine *engine, const struct weights_signature *signature,
+                           const struct lt_digest *fingerprint);
 /* The task's LoRAs, for the model of `file`; there is at least one. */
 lt_status engine_open_lora(const struct engine_task *task, struct tensor_file *file,
                            struct lora_set **set_out, struct lt_error *error);

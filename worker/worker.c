@@ -223,7 +223,9 @@ static void tell_memory(struct worker *w)
 {
     struct lt_beat_memory memory;
     engine_memory(w->engine, &memory);
+    const struct lt_digest resident = engine_resident(w->engine);
     worker_core_memory(w->core, &memory);
+    worker_core_resident(w->core, &resident);
     worker_core_batch(w->core, engine_batch_max(w->engine));
 }
 

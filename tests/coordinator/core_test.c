@@ -15,13 +15,19 @@ static const char job_text[] =
     "\"text\": {\"positive\": \"sha256:%s\"}, \"sampler\": {\"name\": \"euler\", \"steps\": 2},"
     "\"window\": {\"schedule\": \"static_standard\", \"latent_frames\": 4, \"overlap\": 1}}";
 
+static const char one_window_text[] =
+    "{\"size\": [16, 16], \"frames\": 13, \"seed\": 7, \"guidance\": 1,"
+    "\"model\": {\"transformer\": \"t.gguf\", \"vae\": \"v.safetensors\", \"latent_channels\": 4},"
+    "\"text\": {\"positive\": \"sha256:%s\"}, \"sampler\": {\"name\": \"euler\", \"steps\": 2}}";
+
 struct bench {
     struct core *core;
     struct journal *journal;
     struct objects *store; /* of job 1 */
     bool removed;
     int64_t now_us;
-    struct lt_message last; /* sent; texts only in `text` */
+    struct lt_message last;
+    struct lt_peer last_peer; /* sent; texts only in `text` */
     char text[256];
     size_t sent;
 };
@@ -97,6 +103,7 @@ static lt_status keep_last(void *context, const struct lt_packet *packet, struct
     struct bench *b = context;
     (void)error;
     b->last = packet->message;
+    b->last_peer = packet->peer;
     b->sent++;
     if (packet->message.kind == LT_MESSAGE_REJECT)
         snprintf(b->text, sizeof b->text, "%s", packet->message.reject.text);
@@ -253,6 +260,31 @@ static void test_refused_job_leaves_nothing(void **state)
     end(&b);
 }
 
+/* -- who gets a task --------------------------------------------------------------------------- */
+
+/* G5.5: of two that could, the one that need not read the model. */
+static void test_a_task_goes_where_its_model_is_loaded(void **state)
+{
+    (void)state;
+    for (uint8_t holder = 2; holder <= 3; holder++) {
+        struct bench b;
+        struct lt_error error;
+        begin(&b);
+        for (uint8_t worker = 2; worker <= 3; worker++) {
+            struct lt_message beat = {.kind = LT_MESSAGE_BEAT, .beat = {.sequence = 1}};
+            join(&b, worker, "t.gguf", "k");
+            if (worker == holder)
+                beat.beat.resident = lt_sha256("t.gguf", 6);
+            say(&b, worker, &beat);
+        }
+        assert_ok(submit(&b, one_window_text, &error));
+        flush(&b); /* one task, and two idle workers */
+        assert_int_equal(b.last.kind, LT_MESSAGE_ASSIGN);
+        assert_int_equal(b.last_peer.id[0], holder);
+        end(&b);
+    }
+}
+
 /* -- what people are told ---------------------------------------------------------------------- */
 
 static void test_waiting_job_says_for_what(void **state)
@@ -397,6 +429,7 @@ int main(void)
         cmocka_unit_test(test_worker_of_another_version_is_rejected),
         cmocka_unit_test(test_stranger_is_asked_for_hello),
         cmocka_unit_test(test_refused_job_leaves_nothing),
+        cmocka_unit_test(test_a_task_goes_where_its_model_is_loaded),
         cmocka_unit_test(test_waiting_job_says_for_what),
         cmocka_unit_test(test_job_that_cannot_be_done_fails_at_once),
         cmocka_unit_test(test_attempts_are_counted_and_bounded),

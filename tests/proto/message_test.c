@@ -84,11 +84,12 @@ static void lists_survive(void **state)
     assert_memory_equal(back.welcome.keep, keep, sizeof keep);
     struct lt_progress progress[] = {{1, 2, LT_PHASE_RUNNING, 3, 4}};
     m = (struct lt_message){.kind = LT_MESSAGE_BEAT,
-                            .beat = {8, progress, 1, 6, {1, 2, 3, 4, 5, 6, 7}}};
+                            .beat = {8, progress, 1, 6, {1, 2, 3, 4, 5, 6, 7}, lt_sha256("r", 1)}};
     back = round_trip(&m, true, 0);
     assert_int_equal(back.beat.lease[0].total, 4);
     assert_int_equal(back.beat.slot_count, 6);
     assert_memory_equal(&back.beat.memory, &m.beat.memory, sizeof m.beat.memory);
+    assert_true(lt_digest_equal(&back.beat.resident, &m.beat.resident));
     m = (struct lt_message){.kind = LT_MESSAGE_CHUNK, .chunk = {1, 262144, 0xdeadbeef}};
     back = round_trip(&m, false, 100);
     assert_int_equal(back.chunk.crc32c, 0xdeadbeef);
