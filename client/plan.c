@@ -4,6 +4,7 @@
 #include "client/plan_memory.h"
 #include "common/option.h"
 #include "common/progress.h"
+#include "coordinator/cut.h"
 #include "coordinator/plan_json.h"
 
 #include <limits.h>
@@ -79,6 +80,10 @@ static void print_plan(const struct job *job, const struct plan *plan)
     printf("wire       %s to workers, %s back; %s a window and step each way\n",
            lt_size_format(plan->wire_bytes_down, down), lt_size_format(plan->wire_bytes_up, up),
            lt_size_format(plan->frame_bytes * first->frame_count, slice));
+    uint64_t given, made;
+    if (plan->condition_count && cut_wire(job, plan, &given, &made, NULL) == LT_OK)
+        printf("given      %s more to workers, %s encoded back\n", lt_size_format(given, down),
+               lt_size_format(made, up));
 }
 
 static lt_status print_all(const struct job_file *file, const struct plan *plan,

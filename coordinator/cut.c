@@ -764,3 +764,50 @@ const char *cut_prompt(const char *prompts, uint32_t index, size_t *bytes_out)
     *bytes_out = bytes;
     return prompts;
 }
+
+static bool is_conditioning(const struct cut *cut)
+{
+    return cut->role != LT_BLOB_LATENTS && cut->role != LT_BLOB_TEXT &&
+           cut->role != LT_BLOB_TEXT_NEGATIVE;
+}
+
+static lt_status count_down(const struct job *job, const struct plan *plan, uint32_t task,
+                            uint64_t *bytes, struct lt_error *error)
+{
+    static const uint64_t text_bytes[2] = {0, 0};
+    struct cut cuts[CUTS_MAX];
+    struct lt_arena arena;
+    size_t count;
+    lt_arena_init(&arena, 0);
+    const lt_status status = cut_task(job, plan, task, text_bytes, &arena, cuts, &count, error);
+    for (size_t i = 0; status == LT_OK && i < count; i++)
+        if (is_conditioning(&cuts[i]))
+            *bytes += cut_bytes(&cuts[i]);
+    lt_arena_fini(&arena);
+    return status;
+}
+
+lt_status cut_wire(const struct job *job, const struct plan *plan, uint64_t *down_out,
+                   uint64_t *up_out, struct lt_error *error)
+{
+    const uint32_t decodes = plan->predict_count, encodes = decodes + plan->segment_count;
+    struct job known = *job;
+    uint64_t down = 0, up = 0;
+    for (size_t i = 0; i < JOB_INPUT_COUNT; i++)
+        for (size_t d = 0; known.input[i].path && d < JOB_INPUT_RANK; d++)
+            known.input[i].shape[d] = 1;
+    for (uint32_t w = 0; w < plan->step[0].window_count; w++)
+        LT_TRY(count_down(&known, plan, plan->step[0].task_first + w, &down, error));
+    for (uint32_t task = decodes; task < plan->task_count; task++) {
+        struct lt_task_spec spec = {0};
+        LT_TRY(count_down(&known, plan, task, &down, error));
+        cut_spec(&known, plan, task, &spec);
+        if (task >= encodes)
+            up += spec.result_bytes;
+        else if (spec.handoff_length)
+            up += plan->frame_bytes * ((spec.handoff_length - 1) / 4 + 1);
+    }
+    *down_out = down;
+    *up_out = up;
+    return LT_OK;
+}

@@ -57,5 +57,11 @@ uint64_t cut_bytes(const struct cut *cut);
 void cut_spec(const struct job *job, const struct plan *plan, uint32_t task,
               struct lt_task_spec *spec);
 
+/* Bytes of conditioning on the wire of one worker: what conditioning tasks are given, and what
+ * windows are fed beside latents and text, once each; and what those tasks give. Inputs that are
+ * still paths count as one frame each, voices and prompts not at all. */
+lt_status cut_wire(const struct job *job, const struct plan *plan, uint64_t *down_out,
+                   uint64_t *up_out, struct lt_error *error);
+
 /* Prompt `index` of a text of several, without the blanks around it; *bytes_out may be 0. */
 const char *cut_prompt(const char *prompts, uint32_t index, size_t *bytes_out);

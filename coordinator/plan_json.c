@@ -2,6 +2,7 @@
  * Numbers have all their digits (9 for f32, 17 for f64). */
 #include "coordinator/plan_json.h"
 
+#include "coordinator/cut.h"
 #include "coordinator/sampler.h"
 
 #include <errno.h>
@@ -83,7 +84,7 @@ static uint32_t largest_window(const struct plan *plan)
 
 /* What the coordinator keeps for the job, and the largest slice or prediction on the wire. */
 static void write_bytes(const struct job *job, const struct plan *plan, const char *worker_memory,
-                        FILE *to)
+                        const uint64_t condition[2], FILE *to)
 {
     const uint64_t latents = plan->frame_bytes * (uint64_t)plan->latent_frames;
     const uint64_t slice = plan->frame_bytes * largest_window(plan);
@@ -94,13 +95,16 @@ static void write_bytes(const struct job *job, const struct plan *plan, const ch
             worker_memory ? worker_memory : "null");
     fprintf(to,
             "\"wire\":{\"down_bytes\":%" PRIu64 ",\"up_bytes\":%" PRIu64
-            ",\"window_step_bytes_max\":%" PRIu64 "}\n}\n",
-            plan->wire_bytes_down, plan->wire_bytes_up, 2 * slice);
+            ",\"window_step_bytes_max\":%" PRIu64 ",\"condition_down_bytes\":%" PRIu64
+            ",\"condition_up_bytes\":%" PRIu64 "}\n}\n",
+            plan->wire_bytes_down, plan->wire_bytes_up, 2 * slice, condition[0], condition[1]);
 }
 
 lt_status plan_write_json(const struct job *job, const struct plan *plan, const char *worker_memory,
                           FILE *to, struct lt_error *error)
 {
+    uint64_t condition[2];
+    LT_TRY(cut_wire(job, plan, &condition[0], &condition[1], error));
     fprintf(to,
             "{\"frames\":%" PRId64 ",\"size\":[%" PRId64 ",%" PRId64 "],\"latent\":[%" PRId64
             ",%" PRId64 ",%" PRId64 ",%" PRId64 "],\n",
@@ -110,7 +114,7 @@ lt_status plan_write_json(const struct job *job, const struct plan *plan, const 
     write_windows(plan, "weights", true, to);
     write_steps(plan, to);
     write_tasks(plan, to);
-    write_bytes(job, plan, worker_memory, to);
+    write_bytes(job, plan, worker_memory, condition, to);
     if (fflush(to) != 0 || ferror(to))
         return lt_fail(error, LT_IO, "the plan could not be written: %s", strerror(errno));
     return LT_OK;
