@@ -1,6 +1,7 @@
 #include "client/report.h"
 
 #include "common/file.h"
+#include "coordinator/memory_json.h"
 
 #include <jansson.h>
 #include <stdlib.h>
@@ -40,10 +41,11 @@ static json_t *workers_json(const struct report *report)
     json_t *list = json_array();
     for (size_t i = 0; i < report->worker_count; i++) {
         const struct coordinator_worker_status *w = &report->worker[i];
-        json_array_append_new(list, json_pack("{s:s, s:I, s:I, s:f}", "name", w->name, "tasks",
-                                              (json_int_t)w->tasks_done, "failed",
-                                              (json_int_t)w->tasks_failed, "busy_seconds",
-                                              w->busy_seconds));
+        json_t *row =
+            json_pack("{s:s, s:I, s:I, s:f}", "name", w->name, "tasks", (json_int_t)w->tasks_done,
+                      "failed", (json_int_t)w->tasks_failed, "busy_seconds", w->busy_seconds);
+        memory_json_add(row, &w->memory);
+        json_array_append_new(list, row);
     }
     return list;
 }

@@ -180,6 +180,30 @@ lt_status eval_setting_int(const struct eval *eval, const char *key, int64_t min
 
 /* -- the command ------------------------------------------------------------------------------- */
 
+enum { SAMPLES_MAX = 16 };
+
+void eval_sample(struct eval *eval, enum memory_stage stage)
+{
+    struct store_stats stats;
+    struct device_stats device = {0};
+    eval_store_stats(eval, &stats);
+    if (eval->device)
+        device_stats(eval->device, &device);
+    const struct memory_counts counts = {
+        .weights_resident_bytes = stats.device_bytes,
+        .weights_swapped_bytes = stats.pinned_bytes,
+        .lora_bytes = stats.made_bytes,
+        .scratch_bytes = lt_exec_scratch_bytes(eval->exec),
+        .latents_bytes = eval->input_bytes,
+        .device_bytes = device.used_bytes[DEVICE_MEMORY_LOCAL],
+        .device_peak_bytes = device.peak_bytes[DEVICE_MEMORY_LOCAL],
+        .read_bytes = stats.read_bytes,
+        .copied_bytes = stats.copy_bytes,
+        .stall_us = (uint64_t)stats.stall_us,
+    };
+    diagnostics_sample(eval->diagnostics, stage, 0, eval->component->name, &counts);
+}
+
 static lt_status write_report(const struct eval *eval, struct lt_error *error)
 {
     struct store_stats stats;
@@ -206,6 +230,8 @@ static lt_status write_report(const struct eval *eval, struct lt_error *error)
     memory_plan_write_json(&eval->plan, file);
     if (eval->lora)
         eval_print_loras(eval, file);
+    fputs(", \"memory\": ", file);
+    diagnostics_write_json(eval->diagnostics, file);
     fputs("}\n", file);
     const bool whole = !ferror(file);
     if (fclose(file) != 0 || !whole)
@@ -273,7 +299,10 @@ static lt_status run(struct eval *eval, struct lt_error *error)
     LT_TRY(lt_kernels_select(&eval->kernels, lt_caps_detect(), settings->kernel, error));
     LT_TRY(lt_exec_create(&params, &eval->exec, error));
     LT_TRY(open_files(eval, error));
+    LT_TRY(diagnostics_create(SAMPLES_MAX, &eval->diagnostics, error));
+    eval_sample(eval, MEMORY_STAGE_START);
     LT_TRY(eval->component->run(eval, error));
+    eval_sample(eval, MEMORY_STAGE_TASK_END);
     LT_TRY(
         lt_safetensors_write(settings->output, eval->output, eval->output_count, NULL, 0, error));
     return settings->report ? write_report(eval, error) : LT_OK;
@@ -291,6 +320,7 @@ static void finish(struct eval *eval)
     }
     lora_set_destroy(&eval->lora);
     device_destroy(&eval->device);
+    diagnostics_destroy(&eval->diagnostics);
     lt_safetensors_close(&eval->inputs);
     lt_exec_destroy(&eval->exec);
 }

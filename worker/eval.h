@@ -6,6 +6,7 @@
 #include "kernels/exec.h"
 #include "kernels/kernels.h"
 #include "common/safetensors.h"
+#include "worker/diagnostics.h"
 #include "worker/memory_options.h"
 #include "worker/weights/lora.h"
 #include "worker/weights/store.h"
@@ -47,6 +48,7 @@ struct eval {
     uint64_t activation_bytes, scratch_bytes; /* the component tells before eval_load */
     uint64_t input_bytes, runtime_bytes;      /* of the tensors read; of the program at its start */
     struct memory_plan plan;                  /* of the last eval_load */
+    struct diagnostics *diagnostics;          /* samples for the report */
     struct lt_safetensors *inputs;            /* NULL: not given */
     float *read[EVAL_TENSORS_MAX];            /* data of inputs, freed at the end */
     size_t read_count;
@@ -90,5 +92,7 @@ lt_status eval_open_loras(struct eval *eval, const struct lt_text_list *list,
 void eval_print_loras(const struct eval *eval, FILE *to);
 /* The path of model `index`; NULL: not given so often. */
 const char *eval_model_path(const struct eval *eval, size_t index);
+/* A sample of memory for the report. */
+void eval_sample(struct eval *eval, enum memory_stage stage);
 /* The path given by --inputs, for messages. */
 const char *eval_inputs_path(const struct eval *eval);

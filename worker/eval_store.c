@@ -69,7 +69,9 @@ lt_status eval_load(struct eval *eval, size_t index, store_filter *wanted, void 
     LT_TRY(status);
     plan.store.device = eval->device;
     plan.store.extras = eval->extras[index];
-    return store_open(eval->file[index], wanted, context, &plan.store, &eval->store[index], error);
+    LT_TRY(store_open(eval->file[index], wanted, context, &plan.store, &eval->store[index], error));
+    eval_sample(eval, MEMORY_STAGE_LOAD_END);
+    return LT_OK;
 }
 
 void eval_store_stats(const struct eval *eval, struct store_stats *sum_out)

@@ -1,4 +1,5 @@
 /* What may be asked: one row a request. */
+#include "coordinator/memory_json.h"
 #include "coordinator/http/route.h"
 
 #include "coordinator/publisher.h"
@@ -222,24 +223,6 @@ static lt_status get_latents(const struct http_request *request, struct http_res
 
 /* -- the farm ---------------------------------------------------------------------------------- */
 
-static void add_memory(json_t *row, const struct lt_beat_memory *memory)
-{
-    const struct {
-        const char *name;
-        uint64_t value;
-    } counts[] = {
-        {"rss_bytes", memory->rss_bytes},
-        {"device_bytes", memory->device_bytes},
-        {"device_peak_bytes", memory->device_peak_bytes},
-        {"read_bytes", memory->read_bytes},
-        {"copied_bytes", memory->copied_bytes},
-        {"swapping_faults", memory->swapping},
-    };
-    for (size_t i = 0; i < LT_COUNT(counts); i++)
-        json_object_set_new(row, counts[i].name, json_integer((json_int_t)counts[i].value));
-    json_object_set_new(row, "stall_seconds", json_real((double)memory->stall_us * 1e-6));
-}
-
 static void list_workers(struct coordinator *coordinator, void *context)
 {
     struct question *q = context;
@@ -259,7 +242,7 @@ static void list_workers(struct coordinator *coordinator, void *context)
             (int)w->model_count, "memory_bytes", (json_int_t)w->memory_bytes, "tasks_done",
             (json_int_t)w->tasks_done, "tasks_failed", (json_int_t)w->tasks_failed, "busy_seconds",
             w->busy_seconds, "silent_seconds", (double)w->silent_ms * 1e-3, "task", task);
-        add_memory(row, &w->memory);
+        memory_json_add(row, &w->memory);
         json_array_append_new(list, row);
     }
     free(worker);
