@@ -3,6 +3,7 @@
 #include "client/picture.h"
 #include "common/file.h"
 #include "common/safetensors.h"
+#include "coordinator/clips.h"
 #include "coordinator/media/mask.h"
 #include "coordinator/media/media.h"
 
@@ -177,6 +178,72 @@ static lt_status upload_video(const struct upload *upload, enum job_input_kind k
     return put_input(upload, kind, rgb, (uint32_t[]){count, height, width, 3}, 1);
 }
 
+/* A video at the take's size. */
+static lt_status read_video(const struct upload *upload, enum job_input_kind kind,
+                            uint8_t **rgb_out, uint32_t *count_out)
+{
+    const struct job *job = &upload->file->job;
+    const int64_t clip = job->clip_frames > 81 ? job->clip_frames : 81;
+    char path[PATH_MAX];
+    LT_TRY(path_of(upload, job->input[kind].path, path));
+    return picture_read_video(path, job->fps, (uint32_t)(job->frame_count_padded + clip),
+                              fit_of(job), (uint32_t)job->width, (uint32_t)job->height, rgb_out,
+                              count_out, upload->error);
+}
+
+/* A video as the background that a person is put into; with a mask (white: the person), the mask on
+ * the latent grid too, and black in the background where it is white (encoders.md 10.2). */
+static lt_status put_background(const struct upload *upload, uint8_t *background, uint32_t count,
+                                uint8_t *mask, uint32_t mask_count)
+{
+    enum { WHITE = 128 };
+    const struct job *job = &upload->file->job;
+    const struct frame_size size = {(uint32_t)job->width, (uint32_t)job->height};
+    const struct frame_size grid = {size.width / 8, size.height / 8};
+    const size_t bytes = 3 * (size_t)size.width * size.height,
+                 cells = (size_t)grid.width * grid.height;
+    float *kept = mask ? malloc(mask_count * cells * sizeof *kept) : NULL;
+    lt_status status =
+        kept || !mask ? LT_OK : lt_fail(upload->error, LT_NO_MEMORY, "no memory for masks");
+    for (uint32_t i = 0; i < mask_count && status == LT_OK; i++)
+        status =
+            mask_background(mask + i * bytes, size, WHITE, grid, kept + i * cells, upload->error);
+    for (uint32_t i = 0; mask && i < count && status == LT_OK; i++)
+        mask_black_out(background + i * bytes, mask + (size_t)pingpong_index(i, mask_count) * bytes,
+                       size, WHITE);
+    if (status != LT_OK) {
+        free(background);
+        free(kept);
+        return status;
+    }
+    status = put_input(upload, JOB_INPUT_BACKGROUND, background,
+                       (uint32_t[]){count, size.height, size.width, 3}, 1);
+    if (status == LT_OK && mask)
+        return put_input(upload, JOB_INPUT_MASK, kept,
+                         (uint32_t[]){mask_count, 1, grid.height, grid.width}, sizeof *kept);
+    free(kept);
+    return status;
+}
+
+static lt_status upload_background(const struct upload *upload)
+{
+    const struct job *job = &upload->file->job;
+    uint8_t *background = NULL, *mask = NULL;
+    uint32_t count = 0, mask_count = 0;
+    if (!job->input[JOB_INPUT_BACKGROUND].path)
+        return LT_OK;
+    LT_TRY(read_video(upload, JOB_INPUT_BACKGROUND, &background, &count));
+    lt_status status = LT_OK;
+    if (job->input[JOB_INPUT_MASK].path)
+        status = read_video(upload, JOB_INPUT_MASK, &mask, &mask_count);
+    if (status == LT_OK)
+        status = put_background(upload, background, count, mask, mask_count);
+    else
+        free(background);
+    free(mask);
+    return status;
+}
+
 /* -- voices ------------------------------------------------------------------------------------ */
 
 /* Mono at 16 kHz; the second voice gets the first one's length, with silence behind. */
@@ -264,6 +331,7 @@ lt_status inputs_upload(struct job_file *file, inputs_put *put, void *context,
     LT_TRY(upload_encoded(&u, JOB_INPUT_CLIP, "clip", 2));
     LT_TRY(upload_encoded(&u, JOB_INPUT_Y, "y", 4));
     LT_TRY(upload_encoded(&u, JOB_INPUT_POSE, "pose", 4));
+    LT_TRY(upload_background(&u));
     LT_TRY(upload_video(&u, JOB_INPUT_VIDEO_FRAMES, fit_of(job), width, height));
     return job->kind == JOB_TALK ? upload_talk(&u) : LT_OK;
 }

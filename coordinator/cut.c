@@ -218,6 +218,23 @@ static void fill_y(struct cut_cell *cell, uint32_t slots, uint32_t slot, unsigne
     cell[MASK_CHANNELS * slots + slot] = latents;
 }
 
+/* The mask of a kept background: channel j of latent frame `at` is of pixel frame 4 at + j - 3
+ * (encoders.md 5.1, 10.2), from frame `start` on. */
+static void fill_mask(const struct knife *knife, int64_t start, uint32_t at, uint32_t slots,
+                      uint32_t slot, struct cut_cell *cell)
+{
+    const struct job_input *mask = &knife->job->input[JOB_INPUT_MASK];
+    for (uint32_t j = 0; j < MASK_CHANNELS && is_given(knife->job, JOB_INPUT_MASK); j++) {
+        const int64_t frame = 4 * (int64_t)at + j - 3;
+        cell[j * slots + slot] = (struct cut_cell){
+            .source = CUT_INPUT,
+            .index = JOB_INPUT_MASK,
+            .frame = (uint32_t)pingpong_index(start + (frame > 0 ? frame : 0), mask->shape[0]),
+            .frame_count = mask->shape[0],
+        };
+    }
+}
+
 /* Image-to-video: latents of image and grey frames; the first pixel frame is known, and the last
  * with an end image (encoders.md 5.1, 5.2). */
 static void image_y(const struct knife *knife, uint32_t slot, uint32_t slots, uint32_t frame,
@@ -258,6 +275,9 @@ static void animate_y(const struct knife *knife, uint32_t w, uint32_t slot, uint
     const struct cut_cell tail = {
         .source = CUT_SEGMENT, .index = w - 1, .frame = at, .frame_count = frames};
     fill_y(cell, slots, slot, known ? 0xf : 0, handed ? tail : grey);
+    if (!known)
+        fill_mask(knife, plan->clips.count ? clips_at(&plan->clips, w).pixel_start : 0, at, slots,
+                  slot, cell);
 }
 
 /* Talk: a picture and grey frames; MultiTalk's later clips begin with the frames handed on
@@ -466,7 +486,9 @@ static void add_pictures(struct knife *knife, const enum job_input_kind *kind, u
         cell[i] = (struct cut_cell){.source = CUT_INPUT, .index = kind[i], .frame_count = 1};
 }
 
-static void add_pose_frames(struct knife *knife, uint32_t clip, const void *name)
+/* The frames of a clip (or of the whole take) of a video, back and forth beyond its end. */
+static void add_video(struct knife *knife, enum job_input_kind kind, uint32_t clip,
+                      const void *name)
 {
     const struct plan *plan = knife->plan;
     const uint32_t count = encode_frames(plan);
@@ -476,9 +498,8 @@ static void add_pose_frames(struct knife *knife, uint32_t clip, const void *name
     for (uint32_t i = 0; cell && i < count; i++)
         cell[i] = (struct cut_cell){
             .source = CUT_INPUT,
-            .index = JOB_INPUT_POSE_FRAMES,
-            .frame = (uint32_t)pingpong_index(start + i,
-                                              knife->job->input[JOB_INPUT_POSE_FRAMES].shape[0]),
+            .index = kind,
+            .frame = (uint32_t)pingpong_index(start + i, knife->job->input[kind].shape[0]),
             .frame_count = 1,
         };
 }
@@ -537,12 +558,14 @@ static void cut_condition(struct knife *knife, const struct plan_condition *cond
             add_pictures(knife, images, is_given(job, JOB_INPUT_END_IMAGE) ? 2 : 1, condition);
         if (job->kind == JOB_TALK)
             add_clip_picture(knife, condition->index, condition);
+        if (is_given(job, JOB_INPUT_BACKGROUND))
+            add_video(knife, JOB_INPUT_BACKGROUND, 0, condition);
         break;
     case PLAN_CONDITION_FIRST:
         add_pictures(knife, images, 1, condition);
         break;
     case PLAN_CONDITION_POSE:
-        add_pose_frames(knife, condition->index, condition);
+        add_video(knife, JOB_INPUT_POSE_FRAMES, condition->index, condition);
         break;
     }
 }
@@ -576,6 +599,8 @@ lt_status cut_task(const struct job *job, const struct plan *plan, uint32_t task
     case PLAN_DECODE:
         add_latents(&knife, NULL, plan->segment[index].frame_first,
                     plan->segment[index].frame_count, channels);
+        if (is_given(job, JOB_INPUT_BACKGROUND) && index + 1 < plan->clips.count)
+            add_video(&knife, JOB_INPUT_BACKGROUND, index + 1, &plan->segment[index]);
         if (job->match != LT_MATCH_NONE)
             add_whole(&knife, LT_BLOB_REFERENCE, picture_bytes(job), CUT_INPUT, JOB_INPUT_IMAGE,
                       &job->match);

@@ -535,6 +535,8 @@ static lt_status check_shape(const struct reader *reader, const struct job_field
         [JOB_INPUT_END_CLIP_IMAGE] = {1, 0, 0, 3},
         [JOB_INPUT_POSE_FRAMES] = {0, h, w, 3},
         [JOB_INPUT_FACE_FRAMES] = {0, side, side, 3},
+        [JOB_INPUT_BACKGROUND] = {0, h, w, 3},
+        [JOB_INPUT_MASK] = {0, 1, h / scale, w / scale},
         [JOB_INPUT_CLIP] = {1, 1, 0, 1280},
         [JOB_INPUT_Y] = {0, (job->frame_count_padded - 1) / 4 + 1, h / scale, w / scale},
         [JOB_INPUT_POSE] = {0, 0, h / scale, w / scale},
@@ -586,9 +588,9 @@ static lt_status check_inputs(const struct reader *reader)
         [JOB_IMAGE_TO_VIDEO] = JOB_INPUT_BIT(IMAGE) | JOB_INPUT_BIT(END_IMAGE) |
                                JOB_INPUT_BIT(CLIP_IMAGE) | JOB_INPUT_BIT(END_CLIP_IMAGE) |
                                JOB_INPUT_BIT(CLIP) | JOB_INPUT_BIT(Y),
-        [JOB_ANIMATE] = JOB_INPUT_BIT(IMAGE) | JOB_INPUT_BIT(CLIP_IMAGE) |
-                        JOB_INPUT_BIT(POSE_FRAMES) | JOB_INPUT_BIT(FACE_FRAMES) |
-                        JOB_INPUT_BIT(CLIP) | JOB_INPUT_BIT(POSE),
+        [JOB_ANIMATE] = JOB_INPUT_BIT(BACKGROUND) | JOB_INPUT_BIT(MASK) | JOB_INPUT_BIT(IMAGE) |
+                        JOB_INPUT_BIT(CLIP_IMAGE) | JOB_INPUT_BIT(POSE_FRAMES) |
+                        JOB_INPUT_BIT(FACE_FRAMES) | JOB_INPUT_BIT(CLIP) | JOB_INPUT_BIT(POSE),
         [JOB_TALK] = JOB_INPUT_BIT(IMAGE) | JOB_INPUT_BIT(CLIP_IMAGE) |
                      JOB_INPUT_BIT(VIDEO_FRAMES) | JOB_INPUT_BIT(VOICE) | JOB_INPUT_BIT(VOICE_2) |
                      JOB_INPUT_BIT(CLIP) | JOB_INPUT_BIT(AUDIO) | JOB_INPUT_BIT(SPEAKER_MASKS),
@@ -612,6 +614,9 @@ static lt_status check_inputs(const struct reader *reader)
         return fail_at(reader, "media", "image", LT_BAD_INPUT, "missing");
     if (job->kind == JOB_ANIMATE && !has_input(job, JOB_INPUT_IMAGE))
         return fail_at(reader, "media", "image", LT_BAD_INPUT, "missing: the reference");
+    if (has_input(job, JOB_INPUT_MASK) && !has_input(job, JOB_INPUT_BACKGROUND))
+        return fail_at(reader, "media", "mask", LT_BAD_INPUT,
+                       "there is no /media/background it keeps");
     if (job->kind == JOB_TALK)
         LT_TRY(check_talk(reader));
     if (job->mode == JOB_MODE_LOOP && job->noise == NOISE_TORCH)

@@ -67,15 +67,17 @@ enum job_fit { JOB_FIT_AUTO, JOB_FIT_CROP, JOB_FIT_STRETCH, JOB_FIT_LETTERBOX };
     X(END_IMAGE, "media", "end_image")   /* the same */                                            \
     X(CLIP_IMAGE, "media", "clip_image") /* [1, h, w, 3], as it was before it was fitted */        \
     X(END_CLIP_IMAGE, "media", "end_clip_image")                                                   \
-    X(POSE_FRAMES, "media", "pose")   /* [n, H, W, 3] */                                           \
-    X(FACE_FRAMES, "media", "face")   /* [n, 512, 512, 3] */                                       \
-    X(VIDEO_FRAMES, "media", "video") /* [n, H, W, 3]: talk, a picture for each clip */            \
-    X(VOICE, "media", "voice")        /* f32 [1, 1, 1, samples], mono, 16 kHz */                   \
-    X(VOICE_2, "media", "voice_2")    /* of the second speaker */                                  \
-    X(CLIP, "conditioning", "clip")   /* f32 [257 or 514, 1280] */                                 \
-    X(Y, "conditioning", "y")         /* f32 [in_channels - C, T, h, w] */                         \
-    X(POSE, "conditioning", "pose")   /* f32 [C, T - 1, h, w] */                                   \
-    X(AUDIO, "conditioning", "audio") /* f32 [speakers, frames, layers, width] */                  \
+    X(POSE_FRAMES, "media", "pose")      /* [n, H, W, 3] */                                        \
+    X(FACE_FRAMES, "media", "face")      /* [n, 512, 512, 3] */                                    \
+    X(BACKGROUND, "media", "background") /* [n, H, W, 3]: animate in place of the person */        \
+    X(MASK, "media", "mask")             /* f32 [n, 1, h, w]: 1 where the background is kept */    \
+    X(VIDEO_FRAMES, "media", "video")    /* [n, H, W, 3]: talk, a picture for each clip */         \
+    X(VOICE, "media", "voice")           /* f32 [1, 1, 1, samples], mono, 16 kHz */                \
+    X(VOICE_2, "media", "voice_2")       /* of the second speaker */                               \
+    X(CLIP, "conditioning", "clip")      /* f32 [257 or 514, 1280] */                              \
+    X(Y, "conditioning", "y")            /* f32 [in_channels - C, T, h, w] */                      \
+    X(POSE, "conditioning", "pose")      /* f32 [C, T - 1, h, w] */                                \
+    X(AUDIO, "conditioning", "audio")    /* f32 [speakers, frames, layers, width] */               \
     X(SPEAKER_MASKS, "conditioning", "speaker_masks") /* f32 [1, 3, h/2, w/2] */
 
 enum job_input_kind {

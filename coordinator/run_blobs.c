@@ -68,6 +68,7 @@ static lt_status find_text(struct run *run, const char *text, size_t which, stru
 static bool is_encoded(size_t kind)
 {
     switch (kind) {
+    case JOB_INPUT_MASK:
     case JOB_INPUT_CLIP:
     case JOB_INPUT_Y:
     case JOB_INPUT_POSE:

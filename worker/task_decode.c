@@ -19,6 +19,7 @@ struct pixels {
     int64_t scale, plane; /* pixels of a latent in a direction, pixels of a frame */
     float *tail;          /* [tail_frames, 3, H, W]: the last frames; or NULL */
     int64_t tail_frames, tail_length;
+    const uint8_t *background; /* [tail_length, H, W, 3] behind the handed frames; NULL: grey */
     struct lt_color_stats reference; /* method LT_COLOR_NONE: colours stay */
     double strength;
     float *matched; /* [H, W, 3] in [0, 1]: one frame */
@@ -84,6 +85,11 @@ static lt_status measure(const struct engine_task *task, const struct lt_view *l
         pixels->tail_frames > frames || (pixels->tail_length && !pixels->tail_frames))
         return lt_fail(error, LT_BAD_INPUT, "task: hands on %u of %lld frames, as %u",
                        spec->handoff_frames, (long long)frames, spec->handoff_length);
+    const struct engine_blob *background = engine_find_blob(task, LT_BLOB_PIXELS);
+    if (background && background->bytes != (size_t)(3 * pixels->tail_length * pixels->plane))
+        return lt_fail(error, LT_BAD_INPUT, "task: a background of %zu bytes, expected %lld",
+                       background->bytes, (long long)(3 * pixels->tail_length * pixels->plane));
+    pixels->background = background ? background->data : NULL;
     *handed_out = pixels->tail_length
                       ? (uint64_t)(latents->dim[0] * latents->dim[2] * latents->dim[3] *
                                    ((pixels->tail_length - 1) / 4 + 1))
@@ -132,6 +138,8 @@ static lt_status measure_reference(const struct engine_task *task, struct pixels
 static void fill_tail(void *context, int64_t frame, int64_t frames, int64_t slot, float *to)
 {
     const struct pixels *from = context;
+    if (from->background && frame >= from->tail_frames)
+        engine_pixels(from->background + 3 * frame * from->plane, frames, slot, from->plane, to);
     for (int64_t c = 0; c < 3 && frame < from->tail_frames; c++)
         memcpy(to + (c * frames + slot) * from->plane, from->tail + (3 * frame + c) * from->plane,
                (size_t)from->plane * sizeof *to);

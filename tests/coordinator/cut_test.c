@@ -223,6 +223,37 @@ static void a_clip_starts_on_what_was_handed_on(void **state)
     }
 }
 
+/* A person put into a video: what is kept of it is known, frame by frame, and the background goes
+ * on behind what is handed on (encoders.md 10.2). */
+static void a_background_is_kept_where_the_mask_says(void **state)
+{
+    (void)state;
+    make(JOB("animate", "20", "16",
+             ANIMATE ", " GIVEN("background", "[7, 32, 64, 3]") ", " GIVEN("mask", "[7, 1, 4, 8]"),
+             ", \"mode\": \"loop\", \"loop\": {\"frames\": 9, \"overlap\": 1}"));
+    for (uint32_t c = 0; c < 3; c++) {
+        const struct cut *y = cut_of(c, LT_BLOB_Y);
+        for (uint32_t k = 1; k < 4; k++)
+            for (uint32_t j = 0; j < 4; j++) {
+                const int32_t frame = 4 * ((int32_t)k - 1) + (int32_t)j - 3;
+                if (c > 0 && k == 1) { /* handed on */
+                    assert_int_equal(cell(y, j, k).source, CUT_ONE);
+                    continue;
+                }
+                assert_int_equal(cell(y, j, k).source, CUT_INPUT);
+                assert_int_equal(cell(y, j, k).frame,
+                                 pingpong_index(8 * c + (frame > 0 ? frame : 0), 7));
+            }
+        const struct cut *behind = cut_of(plan.predict_count + c, LT_BLOB_PIXELS);
+        for (uint32_t i = 0; c < 2 && i < 9; i++)
+            assert_int_equal(cell(behind, 0, i).frame, pingpong_index(8 * (c + 1) + i, 7));
+        if (c == 2)
+            assert_null(behind);
+    }
+    const uint32_t encode = plan_find_condition(&plan, PLAN_CONDITION_Y, 0);
+    assert_int_equal(cut_of(encode, LT_BLOB_PIXELS)->slot_count, 9);
+}
+
 /* Every frame of the take once, whatever its length: around multiples of what a clip gives. */
 static void a_loop_gives_exactly_the_frames(void **state)
 {
@@ -370,6 +401,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(the_first_frame_stays_clean, begin, end),
         cmocka_unit_test_setup_teardown(pose_and_face_follow_each_slot, begin, end),
         cmocka_unit_test_setup_teardown(a_clip_starts_on_what_was_handed_on, begin, end),
+        cmocka_unit_test_setup_teardown(a_background_is_kept_where_the_mask_says, begin, end),
         cmocka_unit_test_setup_teardown(a_loop_gives_exactly_the_frames, begin, end),
         cmocka_unit_test_setup_teardown(multitalk_hands_on_noised_motion, begin, end),
         cmocka_unit_test_setup_teardown(infinitetalk_keeps_motion_clean, begin, end),

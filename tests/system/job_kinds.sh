@@ -56,14 +56,17 @@ differ image both
 
 # A reference, a pose and a face; as windows, and as clips of 9 frames that each start on the last of the one before.
 given="\"image\": \"$image\", \"pose\": \"text-1\", \"face\": \"text-1\""
-job windows animate 22 animate "$given"
+job windows animate 14 animate "$given"
 sed -i 's/"text_len": 32/"text_len": 32, "face_side": 16/' windows.json
-check windows 22
+check windows 14
 sed 's/"kind"/"mode": "loop", "loop": {"frames": 9}, "kind"/' windows.json >loop.json
-check loop 22
+check loop 14
 sed 's/"kind"/"colour": {"match": "reinhard"}, "kind"/' loop.json >colour.json
-check colour 22
+check colour 14
 differ loop colour
+sed 's/"face":/"background": "image-1", "mask": "text-1", "face":/' loop.json >replace.json
+check replace 14
+differ loop replace
 differ windows loop
 
 # TI2V-5B: 48 channels, the image stays frame 0 at every step.
@@ -99,14 +102,14 @@ wav two.wav 'a!zbcA'
 $synth --variant wav2vec2 --layers 2 --dim 64 --ffn 64 --seed 12 --output wav2vec2.safetensors >/dev/null
 $synth --variant talk-addon $small_lora --quant f16 --audio-features 128 --seed 13 --output talk.safetensors >/dev/null
 talk="\"image\": \"$image\", \"voice\": \"one.wav\""
-job speech talk 22 i2v21 "$talk" '"talk": {"audio_guidance": 3}'
+job speech talk 16 i2v21 "$talk" '"talk": {"audio_guidance": 3}'
 sed -i 's/"text_len": 32/"text_len": 32, "talk": "talk.safetensors", "audio_encoder": "wav2vec2.safetensors", "audio_layers": 2, "audio_width": 64, "vision": "clip.safetensors"/' speech.json
-check speech 22
+check speech 16
 sed 's/"kind"/"mode": "loop", "loop": {"frames": 13, "overlap": 5}, "kind"/' speech.json >multitalk.json
-check multitalk 22
+check multitalk 16
 sed 's/"talk": {/"talk": {"variant": "infinitetalk", /; s/one.wav"/one.wav", "voice_2": "two.wav"/' multitalk.json \
     >infinitetalk.json
-check infinitetalk 22
+check infinitetalk 16
 differ speech multitalk
 differ multitalk infinitetalk
 
