@@ -65,7 +65,9 @@ static void print_plan(const struct job *job, const struct plan *plan)
     printf("latents    [%lld, %lld, %lld, %lld]\n", (long long)plan->latent_channels,
            (long long)plan->latent_frames, (long long)plan->latent_height,
            (long long)plan->latent_width);
-    if (least == most)
+    if (plan->clips.count)
+        printf("clips      %u in a chain, overlap %u", most, plan->clips.params.overlap_frames);
+    else if (least == most)
         printf("windows    %u a step", most);
     else
         printf("windows    %u to %u a step", least, most);
@@ -76,7 +78,10 @@ static void print_plan(const struct job *job, const struct plan *plan)
     if (plan->condition_count)
         printf(", %u encodes of what is given", plan->condition_count);
     putchar('\n');
-    printf("speed-up   at most %u workers can work at once\n", most);
+    if (plan->clips.count) /* no clip is denoised before the one before is decoded */
+        printf("speed-up   none by more workers but in encoding: run several such jobs at once\n");
+    else
+        printf("speed-up   at most %u workers can work at once\n", most);
     printf("wire       %s to workers, %s back; %s a window and step each way\n",
            lt_size_format(plan->wire_bytes_down, down), lt_size_format(plan->wire_bytes_up, up),
            lt_size_format(plan->frame_bytes * first->frame_count, slice));

@@ -6,7 +6,7 @@ here=$(cd "$(dirname "$0")" && pwd)
 kind=${1:-} dir=${2:-}
 [[ -n $dir && -f $here/$kind/job.json ]] || { sed -n '2,3s/^# *//p' "$0" >&2; exit 2; }
 worker=${LONGTAKE_WORKER:-$here/../build/longtake-worker}
-small=(--dim 256 --ffn 512 --layers 4 --text-dim 128)
+small=(--dim 256 --ffn 512 --layers 2 --text-dim 128)
 
 synth() { # FILE VARIANT OPTIONS...: its name is its seed, so a file is the same in every example
     local file=$1 variant=$2
@@ -37,14 +37,14 @@ image-to-video)
     vision
     synth i2v.gguf i2v-14b "${small[@]}" --quant q5_k_m
     synth style.safetensors lora --base i2v-14b "${small[@]}" --rank 8
-    synth vae.safetensors vae-z16 --dim 16
+    synth vae.safetensors vae-z16 --dim 8
     ;;
 animate)
     cp "$here"/media/{portrait.png,wave.json,face.gif} "$dir/"
     prompts
     vision
     synth animate.gguf animate-14b "${small[@]}" --face-size 64 --quant q5_k_m
-    synth vae.safetensors vae-z16 --dim 16
+    synth vae.safetensors vae-z16 --dim 8
     ;;
 talk)
     cp "$here"/media/{portrait.png,voice.wav} "$dir/"
@@ -53,6 +53,6 @@ talk)
     synth i2v.gguf i2v-14b "${small[@]}" --quant q5_k_m
     synth talk.safetensors talk-addon "${small[@]}" --audio-features 128 --quant f16
     synth wav2vec2.safetensors wav2vec2 --layers 2 --dim 64 --ffn 64
-    synth vae.safetensors vae-z16 --dim 16
+    synth vae.safetensors vae-z16 --dim 8
     ;;
 esac
