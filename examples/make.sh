@@ -43,7 +43,7 @@ animate)
     cp "$here"/media/{portrait.png,wave.json,face.gif} "$dir/"
     prompts
     vision
-    synth animate.gguf animate-14b "${small[@]}" --face-size 64 --quant q5_k_m
+    synth animate.gguf animate-14b "${small[@]}" --face-size 32 --quant q5_k_m
     synth vae.safetensors vae-z16 --dim 8
     ;;
 talk)
