@@ -8,7 +8,7 @@
 #include <string.h>
 
 struct settings {
-    const char *url, *token_file, *output, *latents;
+    const char *url, *token_file, *output, *latents, *preview;
     bool json, overwrite;
 };
 
@@ -21,6 +21,8 @@ static const struct lt_option getting[] = {
     LT_OPTION(struct settings, output, TEXT, "FILE", NULL, .help = "where the mp4 goes"),
     LT_OPTION(struct settings, latents, TEXT, "FILE", NULL,
               .help = "where the latents go, as safetensors"),
+    LT_OPTION(struct settings, preview, TEXT, "FILE", NULL,
+              .help = "a PNG of up to eight latent frames as they stand now"),
     LT_OPTION(struct settings, overwrite, FLAG, NULL, NULL, .help = "replace files that exist"),
 };
 
@@ -153,9 +155,12 @@ static lt_status get_take(struct api *api, const struct settings *settings, uint
                           struct lt_error *error)
 {
     char path[64];
-    if (!settings->output && !settings->latents)
+    if (!settings->output && !settings->latents && !settings->preview)
         return lt_fail(error, LT_USAGE,
-                       "--output (or --latents) is needed: where should the take go?");
+                       "--output (or --latents, --preview) is needed: where should it go?");
+    snprintf(path, sizeof path, "/v1/jobs/%u/preview", job);
+    if (settings->preview)
+        LT_TRY(api_download(api, path, settings->preview, settings->overwrite, error));
     snprintf(path, sizeof path, "/v1/jobs/%u/take", job);
     if (settings->output)
         LT_TRY(api_download(api, path, settings->output, settings->overwrite, error));
@@ -244,8 +249,11 @@ int client_get(int argc, char **argv)
     static const struct lt_command command = {
         .program = "longtake get",
         .usage = "JOB --output TAKE.mp4 [options]",
-        .summary = "Fetches the take of a completed job: whole under its name, or not at all.",
-        .examples = "  longtake get 3 --output take.mp4 --latents take.safetensors",
+        .summary = "Fetches the take of a completed job, whole under its name or not at all; or a "
+                   "picture of "
+                   "how a running one stands.",
+        .examples = "  longtake get 3 --output take.mp4 --latents take.safetensors\n"
+                    "  longtake get 3 --preview now.png --overwrite",
         .options = getting,
         .option_count = LT_COUNT(getting),
         .operand_min = 1,

@@ -2,6 +2,7 @@
 #include "coordinator/memory_json.h"
 #include "coordinator/http/route.h"
 
+#include "coordinator/preview_png.h"
 #include "coordinator/publisher.h"
 
 #include <errno.h>
@@ -10,6 +11,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
 enum { JOB_BYTES_MAX = 1 << 20, JOBS_MAX = 10000, WORKERS_MAX = 1024 };
 
@@ -221,6 +224,49 @@ static lt_status get_latents(const struct http_request *request, struct http_res
     return open_output(request, "latents.safetensors", "application/octet-stream", response, error);
 }
 
+/* As an unnamed file, which the server knows how to send. */
+static lt_status put_picture(const void *data, size_t bytes, struct http_response *response,
+                             struct lt_error *error)
+{
+    const int fd = memfd_create("preview", MFD_CLOEXEC);
+    if (fd < 0 || write(fd, data, bytes) != (ssize_t)bytes) {
+        if (fd >= 0)
+            close(fd);
+        return lt_fail(error, LT_NO_MEMORY, "no memory for a preview");
+    }
+    response->file = fd;
+    response->file_type = "image/png";
+    return LT_OK;
+}
+
+static void show_preview(struct coordinator *coordinator, void *context)
+{
+    struct question *q = context;
+    struct coordinator_job_status status;
+    void *data;
+    size_t bytes;
+    q->status = coordinator_job_status(coordinator, q->request->job, &status, q->error);
+    if (q->status != LT_OK)
+        return;
+    struct run *run = coordinator_job_run(coordinator, q->request->job);
+    if (!run) {
+        q->status = lt_fail(q->error, LT_CONFLICT, "job %u is %s: its latents are not at hand",
+                            q->request->job, job_state_name(status.state));
+        return;
+    }
+    q->status = preview_png(run, &data, &bytes, q->error);
+    if (q->status != LT_OK)
+        return;
+    q->status = put_picture(data, bytes, q->response, q->error);
+    free(data);
+}
+
+static lt_status get_preview(const struct http_request *request, struct http_response *response,
+                             struct lt_error *error)
+{
+    return ask(request, response, error, show_preview);
+}
+
 /* -- the farm ---------------------------------------------------------------------------------- */
 
 static void list_workers(struct coordinator *coordinator, void *context)
@@ -306,6 +352,7 @@ static const struct http_route routes[] = {
     {"GET", "/v1/jobs/#", NULL, 0, false, get_job},
     {"GET", "/v1/jobs/#/job", NULL, 0, false, get_spec},
     {"POST", "/v1/jobs/#/cancel", "application/json", JOB_BYTES_MAX, false, post_cancel},
+    {"GET", "/v1/jobs/#/preview", NULL, 0, false, get_preview},
     {"GET", "/v1/jobs/#/take", NULL, 0, false, get_take},
     {"GET", "/v1/jobs/#/latents", NULL, 0, false, get_latents},
     {"POST", "/v1/blobs", "application/octet-stream", COORDINATOR_BLOB_BYTES_MAX, false, post_blob},

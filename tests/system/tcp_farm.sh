@@ -64,6 +64,8 @@ sed 's/t2v.gguf/missing.gguf/' job.json >waits.json
 [[ $(client submit waits.json) == "job 2" ]] || fail "second job"
 client show 2 | grep -q missing.gguf || fail "why job 2 waits: $(client show 2)"
 code_of 14 client get 2 --output other.mp4
+client get 2 --preview now.png # noise, but a picture
+[[ $(head -c 4 now.png | od -An -tx1) == " 89 50 4e 47" ]] || fail "the preview is no PNG"
 client cancel 2 >cancel.out
 code_of 12 client watch 2
 [[ $(client jobs --json | jq -c '[.jobs[].state]') == '["completed","canceled"]' ]] || fail "$(client jobs)"
