@@ -38,6 +38,7 @@ uint32_t core_grant(struct core *core, struct core_job *job, uint32_t task,
     at->epoch = lease.epoch;
     at->lease = index;
     run_lease(job->run, task);
+    run_set_holder(job->run, task, peer);
     fleet_attach(worker, &core->leases, index);
     job->lease_count++;
     if (job->first_lease_us == 0)

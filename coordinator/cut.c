@@ -1,6 +1,8 @@
 #include "coordinator/cut.h"
 
 #include "coordinator/cut_private.h"
+#include "coordinator/plan_skips.h"
+#include "coordinator/skip.h"
 
 #include <string.h>
 
@@ -47,6 +49,16 @@ static void add_clip_picture(struct knife *knife, uint32_t clip, const void *nam
                                   .frame_count = 1};
 }
 
+static void add_times(struct knife *knife, uint32_t expert, const void *name)
+{
+    const struct plan_steps steps = plan_expert_steps(knife->plan, expert);
+    struct cut_cell *cell =
+        begin(knife, LT_BLOB_TIMES, sizeof(double), steps.count, one_channel, 1, name);
+    for (uint32_t i = 0; cell && i < steps.count; i++)
+        cell[i] =
+            (struct cut_cell){.source = CUT_TIMES, .index = steps.first + i, .frame_count = 1};
+}
+
 static enum job_input_kind clip_image(const struct job *job, uint32_t index)
 {
     const enum job_input_kind original = index ? JOB_INPUT_END_CLIP_IMAGE : JOB_INPUT_CLIP_IMAGE;
@@ -75,6 +87,9 @@ static void cut_condition(struct knife *knife, const struct plan_condition *cond
                   condition);
         break;
     }
+    case PLAN_CONDITION_TIMES:
+        add_times(knife, condition->index, condition);
+        break;
     case PLAN_CONDITION_CLIP: {
         const enum job_input_kind kind = clip_image(job, condition->index);
         const uint32_t *shape = job->input[kind].shape;
@@ -201,6 +216,17 @@ static void condition_spec(const struct job *job, const struct plan *plan,
         spec->result_bytes = 4 * rows * (uint64_t)job->audio_layers * (uint64_t)job->audio_width;
         break;
     }
+    case PLAN_CONDITION_TIMES: { /* asks for the memory that the predictions will */
+        const struct plan_steps steps = plan_expert_steps(plan, condition->index);
+        const struct plan_step *step = &plan->step[steps.first];
+        spec->kind = LT_TASK_COMPARE_TIMES;
+        set_shape(spec, (uint64_t)plan->latent_channels, step->window[0].frame_count,
+                  (uint64_t)plan->latent_height, (uint64_t)plan->latent_width);
+        spec->guidance = step->guidance;
+        spec->time_projected = job->cache.curve != SKIP_CURVE_E;
+        spec->result_bytes = sizeof(float) * (uint64_t)steps.count * steps.count;
+        break;
+    }
     case PLAN_CONDITION_Y:
         encode_spec(job, plan, frames, spec);
         if (job->kind != JOB_ANIMATE)
@@ -243,6 +269,19 @@ static void guide_spec(const struct job *job, const struct plan *plan, uint32_t 
     }
 }
 
+/* Key and plan; docs/caches.md. */
+static void cache_spec(const struct job *job, const struct plan *plan, uint32_t s,
+                       struct lt_task_spec *spec)
+{
+    if (job->cache.kind == JOB_CACHE_NONE)
+        return;
+    spec->cache = job->cache.kind == JOB_CACHE_EASYCACHE ? LT_CACHE_EASY : LT_CACHE_PLANNED;
+    spec->cache_step = s;
+    spec->cache_threshold = plan_threshold(job, plan, s);
+    for (uint32_t which = 0; plan->step[s].skip && which < LT_SPEC_PREDICTIONS; which++)
+        spec->reuse[spec->reuse_count++] = plan_reuse(plan, s, which);
+}
+
 static void predict_spec(const struct job *job, const struct plan *plan,
                          const struct plan_step *step, const struct window *window,
                          struct lt_task_spec *spec)
@@ -254,6 +293,7 @@ static void predict_spec(const struct job *job, const struct plan *plan,
     spec->guidance = step->guidance;
     spec->result_bytes = plan->frame_bytes * window->frame_count;
     guide_spec(job, plan, (uint32_t)(step - plan->step), spec);
+    cache_spec(job, plan, (uint32_t)(step - plan->step), spec);
     if (job->kind == JOB_TALK) {
         spec->audio_guidance = job->audio_guidance;
         spec->audio_formula = job->audio_formula;

@@ -16,6 +16,7 @@ enum cut_source {
     CUT_PROMPT,  /* UTF-8; index: of the prompt; PROMPT_NEGATIVE */
     CUT_RESULT,  /* of a conditioning task; index: its number among them */
     CUT_MOTION,  /* of another source, noised to the task's step */
+    CUT_TIMES,   /* f64 timesteps of the steps */
     CUT_SEGMENT, /* latents after the pixels of a decode; index: of the segment */
 };
 enum { CUT_PROMPT_NEGATIVE = UINT32_MAX };

@@ -124,6 +124,20 @@ static bool should_go_elsewhere(const struct fleet *fleet, const struct dispatch
     return false;
 }
 
+/* What the task reuses lies with another worker, who can run it, now or after what he runs. */
+static bool should_wait(const struct fleet *fleet, const struct dispatch_job *job, uint32_t task,
+                        const struct fleet_worker *worker, int64_t now_us)
+{
+    struct lt_peer holder;
+    if (!run_holder(job->run, task, &holder) || lease_peer_equal(&holder, &worker->peer))
+        return false;
+    for (size_t i = 0; i < fleet->count; i++)
+        if (lease_peer_equal(&holder, &fleet->worker[i]->peer))
+            return judge(fleet->worker[i], job, run_task_model(job->run, task), now_us) == FITS &&
+                   !should_go_elsewhere(fleet, job, task, fleet->worker[i], now_us);
+    return false;
+}
+
 /* The best worker with exactly the wanted kind of room. */
 static struct fleet_worker *find_worker(const struct fleet *fleet, const struct dispatch_job *job,
                                         uint32_t task, bool idle, int64_t now_us)
@@ -135,7 +149,8 @@ static struct fleet_worker *find_worker(const struct fleet *fleet, const struct 
         if (worker->lease_count >= worker->slot_count || (worker->lease_count == 0) != idle)
             continue;
         if (judge(worker, job, model, now_us) != FITS ||
-            should_go_elsewhere(fleet, job, task, worker, now_us))
+            should_go_elsewhere(fleet, job, task, worker, now_us) ||
+            should_wait(fleet, job, task, worker, now_us))
             continue;
         if (!best || worker->lease_count < best->lease_count ||
             (worker->lease_count == best->lease_count &&
@@ -154,6 +169,43 @@ static bool comes_before(const struct dispatch_job *a, const struct dispatch_job
     return run_id(a->run) < run_id(b->run);
 }
 
+/* The first ready task that a worker can take, of those that stand first for a model each: tasks of
+ * one model are alike. */
+static struct fleet_worker *pick_of_models(const struct fleet *fleet,
+                                           const struct dispatch_job *job, bool idle,
+                                           int64_t now_us, uint32_t *task_out)
+{
+    uint32_t first[RUN_MODELS], best = UINT32_MAX;
+    struct fleet_worker *best_worker = NULL;
+    first_tasks(job, first);
+    for (uint32_t m = 0; m < RUN_MODELS; m++) {
+        if (first[m] >= best)
+            continue;
+        struct fleet_worker *worker = find_worker(fleet, job, first[m], idle, now_us);
+        if (worker) {
+            best = first[m];
+            best_worker = worker;
+        }
+    }
+    *task_out = best;
+    return best_worker;
+}
+
+/* The same where windows have workers of their own: every ready task is looked at. */
+static struct fleet_worker *pick_of_windows(const struct fleet *fleet,
+                                            const struct dispatch_job *job, bool idle,
+                                            int64_t now_us, uint32_t *task_out)
+{
+    const struct graph *graph = run_graph(job->run);
+    struct fleet_worker *worker = NULL;
+    for (uint32_t task = graph_next(graph); task != UINT32_MAX && !worker;
+         task = graph_next_after(graph, task)) {
+        worker = find_worker(fleet, job, task, idle, now_us);
+        *task_out = task;
+    }
+    return worker;
+}
+
 /* The best (job, task, worker) whose worker is idle, or has room beside what it runs. */
 static bool pick_kind(const struct fleet *fleet, const struct dispatch_job *job, size_t job_count,
                       bool idle, int64_t now_us, struct dispatch_choice *choice)
@@ -163,20 +215,12 @@ static bool pick_kind(const struct fleet *fleet, const struct dispatch_job *job,
         if (graph_ready_count(run_graph(job[i].run)) == 0 ||
             (found && !comes_before(&job[i], &job[choice->job])))
             continue;
-        uint32_t first[RUN_MODELS], best = UINT32_MAX;
-        struct fleet_worker *best_worker = NULL;
-        first_tasks(&job[i], first);
-        for (uint32_t m = 0; m < RUN_MODELS; m++) {
-            if (first[m] >= best)
-                continue;
-            struct fleet_worker *worker = find_worker(fleet, &job[i], first[m], idle, now_us);
-            if (worker) {
-                best = first[m];
-                best_worker = worker;
-            }
-        }
-        if (best_worker) {
-            *choice = (struct dispatch_choice){(uint32_t)i, best, best_worker};
+        uint32_t task;
+        struct fleet_worker *worker = run_job(job[i].run)->cache.kind == JOB_CACHE_NONE
+                                          ? pick_of_models(fleet, &job[i], idle, now_us, &task)
+                                          : pick_of_windows(fleet, &job[i], idle, now_us, &task);
+        if (worker) {
+            *choice = (struct dispatch_choice){(uint32_t)i, task, worker};
             found = true;
         }
     }

@@ -4,8 +4,10 @@
  * Jobs: higher priority first, then the one with fewer leases (round robin), then the older. Within
  * a job the lowest step first, so that frames stay close together. Workers: idle ones first, then
  * the one that ran this window or this model last; never the one where the task failed last while
- * another can run it. A busy worker gets a task to wait with only when there is one for every such
- * worker: otherwise the last tasks of a job would queue behind slow workers while fast ones idle.
+ * another can run it. What a task reuses of its window's earlier steps keeps it waiting for the
+ * worker that holds it, as long as that one can run it. A busy worker gets a task to wait with only
+ * when there is one for every such worker: otherwise the last tasks of a job would queue behind
+ * slow workers while fast ones idle.
  */
 #pragma once
 

@@ -4,6 +4,8 @@
 
 #include "coordinator/job_schema.h"
 #include "coordinator/sigma.h"
+#include "coordinator/skip.h"
+#include "coordinator/window.h"
 
 #include <jansson.h>
 #include <math.h>
@@ -645,6 +647,41 @@ static lt_status check_guide(const struct reader *reader)
     return LT_OK;
 }
 
+/* A cache needs windows that stay, and numbers of the model; its other keys are its own. */
+static lt_status check_cache(const struct reader *reader)
+{
+    const struct job *job = reader->job;
+    const struct job_cache *cache = &job->cache;
+    const bool tea = cache->kind == JOB_CACHE_TEACACHE, mag = cache->kind == JOB_CACHE_MAGCACHE;
+    const struct {
+        const char *key;
+        bool given, allowed;
+    } keys[] = {
+        {"model", cache->model != SKIP_MODEL_NONE,
+         mag || (tea && cache->curve != SKIP_CURVE_PLAIN)},
+        {"threshold", cache->threshold > 0, cache->kind != JOB_CACHE_NONE},
+        {"start", cache->start >= 0, cache->kind != JOB_CACHE_NONE},
+        {"end", cache->end >= 0, cache->kind != JOB_CACHE_NONE},
+        {"skips", cache->skips != 4, mag},
+        {"curve", cache->curve != SKIP_CURVE_E, tea},
+        {"neighbours", cache->neighbours, tea},
+        {"compat", cache->compat, tea || mag},
+    };
+    for (size_t i = 0; i < LT_COUNT(keys); i++)
+        if (keys[i].given && !keys[i].allowed)
+            return fail_at(reader, "cache", keys[i].key, LT_BAD_INPUT,
+                           "means nothing for this kind of cache");
+    if (keys[0].allowed && !keys[0].given)
+        return fail_at(reader, "cache", "model", LT_BAD_INPUT,
+                       "needed: whose published numbers to go by");
+    if (cache->kind != JOB_CACHE_NONE && job->mode == JOB_MODE_WINDOWS &&
+        !window_schedule_is_static(job->schedule))
+        return fail_at(reader, "cache", "kind", LT_BAD_INPUT,
+                       "the windows of /window/schedule change with every step: nothing of an "
+                       "earlier one can be used again");
+    return LT_OK;
+}
+
 /* What several keys decide together. */
 static lt_status check_job(const struct reader *reader)
 {
@@ -687,6 +724,7 @@ static lt_status check_job(const struct reader *reader)
                            "needed, because guidance is %g; or set guidance to 1",
                            job->guidance[i]);
     LT_TRY(check_guide(reader));
+    LT_TRY(check_cache(reader));
     struct sigma_list list;
     const struct lt_mark mark = lt_arena_mark(reader->arena);
     const lt_status status = sigma_list_build(job, reader->arena, &list, reader->error);

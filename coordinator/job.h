@@ -123,6 +123,20 @@ struct job_lora {
 
 enum job_talk { JOB_TALK_MULTITALK, JOB_TALK_INFINITETALK };
 
+/* How steps reuse the work of earlier ones (pipeline.md 5.1 to 5.3). */
+enum job_cache_kind { JOB_CACHE_NONE, JOB_CACHE_TEACACHE, JOB_CACHE_MAGCACHE, JOB_CACHE_EASYCACHE };
+
+struct job_cache {
+    enum job_cache_kind kind;
+    unsigned model;     /* enum skip_model: whose published numbers */
+    double threshold;   /* 0: the kind's own */
+    int64_t start, end; /* the steps in question; -1: the kind's own */
+    int64_t skips;      /* in a row, MagCache */
+    unsigned curve;     /* enum skip_curve, TeaCache */
+    bool neighbours;    /* TeaCache: compare with the step before, not with the last computed */
+    bool compat;        /* as the wrapper computes it */
+};
+
 struct job {
     enum job_kind kind;
     enum job_mode mode;
@@ -181,6 +195,7 @@ struct job {
     int64_t audio_layers, audio_width; /* of the audio encoder: 12, 768 */
 
     struct job_guide guide;
+    struct job_cache cache;
     double pose_strength, face_strength; /* animate: 1 */
 
     enum window_schedule schedule;

@@ -124,7 +124,8 @@ static json_t *build_tree(const struct job *job)
     json_t *root = json_object();
     for (size_t i = 0; i < job_field_count && root; i++) {
         const struct job_field *field = &job_fields[i];
-        if (is_absent(job, field))
+        if (is_absent(job, field) ||
+            (job->cache.kind == JOB_CACHE_NONE && strcmp(field->section, "cache") == 0))
             continue;
         json_t *object = root;
         if (*field->section) {

@@ -1,6 +1,7 @@
 #include "coordinator/job_schema.h"
 
 #include "common/option.h"
+#include "coordinator/skip.h"
 
 #include <string.h>
 
@@ -68,6 +69,15 @@ static const char *const fuse_words[] = {
     [WINDOW_FUSE_GAUSSIAN] = "gaussian",
     NULL,
 };
+
+static const char *const cache_words[] = {[JOB_CACHE_NONE] = "none",
+                                          [JOB_CACHE_TEACACHE] = "teacache",
+                                          [JOB_CACHE_MAGCACHE] = "magcache",
+                                          [JOB_CACHE_EASYCACHE] = "easycache",
+                                          NULL};
+
+static const char *const curve_words[] = {
+    [SKIP_CURVE_E] = "e", [SKIP_CURVE_E0] = "e0", [SKIP_CURVE_PLAIN] = "plain", NULL};
 
 enum { LATENTS_MAX = (JOB_FRAMES_MAX - 1) / 4 + 2 };
 
@@ -160,6 +170,15 @@ const struct job_field job_fields[] = {
     REAL("guide", "skip_start", guide.skip_start, 0, 1),
     REAL("guide", "skip_end", guide.skip_end, 0, 1),
     INT("guide", "riflex", guide.riflex, 0, 22),
+    CHOICE("cache", "kind", cache.kind, cache_words),
+    CHOICE("cache", "model", cache.model, skip_model_words),
+    REAL("cache", "threshold", cache.threshold, 0, 100),
+    INT("cache", "start", cache.start, -1, JOB_LIST_MAX),
+    INT("cache", "end", cache.end, -1, JOB_LIST_MAX),
+    INT("cache", "skips", cache.skips, 0, JOB_LIST_MAX),
+    CHOICE("cache", "curve", cache.curve, curve_words),
+    BOOL("cache", "neighbours", cache.neighbours),
+    BOOL("cache", "compat", cache.compat),
     REAL("animate", "pose_strength", pose_strength, 0, 10),
     REAL("animate", "face_strength", face_strength, 0, 10),
     INT("window", "latent_frames", window_frames, 1, LATENTS_MAX),
@@ -203,6 +222,7 @@ void job_defaults(struct job *job)
         .guidance = guidance_default,
         .guidance_count = LT_COUNT(guidance_default),
         .guide = {.nag_tau = 2.5, .nag_alpha = 0.25, .skip_start = 0.1, .skip_end = 1},
+        .cache = {.start = -1, .end = -1, .skips = 4},
         .pose_strength = 1,
         .face_strength = 1,
         .schedule = WINDOW_STATIC_BALANCED,

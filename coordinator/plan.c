@@ -3,6 +3,7 @@
  * step. */
 #include "coordinator/plan.h"
 
+#include "coordinator/plan_skips.h"
 #include "coordinator/sigma.h"
 #include "coordinator/window.h"
 
@@ -296,6 +297,9 @@ static void list_conditions(const struct job *job, struct plan *plan)
         if (is_given(job, JOB_INPUT_VOICE_2))
             add_condition(plan, PLAN_CONDITION_AUDIO, 1);
     }
+    for (uint32_t expert = 0; job->cache.kind == JOB_CACHE_TEACACHE && expert < 2; expert++)
+        if (plan_expert_steps(plan, expert).count > 0)
+            add_condition(plan, PLAN_CONDITION_TIMES, expert);
     if (is_given(job, JOB_INPUT_POSE_FRAMES) && !is_given(job, JOB_INPUT_POSE))
         for (uint32_t c = 0; c < (plan->clips.count ? plan->clips.count : 1); c++)
             add_condition(plan, PLAN_CONDITION_POSE, c);
@@ -350,6 +354,7 @@ lt_status plan_build(const struct job *job, struct lt_arena *arena, struct plan 
     LT_TRY(plan_steps(job, arena, &plan, error));
     LT_TRY(plan_segments(job, arena, &plan, error));
     LT_TRY(plan_conditions(job, arena, &plan, error));
+    plan_skips(job, &plan);
     *plan_out = plan;
     return LT_OK;
 }

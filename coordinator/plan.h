@@ -19,6 +19,8 @@ struct plan_step {
     double timestep; /* what the model is fed: truncated to an integer where the schedule says so */
     double guidance;
     bool low_expert;
+    uint8_t skip; /* predictions that reuse an earlier step's work: a bit each, as they are numbered
+                     in a task (0: with the prompt) */
 };
 
 struct plan_segment {                  /* one decode task */
@@ -38,6 +40,7 @@ enum plan_condition_what {
     PLAN_CONDITION_FIRST,    /* latents of the image alone: reference, or clean first frame */
     PLAN_CONDITION_POSE,     /* index: of the clip */
     PLAN_CONDITION_AUDIO,    /* index: of the speaker */
+    PLAN_CONDITION_TIMES,    /* how the time embeddings of an expert's steps differ; index 1: low */
 };
 
 struct plan_condition { /* one conditioning task */

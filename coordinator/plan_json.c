@@ -53,6 +53,28 @@ static void write_steps(const struct plan *plan, FILE *to)
     fputs("],\n", to);
 }
 
+/* "skips":{"positive":[2,3,…],"negative":[…]}: steps that reuse an earlier one's work. null:
+ * decided when the model's time embeddings are known, or by every window for itself. */
+static void write_skips(const struct job *job, const struct plan *plan, FILE *to)
+{
+    static const char *const half[] = {"positive", "negative"};
+    if (job->cache.kind == JOB_CACHE_NONE)
+        return;
+    if (job->cache.kind != JOB_CACHE_MAGCACHE) {
+        fputs("\"skips\":null,\n", to);
+        return;
+    }
+    for (uint32_t h = 0; h < LT_COUNT(half); h++) {
+        uint32_t count = 0;
+        fprintf(to, "%s\"%s\":[", h ? "," : "\"skips\":{", half[h]);
+        for (uint32_t s = 0; s < plan->step_count; s++)
+            if (plan->step[s].skip >> h & 1)
+                fprintf(to, "%s%" PRIu32, comma(count++), s);
+        fputc(']', to);
+    }
+    fputs("},\n", to);
+}
+
 static void write_tasks(const struct plan *plan, FILE *to)
 {
     fprintf(to,
@@ -113,6 +135,7 @@ lt_status plan_write_json(const struct job *job, const struct plan *plan, const 
     write_windows(plan, "windows", false, to);
     write_windows(plan, "weights", true, to);
     write_steps(plan, to);
+    write_skips(job, plan, to);
     write_tasks(plan, to);
     write_bytes(job, plan, worker_memory, condition, to);
     if (fflush(to) != 0 || ferror(to))

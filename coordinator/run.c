@@ -48,6 +48,7 @@ static lt_status build(struct run *run, const struct run_params *params, struct 
     for (size_t i = 0; i < run->job.lora_count; i++)
         run->model[RUN_LORA + i] = run->job.lora[i].file;
     LT_TRY(allocate(run, error));
+    LT_TRY(run_skips_init(run, error));
     return run_blobs_init(run, error);
 }
 
@@ -347,6 +348,8 @@ uint32_t run_task_model(const struct run *run, uint32_t task)
     case PLAN_PREDICT:
         return run->plan.step[index].low_expert ? RUN_TRANSFORMER_LOW : RUN_TRANSFORMER;
     case PLAN_CONDITION:
+        if (run->plan.condition[index].what == PLAN_CONDITION_TIMES)
+            return run->plan.condition[index].index ? RUN_TRANSFORMER_LOW : RUN_TRANSFORMER;
         return condition_model(run->plan.condition[index].what);
     default:
         return RUN_VAE;

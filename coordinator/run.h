@@ -76,6 +76,12 @@ struct run_task {
 };
 struct run_task *run_task(struct run *run, uint32_t task);
 
+/* Whose memory holds what the task would reuse (a job with a cache): the worker that had the
+ * window's last step. False: nobody's, or it reuses nothing. */
+bool run_holder(const struct run *run, uint32_t task, struct lt_peer *peer_out);
+/* The task is leased to this worker. */
+void run_set_holder(struct run *run, uint32_t task, const struct lt_peer *peer);
+
 /* READY -> LEASED and back, in graph and counters. */
 void run_lease(struct run *run, uint32_t task);
 void run_return(struct run *run, uint32_t task);

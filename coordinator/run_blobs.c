@@ -1,6 +1,7 @@
 /* The bytes that leave a run: task specs with their blobs, and finished latents and frames. Blobs
  * are cuts (cut.h): they are read when they are asked for and never held. Latents of a leased task
  * stand still until it is committed; everything else never changes once it is there. */
+#include "coordinator/plan_skips.h"
 #include "coordinator/run.h"
 #include "coordinator/run_private.h"
 
@@ -193,6 +194,9 @@ static lt_status read_plane(struct run *run, const struct cut *cut, const struct
                                  channel * cut->plane_bytes + skip, data, bytes, error);
     case CUT_MOTION:
         return read_motion(run, cut, cell, channel, step, skip, data, bytes, error);
+    case CUT_TIMES:
+        memcpy(data, (const char *)&plan->step[cell->index].timestep + skip, bytes);
+        return LT_OK;
     case CUT_PROMPT:
         return read_prompt(run, cell->index, skip, data, bytes);
     case CUT_TEXT:
@@ -340,10 +344,19 @@ static lt_status fill_spec(struct run *run, uint32_t task, struct lt_arena *aren
     return LT_OK;
 }
 
-/* The add-on and the LoRAs of a prediction. */
+/* The step whose transformer a task uses. */
+static uint32_t transformer_step(const struct run *run, uint32_t task)
+{
+    uint32_t index, window;
+    if (plan_task(&run->plan, task, &index, &window) == PLAN_PREDICT)
+        return index;
+    return plan_expert_steps(&run->plan, run->plan.condition[index].index).first;
+}
+
+/* The add-on and the LoRAs of a prediction, or of what its transformer is asked before. */
 static void name_files(const struct run *run, uint32_t task, struct lt_task_spec *spec)
 {
-    uint32_t index[RUN_MODELS], step, window;
+    uint32_t index[RUN_MODELS];
     const size_t count = run_companions(run, run_task_model(run, task), index);
     for (size_t i = 0; i < count; i++) {
         const struct job_model *model = &run->model[index[i]];
@@ -353,7 +366,7 @@ static void name_files(const struct run *run, uint32_t task, struct lt_task_spec
             continue;
         }
         const struct job_lora *lora = &run->job.lora[index[i] - RUN_LORA];
-        plan_task(&run->plan, task, &step, &window);
+        const uint32_t step = transformer_step(run, task);
         const size_t at = step < lora->strength_count ? step : lora->strength_count - 1;
         spec->lora[spec->lora_count++] = (struct lt_spec_lora){
             .file = file,
@@ -376,7 +389,12 @@ lt_status run_task_spec(struct run *run, uint32_t task, struct lt_task_spec *spe
         .precision = run->job.precision_bf16, /* enum lt_precision: F32 0, BF16 1 */
         .text_len = (uint32_t)run->job.text_len,
     };
+    uint32_t index, window;
+    if (plan_task(&run->plan, task, &index, &window) == PLAN_PREDICT)
+        LT_TRY(run_know_skips(run, error));
     cut_spec(&run->job, &run->plan, task, &spec);
+    if (spec.cache != LT_CACHE_NONE)
+        spec.cache_key = run_cache_key(run, window);
     name_files(run, task, &spec);
     lt_arena_init(&arena, 0);
     const lt_status status = fill_spec(run, task, &arena, &spec, error);

@@ -27,6 +27,8 @@ struct run {
     struct run_recovered *recovered;
     size_t recovered_count;
     uint32_t done[PLAN_KINDS], leased_count; /* committed, by kind */
+    struct lt_peer *holder;                  /* of each window, with a cache; else NULL */
+    bool skips_known;                        /* TeaCache's steps are marked in the plan */
 };
 
 /* run_blobs.c */
@@ -34,3 +36,11 @@ lt_status run_blobs_init(struct run *run, struct lt_error *error);
 void run_blobs_fini(struct run *run);
 /* "segments/3", "results/0", "predictions/17": where the result of a task lies. */
 void run_result_name(const struct run *run, uint32_t task, char name_out[32]);
+
+/* run_skips.c */
+lt_status run_skips_init(struct run *run, struct lt_error *error);
+/* Before a prediction's spec is made: TeaCache's steps, from what the workers found of the time
+ * embeddings. */
+lt_status run_know_skips(struct run *run, struct lt_error *error);
+/* Names what the windows of this job keep on their workers. */
+struct lt_digest run_cache_key(const struct run *run, uint32_t window);

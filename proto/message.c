@@ -207,7 +207,7 @@ static Longtake__TaskSpec *encode_spec(struct encoder *e, const struct lt_task_s
     INIT(Longtake__TaskSpec, longtake__task_spec__init);
     if (from->blob_count > LT_SPEC_BLOBS_MAX || from->frame_at_count > LT_SPEC_SLOTS_MAX ||
         from->clean_slot_count > LT_SPEC_SLOTS_MAX || from->lora_count > LT_SPEC_LORAS_MAX ||
-        from->skip_layer_count > LT_SPEC_SLOTS_MAX) {
+        from->skip_layer_count > LT_SPEC_SLOTS_MAX || from->reuse_count > LT_SPEC_PREDICTIONS) {
         refuse(e, LT_BAD_INPUT, "too many blobs, slots, layers or LoRAs");
         return NULL;
     }
@@ -251,6 +251,14 @@ static Longtake__TaskSpec *encode_spec(struct encoder *e, const struct lt_task_s
     to->n_nag = from->nag_count;
     to->audio_guidance = from->audio_guidance;
     to->audio_formula = from->audio_formula;
+    to->cache = from->cache;
+    if (from->cache != LT_CACHE_NONE)
+        to->cache_key = digest(&from->cache_key);
+    to->cache_step = from->cache_step;
+    to->reuse = (uint32_t *)(uintptr_t)from->reuse;
+    to->n_reuse = from->reuse_count;
+    to->cache_threshold = from->cache_threshold;
+    to->time_projected = from->time_projected;
     to->skip_layer = (uint32_t *)(uintptr_t)from->skip_layer;
     to->n_skip_layer = from->skip_layer_count;
     to->riflex_index = from->riflex_index;
@@ -605,6 +613,24 @@ static void decode_loras(struct decoder *d, const Longtake__TaskSpec *from, stru
         reject(d, "audio_guidance", "out of range");
 }
 
+static void decode_cache(struct decoder *d, const Longtake__TaskSpec *from, struct lt_task_spec *to)
+{
+    if (from->n_reuse > LT_SPEC_PREDICTIONS) {
+        reject(d, "reuse", "too many entries");
+        return;
+    }
+    for (size_t i = 0; i < from->n_reuse; i++) {
+        to->reuse[i] = from->reuse[i];
+        if (from->reuse[i] > from->cache_step)
+            reject(d, "reuse", "a step that is yet to come");
+    }
+    to->reuse_count = from->n_reuse;
+    if (from->cache != LT_CACHE_NONE)
+        to->cache_key = take_digest(d, "cache_key", from->cache_key);
+    if (!(from->cache_threshold >= 0 && is_sane(from->cache_threshold)))
+        reject(d, "cache_threshold", "out of range");
+}
+
 static void decode_spec(struct decoder *d, const Longtake__TaskSpec *from, struct lt_task_spec *to)
 {
     if (!from || !from->model || from->n_shape != 4) {
@@ -617,7 +643,7 @@ static void decode_spec(struct decoder *d, const Longtake__TaskSpec *from, struc
     }
     *to = (struct lt_task_spec){
         .kind = (enum lt_task_kind)take_enum(d, "kind", from->kind, LT_TASK_PREDICT,
-                                             LT_TASK_ENCODE_AUDIO),
+                                             LT_TASK_COMPARE_TIMES),
         .model = take_file(d, "model", from->model),
         .blob_count = from->n_blob,
         .timestep = from->timestep,
@@ -636,6 +662,10 @@ static void decode_spec(struct decoder *d, const Longtake__TaskSpec *from, struc
         .no_velocity = from->no_velocity,
         .audio_guidance = from->audio_guidance,
         .audio_formula = take_enum(d, "audio_formula", from->audio_formula, 0, 1),
+        .cache = (enum lt_cache)take_enum(d, "cache", from->cache, LT_CACHE_NONE, LT_CACHE_EASY),
+        .cache_step = from->cache_step,
+        .cache_threshold = from->cache_threshold,
+        .time_projected = from->time_projected,
         .riflex_index = from->riflex_index,
         .riflex_frames = from->riflex_frames,
     };
@@ -649,6 +679,7 @@ static void decode_spec(struct decoder *d, const Longtake__TaskSpec *from, struc
     to->nag_count = take_numbers(d, "nag", from->nag, from->n_nag, LT_SPEC_NAG, to->nag);
     to->strength_count = take_numbers(d, "strength", from->strength, from->n_strength,
                                       LT_SPEC_STRENGTHS, to->strength);
+    decode_cache(d, from, to);
     for (size_t i = 0; i < from->n_blob; i++)
         to->blob[i] = (struct lt_blob_ref){
             (enum lt_blob_role)take_enum(d, "blob.role", from->blob[i]->role, LT_BLOB_LATENTS,

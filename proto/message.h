@@ -101,6 +101,7 @@ enum lt_task_kind {
     LT_TASK_ENCODE_TEXT, /* since 1.1 */
     LT_TASK_ENCODE_IMAGE,
     LT_TASK_ENCODE_AUDIO,
+    LT_TASK_COMPARE_TIMES, /* how much time embeddings differ: f32 [steps, steps] */
 };
 
 enum lt_blob_role {
@@ -117,7 +118,8 @@ enum lt_blob_role {
     LT_BLOB_PROMPT = 11,        /* encode-text: UTF-8 */
     LT_BLOB_SAMPLES = 12,       /* encode-audio: f32 mono, 16 kHz */
     LT_BLOB_REFERENCE = 13,     /* vae-decode: u8 [H, W, 3], whose colours are matched */
-    LT_BLOB_ROLE_LAST = LT_BLOB_REFERENCE,
+    LT_BLOB_TIMES = 14,         /* compare-times: f64 timesteps */
+    LT_BLOB_ROLE_LAST = LT_BLOB_TIMES,
 };
 
 struct lt_blob_ref {
@@ -145,6 +147,15 @@ struct lt_spec_lora {
     bool plain_peft;
 };
 
+/* How a prediction uses the work of earlier steps of its window. */
+enum lt_cache {
+    LT_CACHE_NONE,
+    LT_CACHE_PLANNED, /* as `reuse` says */
+    LT_CACHE_EASY,    /* EasyCache: as its latents change */
+};
+
+enum { LT_SPEC_PREDICTIONS = 3 };
+
 /* Everything a worker needs to compute a task: with equal specs any worker of one kernel class
  * gives equal bytes. */
 struct lt_task_spec {
@@ -153,7 +164,8 @@ struct lt_task_spec {
     struct lt_blob_ref blob[LT_SPEC_BLOBS_MAX];
     size_t blob_count;
     /* predict: C F h w; vae-decode: z T h w; vae-encode: 3 F H W; encode-text: rows, width, 1, 1 of
-     * the result; encode-image: 3, images, H, W; encode-audio: frames, layers, width, samples */
+     * the result; encode-image: 3, images, H, W; encode-audio: frames, layers, width, samples;
+     * compare-times: as the job's predict */
     uint32_t shape[4];
     double timestep;    /* 0..1000, as the model takes it */
     double guidance;    /* 1: one prediction; else u + g (c - u), on the worker */
@@ -187,6 +199,14 @@ struct lt_task_spec {
     struct lt_model_file addon; /* talk: the file merged onto the model; name NULL: none */
     double audio_guidance;
     uint32_t audio_formula; /* 0 official, 1 wrapper (pipeline.md 3.8) */
+    enum lt_cache cache;    /* predict; with equal specs bytes may then depend on what is kept */
+    struct lt_digest cache_key;          /* of job and window: whose work it is */
+    uint32_t cache_step;                 /* this one */
+    uint32_t reuse[LT_SPEC_PREDICTIONS]; /* 0: compute and keep; n: what step n - 1 or a later one
+                                            added to the tokens, if it is there */
+    size_t reuse_count;
+    double cache_threshold; /* EasyCache; 0: compute */
+    bool time_projected;    /* compare-times: what blocks are fed, not what the head is */
     uint32_t text_style;    /* encode-text: 0 as Wan cleans a prompt, 1 as ComfyUI */
 };
 

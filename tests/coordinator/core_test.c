@@ -423,6 +423,54 @@ static void test_result_of_wrong_size_is_charged(void **state)
     end(&b);
 }
 
+/* -- what lies on a worker --------------------------------------------------------------------- */
+
+/* Worker 1 computed both windows of the first step, and holds what the second step reuses. */
+static void begin_second_step(struct bench *b, const char *cache)
+{
+    struct lt_error error;
+    char text[1024];
+    snprintf(text, sizeof text, "{%s%s", cache, job_text + 1);
+    begin(b);
+    assert_ok(submit(b, text, &error));
+    join(b, 1, "t.gguf", "k");
+    give_result(b, 1);
+    give_result(b, 1);
+    assert_int_equal(b->last.kind, LT_MESSAGE_ASSIGN);
+    assert_int_equal(b->last.assign.task, core_task_number(1, 2));
+}
+
+static void test_reused_work_keeps_a_window_on_its_worker(void **state)
+{
+    (void)state;
+    struct bench b;
+    begin_second_step(&b, "");
+    join(&b, 2, "t.gguf", "k");
+    assert_int_equal(b.last.kind, LT_MESSAGE_ASSIGN); /* without a cache anybody will do */
+    end(&b);
+    begin_second_step(&b, "\"cache\": {\"kind\": \"magcache\", \"model\": \"14B\", "
+                          "\"threshold\": 1, \"start\": 0},");
+    struct lt_message first = b.last;
+    assert_int_equal(first.assign.spec.cache, LT_CACHE_PLANNED);
+    assert_true(first.assign.spec.cache_step == 1 && first.assign.spec.reuse[0] == 1);
+    const struct lt_digest key = first.assign.spec.cache_key;
+    join(&b, 2, "t.gguf", "k");
+    assert_int_equal(b.last.kind, LT_MESSAGE_WELCOME); /* it idles: window 1 lies with worker 1 */
+    b.last = first;
+    give_result(&b, 1);
+    assert_int_equal(b.last.kind, LT_MESSAGE_ASSIGN);
+    assert_int_equal(b.last.assign.task, core_task_number(1, 3));
+    assert_false(lt_digest_equal(&key, &b.last.assign.spec.cache_key)); /* a key for each window */
+    const struct lt_message bye = {.kind = LT_MESSAGE_BYE, .bye = {"so long"}};
+    say(&b, 1, &bye);
+    b.now_us += 60 * SECOND;
+    core_tick(b.core, b.now_us);
+    join(&b, 2, "t.gguf", "k");
+    assert_int_equal(b.last.kind, LT_MESSAGE_ASSIGN); /* nobody holds it now */
+    assert_int_equal(b.last.assign.task, core_task_number(1, 3));
+    end(&b);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -436,6 +484,7 @@ int main(void)
         cmocka_unit_test(test_failed_task_goes_elsewhere),
         cmocka_unit_test(test_job_whose_files_are_gone_says_why),
         cmocka_unit_test(test_result_of_wrong_size_is_charged),
+        cmocka_unit_test(test_reused_work_keeps_a_window_on_its_worker),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

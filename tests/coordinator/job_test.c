@@ -163,11 +163,60 @@ static void what_leads_predictions_is_read(void **state)
     lt_arena_fini(&arena);
 }
 
+/* A job without a cache is named as it was before there were any. */
+static void a_cache_is_read(void **state)
+{
+    (void)state;
+    struct lt_error error;
+    struct lt_arena arena;
+    char *text;
+    lt_arena_init(&arena, 0);
+    struct job job;
+    struct lt_digest none, off, on;
+    assert_ok(parse("{" REST "}", &arena, &job, &error));
+    assert_int_equal(job.cache.kind, JOB_CACHE_NONE);
+    assert_ok(job_digest(&job, &none, &error));
+    assert_ok(job_format(&job, &arena, &text, &error));
+    assert_null(strstr(text, "cache"));
+    assert_ok(parse("{" REST ",\"cache\":{\"kind\":\"none\"}}", &arena, &job, &error));
+    assert_ok(job_digest(&job, &off, &error));
+    assert_true(lt_digest_equal(&none, &off));
+    assert_ok(parse("{" REST ",\"cache\":{\"kind\":\"magcache\",\"model\":\"14B_2.2\","
+                    "\"threshold\":0.06,\"start\":6,\"skips\":2,\"compat\":true}}",
+                    &arena, &job, &error));
+    assert_true(job.cache.kind == JOB_CACHE_MAGCACHE && job.cache.threshold == 0.06 &&
+                job.cache.start == 6 && job.cache.end == -1 && job.cache.skips == 2 &&
+                job.cache.compat);
+    assert_ok(job_digest(&job, &on, &error));
+    assert_false(lt_digest_equal(&none, &on));
+    check_round_trip(&job);
+    assert_ok(parse("{" REST ",\"cache\":{\"kind\":\"teacache\",\"curve\":\"plain\","
+                    "\"neighbours\":true}}",
+                    &arena, &job, &error));
+    check_round_trip(&job);
+    assert_ok(parse("{" REST ",\"cache\":{\"kind\":\"easycache\",\"end\":20}}", &arena, &job, &error));
+    check_round_trip(&job);
+    lt_arena_fini(&arena);
+}
+
 /* clang-format off */
 static const struct {
     const char *text, *part;
     lt_status status;
 } refused[] = {
+    {"{" REST ",\"cache\":{\"kind\":\"deepcache\"}}",
+     "/cache/kind: expected one of none, teacache, magcache, easycache", LT_BAD_INPUT},
+    {"{" REST ",\"cache\":{\"kind\":\"magcache\"}}", "/cache/model: needed", LT_BAD_INPUT},
+    {"{" REST ",\"cache\":{\"kind\":\"teacache\"}}", "/cache/model: needed", LT_BAD_INPUT},
+    {"{" REST ",\"cache\":{\"kind\":\"magcache\",\"model\":\"13B\"}}",
+     "/cache/model: expected one of none, 1_3B", LT_BAD_INPUT},
+    {"{" REST ",\"cache\":{\"kind\":\"easycache\",\"model\":\"14B\"}}",
+     "/cache/model: means nothing", LT_BAD_INPUT},
+    {"{" REST ",\"cache\":{\"threshold\":0.2}}", "/cache/threshold: means nothing", LT_BAD_INPUT},
+    {"{" REST ",\"cache\":{\"kind\":\"easycache\",\"compat\":true}}",
+     "/cache/compat: means nothing", LT_BAD_INPUT},
+    {"{" REST ",\"window\":{\"schedule\":\"uniform_standard\"},\"cache\":{\"kind\":\"easycache\"}}",
+     "/cache/kind: the windows of /window/schedule change", LT_BAD_INPUT},
     {"", "job.json:1:", LT_BAD_INPUT},
     {"[]", "expected an object, found a list", LT_BAD_INPUT},
     {"{}", "/model/transformer: missing", LT_BAD_INPUT},
@@ -381,6 +430,7 @@ int main(void)
         cmocka_unit_test(the_documented_example_is_read),
         cmocka_unit_test(values_are_converted_as_documented),
         cmocka_unit_test(what_leads_predictions_is_read),
+        cmocka_unit_test(a_cache_is_read),
         cmocka_unit_test(what_is_wrong_is_named),
         cmocka_unit_test(size_and_depth_are_bounded),
         cmocka_unit_test(damaged_jobs_are_refused),

@@ -6,6 +6,8 @@
 #include "coordinator/cut.h"
 #include "coordinator/plan.h"
 #include "coordinator/plan_json.h"
+#include "coordinator/plan_skips.h"
+#include "coordinator/skip.h"
 
 #include <jansson.h>
 #include <stdlib.h>
@@ -56,6 +58,21 @@ static void segments_give_the_frames_asked_for(void **state)
                             plan.segment_count * sizeof plan.segment[0]);
         lt_arena_fini(&arena);
     }
+}
+
+static json_t *write_and_read(const struct job *job, const struct plan *plan)
+{
+    struct lt_error error;
+    char *text = NULL;
+    size_t bytes = 0;
+    FILE *to = open_memstream(&text, &bytes);
+    assert_non_null(to);
+    assert_ok(plan_write_json(job, plan, "{\"ram_bytes\": 7}", to, &error));
+    fclose(to);
+    json_t *root = json_loadb(text, bytes, JSON_REJECT_DUPLICATES, NULL);
+    assert_non_null(root);
+    free(text);
+    return root;
 }
 
 /* What leads predictions stands in their specs, in the steps it is meant for; the negative text
@@ -228,6 +245,108 @@ static void steps_carry_guidance_and_expert(void **state)
     lt_arena_fini(&arena);
 }
 
+/* Every task of a step: what it reuses of which step, for each of its predictions. */
+static void check_reuse(const struct job *job, const struct plan *plan, uint32_t step,
+                        uint32_t with, uint32_t without)
+{
+    for (uint32_t w = 0; w < plan->step[step].window_count; w++) {
+        struct lt_task_spec spec = {0};
+        cut_spec(job, plan, plan->step[step].task_first + w, &spec);
+        assert_int_equal(spec.cache, LT_CACHE_PLANNED);
+        assert_int_equal(spec.cache_step, step);
+        assert_int_equal(spec.reuse_count, with || without ? 3 : 0);
+        assert_true(spec.reuse[0] == with && spec.reuse[1] == without && spec.reuse[2] == without);
+    }
+}
+
+/* The published list of 14B over 20 steps, as numbers in the tasks; an expert's first step is
+ * computed. */
+static void magcache_stands_in_the_plan(void **state)
+{
+    (void)state;
+    struct lt_error error;
+    struct lt_arena arena;
+    lt_arena_init(&arena, 0);
+    struct job job = job_of(161);
+    job.step_count = 20;
+    job.cache.kind = JOB_CACHE_MAGCACHE;
+    job.cache.model = SKIP_MODEL_14B;
+    struct plan plan;
+    assert_ok(plan_build(&job, &arena, &plan, &error));
+    assert_int_equal(plan.condition_count, 0);
+    assert_true(plan.step[0].window_count > 1);
+    check_reuse(&job, &plan, 1, 0, 0);
+    check_reuse(&job, &plan, 2, 2, 2);
+    check_reuse(&job, &plan, 3, 2, 2);
+    check_reuse(&job, &plan, 4, 0, 0);
+    check_reuse(&job, &plan, 5, 5, 5);
+    check_reuse(&job, &plan, 19, 0, 0);
+    assert_true(plan_is_sticky(&job, &plan, 2) && !plan_is_sticky(&job, &plan, 4));
+    json_t *root = write_and_read(&job, &plan);
+    static const int want[] = {2, 3, 5, 6, 8, 10, 12, 14};
+    const json_t *list = json_object_get(json_object_get(root, "skips"), "positive");
+    assert_int_equal(json_array_size(list), LT_COUNT(want));
+    for (size_t i = 0; i < LT_COUNT(want); i++)
+        assert_int_equal(json_integer_value(json_array_get(list, i)), want[i]);
+    json_decref(root);
+    job.transformer_low.name = "low.gguf";
+    job.boundary = 0.9;
+    job.guide.zero_star = true;
+    job.guide.zero_steps = 3;
+    assert_ok(plan_build(&job, &arena, &plan, &error));
+    const struct plan_steps low = plan_expert_steps(&plan, 1);
+    assert_true(low.first > 3 && low.first + low.count == 20);
+    for (uint32_t s = 0; s <= 3; s++)
+        check_reuse(&job, &plan, s, 0, 0); /* nothing was computed before */
+    check_reuse(&job, &plan, low.first, 0, 0);
+    check_reuse(&job, &plan, low.first + 1, low.first + 1, low.first + 1);
+    lt_arena_fini(&arena);
+}
+
+/* TeaCache asks each transformer for its time embeddings before the first windows. */
+static void teacache_waits_for_the_embeddings(void **state)
+{
+    (void)state;
+    struct lt_error error;
+    struct lt_arena arena;
+    struct cut cut[CUTS_MAX];
+    size_t count;
+    lt_arena_init(&arena, 0);
+    struct job job = job_of(81);
+    job.step_count = 4; /* 999 937 833 624 */
+    job.transformer_low.name = "low.gguf";
+    job.cache.kind = JOB_CACHE_TEACACHE;
+    job.cache.curve = SKIP_CURVE_PLAIN;
+    struct plan plan;
+    assert_ok(plan_build(&job, &arena, &plan, &error));
+    assert_int_equal(plan.condition_count, 2);
+    assert_int_equal(plan.edge_count, 2 * plan.step[0].window_count);
+    const uint32_t task = plan_find_condition(&plan, PLAN_CONDITION_TIMES, 1);
+    struct lt_task_spec spec = {0};
+    cut_spec(&job, &plan, task, &spec);
+    assert_int_equal(spec.kind, LT_TASK_COMPARE_TIMES);
+    assert_int_equal(spec.result_bytes, 2 * 2 * sizeof(float));
+    assert_true(spec.time_projected);
+    assert_ok(cut_task(&job, &plan, task, (const uint64_t[]){0, 0}, &arena, cut, &count, &error));
+    assert_int_equal(count, 1);
+    assert_true(cut->role == LT_BLOB_TIMES && cut_bytes(cut) == 2 * sizeof(double));
+    assert_true(cut->cell[0].source == CUT_TIMES && cut->cell[0].index == 2);
+    const float distance[] = {0, 0.1f, 0.1f, 0};
+    plan_skips_by_times(&job, &plan, 1, distance);
+    check_reuse(&job, &plan, 2, 0, 0);
+    check_reuse(&job, &plan, 3, 3, 3);
+    job.cache.kind = JOB_CACHE_EASYCACHE; /* decided by the windows */
+    job.step_count = 20;
+    job.transformer_low.name = NULL;
+    assert_ok(plan_build(&job, &arena, &plan, &error));
+    assert_int_equal(plan.condition_count, 0);
+    assert_true(plan_threshold(&job, &plan, 9) == 0 && plan_threshold(&job, &plan, 19) == 0);
+    assert_true(plan_threshold(&job, &plan, 10) == 0.015 &&
+                plan_threshold(&job, &plan, 18) == 0.015);
+    assert_true(!plan_is_sticky(&job, &plan, 0) && plan_is_sticky(&job, &plan, 1));
+    lt_arena_fini(&arena);
+}
+
 /* 100,000 frames, the most: 25,001 latents. Uniform lists differ per step and are all kept. */
 static void the_longest_job_fits(void **state)
 {
@@ -284,14 +403,7 @@ static void the_json_holds_the_plan(void **state)
     job.step_count = 4;
     struct plan plan;
     assert_ok(plan_build(&job, &arena, &plan, &error));
-    char *text = NULL;
-    size_t bytes = 0;
-    FILE *to = open_memstream(&text, &bytes);
-    assert_non_null(to);
-    assert_ok(plan_write_json(&job, &plan, "{\"ram_bytes\": 7}", to, &error));
-    fclose(to);
-    json_t *root = json_loadb(text, bytes, JSON_REJECT_DUPLICATES, NULL);
-    assert_non_null(root);
+    json_t *root = write_and_read(&job, &plan);
     json_t *windows = json_object_get(root, "windows"), *weights = json_object_get(root, "weights");
     assert_int_equal(json_array_size(windows), 4);
     for (uint32_t s = 0; s < 4; s++) {
@@ -316,7 +428,6 @@ static void the_json_holds_the_plan(void **state)
         json_integer_value(json_object_get(json_object_get(root, "wire"), "down_bytes")),
         plan.wire_bytes_down);
     json_decref(root);
-    free(text);
     FILE *full = fopen("/dev/full", "w");
     assert_non_null(full);
     assert_fails(plan_write_json(&job, &plan, NULL, full, &error), LT_IO, "could not be written");
@@ -333,6 +444,8 @@ int main(void)
         cmocka_unit_test(bytes_are_the_published_ones),
         cmocka_unit_test(tasks_are_numbered_by_step_and_window),
         cmocka_unit_test(steps_carry_guidance_and_expert),
+        cmocka_unit_test(magcache_stands_in_the_plan),
+        cmocka_unit_test(teacache_waits_for_the_embeddings),
         cmocka_unit_test(the_longest_job_fits),
         cmocka_unit_test(the_json_holds_the_plan),
         cmocka_unit_test(a_cold_decoder_is_refused),

@@ -165,6 +165,34 @@ static void options_survive(void **state)
     assert_true(back.strength_count == 2 && back.strength[0] == 0 && back.strength[1] == 0.5);
 }
 
+static void what_is_reused_survives(void **state)
+{
+    (void)state;
+    struct lt_message m = assign();
+    struct lt_task_spec *spec = &m.assign.spec;
+    struct lt_task_spec back = round_trip(&m, false, 0).assign.spec;
+    assert_true(back.cache == LT_CACHE_NONE && lt_digest_is_zero(&back.cache_key));
+    spec->cache = LT_CACHE_PLANNED;
+    spec->cache_key = lt_sha256("w", 1);
+    spec->cache_step = 7;
+    spec->reuse[1] = 7;
+    spec->reuse_count = 3;
+    spec->cache_threshold = 0.015;
+    spec->time_projected = true;
+    back = round_trip(&m, false, 0).assign.spec;
+    assert_int_equal(back.cache, LT_CACHE_PLANNED);
+    assert_true(lt_digest_equal(&back.cache_key, &spec->cache_key));
+    assert_true(back.cache_step == 7 && back.reuse_count == 3 && back.reuse[0] == 0 &&
+                back.reuse[1] == 7);
+    assert_true(back.cache_threshold == 0.015 && back.time_projected);
+    spec->reuse[2] = 8; /* of the step itself */
+    uint8_t *body;
+    size_t bytes;
+    assert_ok(lt_message_encode(&m, &arena, &body, &bytes, &error));
+    assert_fails(lt_message_decode(m.kind, body, bytes, &arena, &m, &error), LT_BAD_INPUT,
+                 "reuse: a step that is yet to come");
+}
+
 static void golden_bytes_of_a_cancel(void **state)
 {
     (void)state;
@@ -246,6 +274,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(lists_survive, begin, end),
         cmocka_unit_test_setup_teardown(conditioning_survives, begin, end),
         cmocka_unit_test_setup_teardown(options_survive, begin, end),
+        cmocka_unit_test_setup_teardown(what_is_reused_survives, begin, end),
         cmocka_unit_test_setup_teardown(golden_bytes_of_a_cancel, begin, end),
         cmocka_unit_test_setup_teardown(hostile_frames_are_refused, begin, end),
         cmocka_unit_test_setup_teardown(values_out_of_range_are_refused, begin, end),
