@@ -35,6 +35,9 @@ lt_status engine_create(const struct engine_params *params, struct engine **engi
         status = device_create_host(&device, &engine->device, error);
     if (status == LT_OK)
         status = engine_windows_create(engine, error);
+    engine->reuse_bytes = params->reuse_bytes;
+    if (status == LT_OK)
+        status = engine_reuse_create(engine, error);
     if (status == LT_OK)
         status = diagnostics_create(SAMPLES_MAX, &engine->diagnostics, error);
     for (size_t i = 0; i < params->model_dir_count && status == LT_OK; i++)
@@ -57,6 +60,7 @@ void engine_destroy(struct engine **engine)
     for (int slot = 0; slot < ENGINE_SLOT_COUNT; slot++)
         engine_drop(e, (enum engine_slot)slot);
     lt_lru_destroy(&e->windows);
+    lt_lru_destroy(&e->reuse);
     device_destroy(&e->device);
     diagnostics_destroy(&e->diagnostics);
     lt_exec_destroy(&e->exec[0]);
@@ -180,6 +184,8 @@ static const char *kind_name(enum lt_task_kind kind)
         return "encode-image";
     case LT_TASK_ENCODE_AUDIO:
         return "encode-audio";
+    case LT_TASK_COMPARE_TIMES:
+        return "compare-times";
     default:
         return "unknown";
     }
@@ -207,6 +213,8 @@ static lt_status run_one(const struct engine_task *task, void **result_out, stru
         return engine_encode_text(task, result_out, error);
     case LT_TASK_ENCODE_IMAGE:
         return engine_encode_image(task, result_out, error);
+    case LT_TASK_COMPARE_TIMES:
+        return engine_compare_times(task, result_out, error);
     case LT_TASK_ENCODE_AUDIO:
         return engine_encode_audio(task, result_out, error);
     default:

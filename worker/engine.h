@@ -28,7 +28,8 @@ struct engine_params {
     int thread_count;            /* 0: all processors */
     const char *kernel_selector; /* lt_kernels_select: "best" */
     struct memory_settings memory;
-    uint64_t blob_bytes; /* of blobs and results the caller keeps: part of the plan */
+    uint64_t reuse_bytes; /* at most, of what steps leave for later ones; 0: nothing is kept */
+    uint64_t blob_bytes;  /* of blobs and results the caller keeps: part of the plan */
 };
 
 struct engine;

@@ -318,22 +318,29 @@ void engine_drop(struct engine *engine, enum engine_slot slot)
         engine_show_signature(engine, NULL, NULL);
 }
 
+enum { TEXT_WIDTH = 4096 }; /* of every published text encoder */
+
 static struct engine_size size_of(const struct engine_task *task)
 {
     const struct lt_task_spec *spec = task->spec;
     const struct engine_blob *text = engine_find_blob(task, LT_BLOB_TEXT);
+    const bool ahead = spec->kind == LT_TASK_COMPARE_TIMES; /* room for the predictions to come */
     return (struct engine_size){.text_len = spec->text_len,
                                 .tokens = (int64_t)spec->shape[1] * (spec->shape[2] / 2) *
                                           (spec->shape[3] / 2),
-                                .text_values = text ? text->bytes / sizeof(float) : 0,
-                                .input_count = engine_input_count(spec)};
+                                .text_values = text    ? text->bytes / sizeof(float)
+                                               : ahead ? (uint64_t)spec->text_len * TEXT_WIDTH
+                                                       : 0,
+                                .input_count = engine_input_count(spec),
+                                .keeps = ahead || spec->cache == LT_CACHE_PLANNED};
 }
 
 /* What was planned serves what is asked for. */
 static bool holds(const struct engine_size *planned, const struct engine_size *asked)
 {
     return planned->text_len == asked->text_len && planned->tokens >= asked->tokens &&
-           planned->text_values >= asked->text_values && planned->input_count >= asked->input_count;
+           planned->text_values >= asked->text_values &&
+           planned->input_count >= asked->input_count && planned->keeps >= asked->keeps;
 }
 
 static bool is_resident(const struct resident *resident, const struct weights_signature *wanted,

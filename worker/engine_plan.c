@@ -103,6 +103,11 @@ static void ask_for(struct search *s, size_t task_count, size_t context_bytes)
         dit_activation_bytes(s->config, s->size->tokens, inputs) + s->lora_bytes;
     s->request.cache_bytes = s->size->input_count * (uint64_t)context_bytes;
     s->request.latent_bytes = s->task->engine->blob_bytes + inputs * s->task->spec->result_bytes;
+    if (s->size->keeps) {
+        s->request.activation_bytes +=
+            inputs * (size_t)(s->size->tokens * s->config->dim) * sizeof(float);
+        s->request.latent_bytes += s->task->engine->reuse_bytes;
+    }
 }
 
 /* Streaming is the last resort; before it, what is kept of prompts goes. */

@@ -46,6 +46,7 @@ struct engine_size {
     int64_t tokens;       /* transformer: of one input */
     uint64_t text_values; /* transformer: of the positive prompt */
     size_t input_count;   /* transformer: predictions of one task */
+    bool keeps;           /* transformer: what its blocks add is kept for later steps */
 };
 
 struct resident {
@@ -84,6 +85,8 @@ struct engine {
     uint64_t blob_bytes, runtime_bytes;
     struct device *device;
     struct lt_lru *windows; /* engine_windows.c: of it too */
+    struct lt_lru *reuse;   /* engine_reuse.c: what steps leave for later ones */
+    uint64_t reuse_bytes;
     struct diagnostics *diagnostics;
     struct memory_counts gone;  /* what stores that are gone read, copied and waited for */
     uint64_t device_peak_bytes; /* of the samples */
@@ -167,6 +170,31 @@ lt_status engine_take_window(const struct engine_task *task, struct dit *dit,
 struct animate_context *engine_window_animate(const struct lt_lru_entry *entry); /* NULL of NULL */
 struct talk_context *engine_window_talk(const struct lt_lru_entry *entry);       /* the same */
 
+/* -- engine_reuse.c ---------------------------------------------------------------------------- */
+
+/* A task's hold on what earlier steps left, and on where it leaves its own. */
+struct engine_reuse {
+    const struct engine_task *task;
+    struct lt_view x;
+    size_t count;                        /* of predictions */
+    unsigned lacks[LT_SPEC_PREDICTIONS]; /* which tells them apart */
+    struct lt_lru_entry *entry[LT_SPEC_PREDICTIONS];
+    enum dit_reuse how[LT_SPEC_PREDICTIONS];
+    bool whole; /* nothing is computed */
+};
+
+lt_status engine_reuse_create(struct engine *engine, struct lt_error *error);
+/* For `count` predictions of x [C, F, h, w], the first of them with everything. Where there is no
+ * room all is computed. */
+void engine_reuse_begin(const struct engine_task *task, const struct dit *dit,
+                        const struct lt_view *x, const unsigned *lacks, size_t count,
+                        struct engine_reuse *reuse);
+/* How the blocks' sum of a prediction is kept or reused. */
+void engine_reuse_input(const struct engine_reuse *reuse, size_t which, struct dit_inputs *inputs);
+/* After the forward, before guidance: v [count, C, F, h, w]; with `whole` it is written. */
+void engine_reuse_done(struct engine_reuse *reuse, float *v);
+void engine_reuse_end(struct engine_reuse *reuse); /* zeroed: nothing to do */
+
 /* -- engine_memory.c --------------------------------------------------------------------------- */
 
 /* A sample for the diagnostics. */
@@ -206,6 +234,8 @@ lt_status engine_encode_image(const struct engine_task *task, void **result_out,
                               struct lt_error *error);
 lt_status engine_encode_audio(const struct engine_task *task, void **result_out,
                               struct lt_error *error);
+lt_status engine_compare_times(const struct engine_task *task, void **result_out,
+                               struct lt_error *error);
 lt_status engine_encode_text(const struct engine_task *task, void **result_out,
                              struct lt_error *error);
 /* task_encode.c: frame [H, W, 3] u8 into plane `frame` of [3, frames, H, W] f32 in [-1, 1]. */

@@ -114,6 +114,7 @@ struct prediction {
     bool negative[PARTS_MAX], mute[PARTS_MAX]; /* without the prompt, the voice */
     struct lt_lru_entry *prompt[PARTS_MAX], *window[PARTS_MAX];
     size_t prompt_count;
+    struct engine_reuse reuse;
     float *v; /* [parts, C, F, h, w] */
 };
 
@@ -221,6 +222,15 @@ static lt_status take_prompts(struct prediction *p, struct dit *dit, struct lt_e
     return LT_OK;
 }
 
+/* A part is known by what it lacks: with another guidance at another step its number differs. */
+static void begin_reuse(struct prediction *p, const struct dit *dit)
+{
+    unsigned lacks[PARTS_MAX];
+    for (size_t part = 0; part < p->part_count; part++)
+        lacks[part] = p->negative[part] | (unsigned)p->mute[part] << 1;
+    engine_reuse_begin(p->task, dit, &p->x, lacks, p->part_count, &p->reuse);
+}
+
 static void add_inputs(const struct prediction *p, struct dit_inputs *inputs, struct lt_view *v)
 {
     for (size_t part = 0; part < p->part_count; part++) {
@@ -235,6 +245,7 @@ static void add_inputs(const struct prediction *p, struct dit_inputs *inputs, st
                                            .talk = engine_window_talk(p->window[part]),
                                            .options = &p->options[p->negative[part]],
                                            .done = &p->task->progress->done};
+        engine_reuse_input(&p->reuse, part, &inputs[part]);
     }
 }
 
@@ -244,6 +255,7 @@ static lt_status finish(struct prediction *p, struct lt_error *error)
     const int64_t count = lt_view_count(&p->x);
     const struct lt_task_spec *spec = p->task->spec;
     const float *second = p->v + count;
+    engine_reuse_done(&p->reuse, p->v);
     if (p->part_count == 3)
         guidance_audio(p->v, second, second + count, count, spec->guidance, spec->audio_guidance,
                        spec->audio_formula == 1);
@@ -265,6 +277,7 @@ static void settle(struct prediction *p, lt_status status)
         if (p->window[part])
             lt_lru_release(p->task->engine->windows, p->window[part]);
     memset(p->window, 0, sizeof p->window);
+    engine_reuse_end(&p->reuse);
     work->status = status;
     work->result = status == LT_OK ? p->v : NULL;
     if (status != LT_OK)
@@ -282,11 +295,13 @@ static lt_status forward(struct prediction *p, size_t count, struct dit *dit,
     struct lt_view v[ENGINE_BATCH_MAX * PARTS_MAX];
     size_t input_count = 0;
     for (size_t i = 0; i < count; i++) {
+        if (p[i].reuse.whole)
+            continue;
         add_inputs(&p[i], inputs + input_count, v + input_count);
         input_count += p[i].part_count;
     }
     engine_begin(p[0].task, (unsigned)(dit_config(dit)->layer_count * (int64_t)input_count));
-    return dit_forward(dit, inputs, input_count, v, error);
+    return input_count ? dit_forward(dit, inputs, input_count, v, error) : LT_OK;
 }
 
 /* A task whose own inputs are wrong fails alone; what goes wrong in the forward is everybody's. */
@@ -309,6 +324,8 @@ void engine_predict(const struct engine_task *tasks, size_t count)
         }
         if (one == LT_OK)
             one = take_prompts(&p[ready], resident->dit, own);
+        if (one == LT_OK)
+            begin_reuse(&p[ready], resident->dit);
         if (one == LT_OK)
             ready++;
         else

@@ -25,7 +25,7 @@ struct settings {
     const char *coordinator, *device, *name, *kernel, *key, *server_key, *log_level;
     struct lt_text_list models;
     int64_t threads;
-    uint64_t blob_cache;
+    uint64_t blob_cache, reuse_cache;
     struct memory_settings memory;
     bool insecure, exit_with_parent;
 };
@@ -44,6 +44,9 @@ static const struct lt_option options[] = {
     LT_OPTION(struct settings, blob_cache, SIZE, "SIZE", NULL,
               .help = "prompts and latents kept for tasks to come; none: 1/16 of --ram, at most "
                       "1GiB"),
+    LT_OPTION(struct settings, reuse_cache, SIZE, "SIZE", NULL,
+              .help = "what steps leave for later ones, of jobs with a cache; none: 1/4 of --ram, "
+                      "at most 4GiB"),
     LT_OPTION(struct settings, kernel, TEXT, "SEL", "best", .help = "ref, best, or OP=ref|best,…"),
     LT_OPTION(struct settings, key, TEXT, "FILE", NULL, .help = "own secret key (longtake keygen)"),
     LT_OPTION(struct settings, server_key, TEXT, "FILE", NULL,
@@ -289,10 +292,11 @@ static void default_name(char *name, size_t size)
     snprintf(name, size, "%s-%ld", host, (long)getpid());
 }
 
-static uint64_t default_cache(uint64_t ram)
+/* A share of the memory, at most `gigabytes`. */
+static uint64_t default_cache(uint64_t ram, unsigned share, uint64_t gigabytes)
 {
-    const uint64_t most = (uint64_t)1 << 30;
-    return ram / 16 < most ? ram / 16 : most;
+    const uint64_t most = gigabytes << 30;
+    return ram / share < most ? ram / share : most;
 }
 
 static lt_status begin(struct worker *w, struct worker_params *params, char *name,
@@ -306,7 +310,8 @@ static lt_status begin(struct worker *w, struct worker_params *params, char *nam
                                    .memory = s->memory};
     if (!engine.memory.ram)
         engine.memory.ram = lt_memory_limit();
-    engine.blob_bytes = s->blob_cache ? s->blob_cache : default_cache(engine.memory.ram);
+    engine.blob_bytes = s->blob_cache ? s->blob_cache : default_cache(engine.memory.ram, 16, 1);
+    engine.reuse_bytes = s->reuse_cache ? s->reuse_cache : default_cache(engine.memory.ram, 4, 4);
     uint64_t random[2] = {0};
     size_t model_count;
     if (getrandom(random, sizeof random, 0) != (ssize_t)sizeof random)

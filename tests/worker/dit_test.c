@@ -245,6 +245,120 @@ static void kept_keys_change_nothing(void **state)
     end(&run);
 }
 
+/* One forward of the tiny model with what its blocks add kept, taken, or left alone. */
+static void forward_reusing(struct run *run, const struct dit_options *options,
+                            enum dit_reuse reuse, const struct lt_view *added, float out[LATENT])
+{
+    struct lt_error error;
+    float x[LATENT], text[5 * 48];
+    struct dit_context *context;
+    atomic_uint done = 0;
+    fill_values("input.x", x, LT_COUNT(x));
+    fill_values("input.context", text, LT_COUNT(text));
+    const struct dit_prompt prompt = {.text = lt_view_2d(text, LT_TYPE_F32, 5, 48)};
+    assert_ok(dit_context_create(run->dit, &prompt, 0, &context, &error));
+    struct dit_inputs inputs = {.x = lt_view_4d(x, LT_TYPE_F32, 16, 2, 4, 6),
+                                .timestep = 937,
+                                .context = context,
+                                .options = options,
+                                .done = &done,
+                                .reuse = reuse};
+    if (added)
+        inputs.added = *added;
+    struct lt_view v = lt_view_4d(out, LT_TYPE_F32, 16, 2, 4, 6);
+    assert_ok(dit_forward(run->dit, &inputs, 1, &v, &error));
+    assert_int_equal(done, 2); /* blocks run or not */
+    dit_context_destroy(&context);
+}
+
+/* A step reuses another's sum over the blocks: X + nothing is the model without its blocks, to the
+ * bit; X + its own sum is the step itself but for rounding; keeping the sum changes no bit. */
+static void what_blocks_add_can_be_added_again(void **state)
+{
+    (void)state;
+    enum { TOKENS = 2 * 2 * 3, DIM = 256 };
+    static const int64_t every[] = {0, 1};
+    struct dit_options none = dit_options_default;
+    none.skip_layers = every;
+    none.skip_count = 2;
+    float want[LATENT], got[LATENT];
+    static float values[TOKENS * DIM];
+    struct run run;
+    begin(&run, false, "best", LT_PRECISION_F32);
+    struct lt_view added = lt_view_2d(values, LT_TYPE_F32, TOKENS, DIM);
+    memset(values, 0, sizeof values);
+    forward_reusing(&run, &none, DIT_REUSE_NONE, NULL, want);
+    forward_reusing(&run, NULL, DIT_REUSE_ADD, &added, got);
+    assert_memory_equal(got, want, sizeof want);
+    forward_reusing(&run, NULL, DIT_REUSE_NONE, NULL, want);
+    forward_reusing(&run, NULL, DIT_REUSE_KEEP, &added, got);
+    assert_memory_equal(got, want, sizeof want);
+    forward_reusing(&run, NULL, DIT_REUSE_ADD, &added, got);
+    for (int i = 0; i < LATENT; i++)
+        assert_true(fabsf(got[i] - want[i]) <= 1e-5f * fmaxf(1, fabsf(want[i])));
+    added = lt_view_2d(values, LT_TYPE_BF16, TOKENS, DIM); /* half the memory */
+    forward_reusing(&run, NULL, DIT_REUSE_KEEP, &added, got);
+    assert_memory_equal(got, want, sizeof want);
+    forward_reusing(&run, NULL, DIT_REUSE_ADD, &added, got);
+    for (int i = 0; i < LATENT; i++)
+        assert_true(fabsf(got[i] - want[i]) <= 2e-2f * fmaxf(1, fabsf(want[i])));
+    end(&run);
+}
+
+/* e = W2 silu(W0 s + b0) + b2 of the fill's weights, s the 256 cosines and sines (dit.md 2.3). */
+static void embed_plainly(double timestep, double e[256])
+{
+    static float w0[256 * 256], w2[256 * 256], b0[256], b2[256];
+    double s[256], hidden[256];
+    fill_weights("time_embedding.0.weight", w0, LT_COUNT(w0));
+    fill_weights("time_embedding.0.bias", b0, 256);
+    fill_weights("time_embedding.2.weight", w2, LT_COUNT(w2));
+    fill_weights("time_embedding.2.bias", b2, 256);
+    for (int i = 0; i < 128; i++) {
+        s[i] = cos(timestep * pow(10000, -i / 128.0));
+        s[128 + i] = sin(timestep * pow(10000, -i / 128.0));
+    }
+    for (int i = 0; i < 256; i++) {
+        double sum = (double)b0[i];
+        for (int k = 0; k < 256; k++)
+            sum += (double)w0[i * 256 + k] * s[k];
+        hidden[i] = sum / (1 + exp(-sum));
+    }
+    for (int i = 0; i < 256; i++) {
+        e[i] = (double)b2[i];
+        for (int k = 0; k < 256; k++)
+            e[i] += (double)w2[i * 256 + k] * hidden[k];
+    }
+}
+
+static void times_are_compared_by_their_embeddings(void **state)
+{
+    (void)state;
+    enum { STEPS = 5 };
+    static const double time[STEPS] = {999, 937, 936, 500, 0};
+    static double e[STEPS][256];
+    float got[STEPS * STEPS], projected[STEPS * STEPS];
+    struct lt_error error;
+    struct run run;
+    begin(&run, false, "best", LT_PRECISION_BF16); /* embeddings of time are exact all the same */
+    assert_ok(dit_compare_times(run.dit, time, STEPS, false, got, &error));
+    assert_ok(dit_compare_times(run.dit, time, STEPS, true, projected, &error));
+    for (int i = 0; i < STEPS; i++)
+        embed_plainly(time[i], e[i]);
+    for (int i = 0; i < STEPS; i++)
+        for (int j = 0; j < STEPS; j++) {
+            double change = 0, size = 0;
+            for (int k = 0; k < 256; k++) {
+                change += fabs(e[i][k] - e[j][k]);
+                size += fabs(e[j][k]);
+            }
+            assert_true(fabs((double)got[i * STEPS + j] - change / size) < 1e-4);
+            assert_true(i == j ? projected[i * STEPS + j] == 0 : projected[i * STEPS + j] > 0);
+        }
+    assert_true(got[1 * STEPS + 2] < got[1 * STEPS + 3]); /* neighbours differ less */
+    end(&run);
+}
+
 /* Windows and guidance halves of a batch, of different sizes too, get the bits they get alone. */
 static void a_batch_is_its_inputs_alone(void **state)
 {
@@ -293,8 +407,8 @@ static void test_g4_a_batch_of_four_moves_a_quarter_a_window(void **state)
     for (size_t on_disk = 0; on_disk <= 2; on_disk += 2) {
         const struct store_params params = {.blocks_to_swap = 2,
                                             .disk_blocks = on_disk,
-                                            .group_tier = on_disk ? STORE_TIER_DISK
-                                                                  : STORE_TIER_RAM};
+                                            .group_tier =
+                                                on_disk ? STORE_TIER_DISK : STORE_TIER_RAM};
         struct run run;
         struct lt_error error;
         struct store_stats start, alone, batch;
@@ -439,6 +553,8 @@ int main(void)
         cmocka_unit_test(tiny_image_to_video_model),
         cmocka_unit_test(bf16_is_close),
         cmocka_unit_test(kept_keys_change_nothing),
+        cmocka_unit_test(what_blocks_add_can_be_added_again),
+        cmocka_unit_test(times_are_compared_by_their_embeddings),
         cmocka_unit_test(a_batch_is_its_inputs_alone),
         cmocka_unit_test(test_g4_a_batch_of_four_moves_a_quarter_a_window),
         cmocka_unit_test(sayings_without_effect_change_nothing),

@@ -265,7 +265,7 @@ static lt_status run_batch(struct forward *f, size_t n, struct lt_error *error)
                  .in = block.modulation));
     for (size_t i = 0; i < f->count; i++) {
         const struct pass *pass = &f->pass[i];
-        if (!skips(pass, n))
+        if (pass->inputs->reuse != DIT_REUSE_ADD && !skips(pass, n))
             LT_TRY(run_block(f, pass, n, &block, error));
         if (pass->inputs->done)
             atomic_fetch_add(pass->inputs->done, 1);
@@ -273,10 +273,22 @@ static lt_status run_batch(struct forward *f, size_t n, struct lt_error *error)
     return LT_OK;
 }
 
+/* Where every input reuses what it has, no weights are fetched. */
+static bool computes(const struct forward *f)
+{
+    for (size_t i = 0; i < f->count; i++)
+        if (f->pass[i].inputs->reuse != DIT_REUSE_ADD)
+            return true;
+    return false;
+}
+
 static lt_status run_blocks(struct forward *f, struct lt_error *error)
 {
     struct store *store = f->dit->net.store;
-    for (size_t n = 0; n < (size_t)f->dit->config.layer_count; n++) {
+    for (size_t i = 0; !computes(f) && i < f->count; i++)
+        if (f->pass[i].inputs->done)
+            atomic_fetch_add(f->pass[i].inputs->done, (unsigned)f->dit->config.layer_count);
+    for (size_t n = 0; computes(f) && n < (size_t)f->dit->config.layer_count; n++) {
         LT_TRY(store_acquire(store, n, error));
         const struct lt_mark patched = lt_arena_mark(&f->dit->patched);
         const lt_status status = run_batch(f, n, error);
@@ -338,7 +350,11 @@ static lt_status forward(struct forward *f, struct lt_view *v, struct lt_error *
     LT_TRY(take_buffers(f, error));
     for (size_t i = 0; i < f->count; i++)
         LT_TRY(animate_add_pose(f, &f->pass[i], error));
+    for (size_t i = 0; i < f->count; i++)
+        LT_TRY(dit_reuse_begin(f, &f->pass[i], error));
     LT_TRY(run_blocks(f, error));
+    for (size_t i = 0; i < f->count; i++)
+        LT_TRY(dit_reuse_end(f, &f->pass[i], error));
     for (size_t i = 0; i < f->count; i++)
         LT_TRY(head(f, &f->pass[i], &v[i], error));
     return LT_OK;

@@ -68,6 +68,13 @@ struct dit_options {
 /* NAG as published, Animate's parts in full, everything else off. */
 extern const struct dit_options dit_options_default;
 
+/* What the blocks add to the tokens hardly changes from one step to the next (pipeline.md 5). */
+enum dit_reuse {
+    DIT_REUSE_NONE,
+    DIT_REUSE_KEEP, /* written to `added` */
+    DIT_REUSE_ADD,  /* `added` is added in place of running the blocks; head and pose run */
+};
+
 struct dit_inputs {
     struct lt_view x;        /* [C, F, h, w] f32, h and w even */
     struct lt_view y;        /* [in_channels - C, F, h, w] f32; data NULL: none */
@@ -78,6 +85,8 @@ struct dit_inputs {
     struct talk_context *talk;         /* NULL: none */
     const struct dit_options *options; /* NULL: the default */
     atomic_uint *done;                 /* counts finished blocks; NULL: nobody watches */
+    enum dit_reuse reuse;
+    struct lt_view added; /* [L, d] f32 or bf16, of the caller; with reuse only */
 };
 
 /* v[i]: [C, F, h, w] f32 for inputs[i], written on success only. All `count` inputs (windows, the
@@ -87,8 +96,14 @@ struct dit_inputs {
 lt_status dit_forward(struct dit *dit, const struct dit_inputs *inputs, size_t count,
                       struct lt_view *v, struct lt_error *error);
 
+/* distance_out [count, count] f32: mean|e_i - e_j| / mean|e_j| of the time embeddings of timesteps
+ * i and j (row, column), as the head is fed them, or with `projected` as the blocks are. */
+lt_status dit_compare_times(struct dit *dit, const double *timestep, size_t count, bool projected,
+                            float *distance_out, struct lt_error *error);
+
 /* What a forward of `count` inputs of `tokens` tokens takes, told before it runs: of its arena
- * (small change not counted), and of an exec's scratch on the host. */
+ * (small change not counted; with DIT_REUSE_KEEP tokens · dim f32 more for each), and of an exec's
+ * scratch on the host. */
 size_t dit_activation_bytes(const struct dit_config *config, int64_t tokens, size_t count);
 lt_status dit_scratch(const struct dit_config *config, enum lt_precision precision, int64_t tokens,
                       struct lt_scratch *scratch_out, struct lt_error *error);

@@ -149,7 +149,8 @@ static lt_status make_rotation(struct net *net, struct pass *pass, struct lt_err
 /* -- tokens ------------------------------------------------------------------------------------ */
 
 /* dit.md 2.3: cosines first; e for the head, e0 for the blocks. A row per timestep. */
-static lt_status embed_time(struct dit *dit, struct pass *pass, struct lt_error *error)
+static lt_status embed_times(struct dit *dit, const double *timestep, int64_t groups,
+                             struct lt_view *e_out, struct lt_view *e0_out, struct lt_error *error)
 {
     struct net *net = &dit->net;
     const struct dit_config *c = &dit->config;
@@ -158,27 +159,34 @@ static lt_status embed_time(struct dit *dit, struct pass *pass, struct lt_error 
     LT_TRY(net_linear(net, &first, c->dim, c->freq_dim, error, "time_embedding.0"));
     LT_TRY(net_linear(net, &second, c->dim, c->dim, error, "time_embedding.2"));
     LT_TRY(net_linear(net, &projection, 6 * c->dim, c->dim, error, "time_projection.1"));
-    LT_TRY(net_take(net, &wave, pass->groups, c->freq_dim, error));
-    LT_TRY(net_take(net, &hidden, pass->groups, c->dim, error));
-    LT_TRY(net_take(net, &activated, pass->groups, c->dim, error));
-    LT_TRY(net_take(net, &pass->e, pass->groups, c->dim, error));
-    LT_TRY(net_take(net, &pass->e0, pass->groups, 6 * c->dim, error));
+    LT_TRY(net_take(net, &wave, groups, c->freq_dim, error));
+    LT_TRY(net_take(net, &hidden, groups, c->dim, error));
+    LT_TRY(net_take(net, &activated, groups, c->dim, error));
+    LT_TRY(net_take(net, e_out, groups, c->dim, error));
+    LT_TRY(net_take(net, e0_out, groups, 6 * c->dim, error));
     const int64_t half = c->freq_dim / 2;
-    const double *timesteps = pass->inputs->timesteps;
-    for (int64_t g = 0; g < pass->groups; g++) {
+    for (int64_t g = 0; g < groups; g++) {
         float *row = (float *)wave.data + g * c->freq_dim;
         for (int64_t i = 0; i < half; i++) {
-            const double timestep = timesteps ? timesteps[g] : pass->inputs->timestep;
-            const double angle = timestep * pow(10000.0, -(double)i / (double)half);
+            const double angle = timestep[g] * pow(10000.0, -(double)i / (double)half);
             row[i] = (float)cos(angle);
             row[half + i] = (float)sin(angle);
         }
     }
     LT_TRY(net_apply(net, &first, &wave, &hidden, LT_ACTIVATION_SILU, true, error));
-    LT_TRY(net_apply(net, &second, &hidden, &pass->e, LT_ACTIVATION_NONE, true, error));
-    LT_TRY(LT_OP(activate, net->kernels, net->exec, error, .out = activated, .in = pass->e,
+    LT_TRY(net_apply(net, &second, &hidden, e_out, LT_ACTIVATION_NONE, true, error));
+    LT_TRY(LT_OP(activate, net->kernels, net->exec, error, .out = activated, .in = *e_out,
                  .activation = LT_ACTIVATION_SILU));
-    return net_apply(net, &projection, &activated, &pass->e0, LT_ACTIVATION_NONE, true, error);
+    return net_apply(net, &projection, &activated, e0_out, LT_ACTIVATION_NONE, true, error);
+}
+
+lt_status dit_embed_times(struct dit *dit, const double *timestep, int64_t groups,
+                          struct lt_view *e_out, struct lt_view *e0_out, struct lt_error *error)
+{
+    LT_TRY(store_acquire_group(dit->net.store, STORE_GROUP_TIME, error));
+    const lt_status status = embed_times(dit, timestep, groups, e_out, e0_out, error);
+    store_release_group(dit->net.store, STORE_GROUP_TIME);
+    return status;
 }
 
 /* dit.md 2.1, 2.2: channels [x, y], patches to tokens; f32. */
@@ -212,9 +220,8 @@ static lt_status embed_patches(struct dit *dit, struct pass *pass, struct lt_err
 lt_status dit_pass_embed(struct dit *dit, struct pass *pass, struct lt_error *error)
 {
     LT_TRY(make_rotation(&dit->net, pass, error));
-    LT_TRY(store_acquire_group(dit->net.store, STORE_GROUP_TIME, error));
-    const lt_status status = embed_time(dit, pass, error);
-    store_release_group(dit->net.store, STORE_GROUP_TIME);
-    LT_TRY(status);
+    const double *timesteps = pass->inputs->timesteps;
+    LT_TRY(dit_embed_times(dit, timesteps ? timesteps : &pass->inputs->timestep, pass->groups,
+                           &pass->e, &pass->e0, error));
     return embed_patches(dit, pass, error);
 }

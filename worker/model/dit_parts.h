@@ -4,6 +4,7 @@
  *   dit_context.c   what a prompt embeds to, and the keys and values kept of it
  *   dit_embed.c     latents to tokens, timesteps to modulation, the grid to rotation
  *   dit.c           the blocks, over a batch; tokens to latents
+ *   dit_reuse.c     what the blocks added, kept for a later step or taken from an earlier one
  *   dit_memory.c    what a forward takes
  *   animate.c       Animate's pose and face (with motion.c)
  *   talk.c          speech of MultiTalk and InfiniteTalk */
@@ -95,6 +96,7 @@ struct pass {
     int64_t groups, group_rows;            /* timesteps, and tokens that share one; 0: all do */
     struct lt_view e, e0;                  /* [G, d], [G, 6·d]: one row per timestep */
     struct lt_view rope_time, rope_row, rope_column;
+    struct lt_view before; /* [L, d]: x before the blocks, where their sum is kept */
 };
 
 /* Grid and checks; nothing is taken. */
@@ -120,6 +122,14 @@ static inline struct lt_view dit_rows(const struct lt_view *buffer, const struct
 {
     return lt_view_rows(buffer, 0, pass->tokens);
 }
+
+/* Before and after the blocks (dit.h, enum dit_reuse). Use buffers A and Q. */
+lt_status dit_reuse_begin(struct forward *f, struct pass *pass, struct lt_error *error);
+lt_status dit_reuse_end(struct forward *f, const struct pass *pass, struct lt_error *error);
+
+/* e [G, d] and e0 [G, 6·d] of timesteps, from the arena (dit.md 2.3). */
+lt_status dit_embed_times(struct dit *dit, const double *timestep, int64_t groups,
+                          struct lt_view *e_out, struct lt_view *e0_out, struct lt_error *error);
 
 /* out = x with its heads attending to the keys: [L, d], [L, d], [S, d]. */
 lt_status dit_attend(struct dit *dit, const struct lt_view *out, const struct lt_view *q,
