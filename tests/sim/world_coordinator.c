@@ -41,6 +41,14 @@ static const char *const jobs[] = {
     JOB("16", "dpm++", "uniform_looped", "\"overlap\": 2, \"stride\": 2", "45"),
     JOB("16", "lcm", "batched_shifted", "\"overlap\": 0", "37"),
     JOB("16", "unipc", "static_standard", "\"overlap\": 2, \"barrier\": true", "33"),
+    JOB("16", "euler", "static_standard",
+        "\"overlap\": 2}, \"cache\": {\"kind\": \"magcache\", \"model\": \"14B\", "
+        "\"threshold\": 1, \"start\": 0",
+        "45"),
+    JOB("16", "unipc", "static_balanced",
+        "\"overlap\": 2}, \"cache\": {\"kind\": \"teacache\", \"curve\": \"plain\", "
+        "\"threshold\": 0.9, \"start\": 0",
+        "41"),
     MORE("image-to-video", "16", "16", "41", PROMPTS,
          PICTURE("image", "1", "16") ", " PICTURE("end_image", "1", "16"), ""),
     MORE("animate", "16", "16", "37", FEATURES,

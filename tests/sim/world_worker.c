@@ -27,6 +27,9 @@ static uint64_t fold(const struct lt_task_spec *spec)
     hash = mix(hash, &spec->handoff_frames, sizeof spec->handoff_frames);
     hash = mix(hash, spec->addon.fingerprint.byte, LT_DIGEST_BYTES);
     hash = mix(hash, &spec->audio_guidance, sizeof spec->audio_guidance);
+    hash = mix(hash, &spec->cache, sizeof spec->cache);
+    hash = mix(hash, spec->reuse, spec->reuse_count * sizeof *spec->reuse);
+    hash = mix(hash, &spec->time_projected, sizeof spec->time_projected);
     hash = mix(hash, spec->model.fingerprint.byte, LT_DIGEST_BYTES);
     for (size_t i = 0; i < spec->blob_count; i++) {
         hash = mix(hash, &spec->blob[i].role, sizeof spec->blob[i].role);

@@ -45,6 +45,15 @@ $synth --variant text --text-dim 64 --tokens 20 --seed 4 --output prompt.safeten
 # Pictures to start from, and a video of a folder.
 job text text-to-video 13 t2v ''
 check text 13
+
+# Steps that reuse earlier ones' work: as planned before the first window, and as the time embeddings turn out to say.
+job mag text-to-video 13 t2v '' '"cache": {"kind": "magcache", "model": "14B", "threshold": 1, "start": 0}'
+take mag-1 mag 1
+differ mag text
+job cached text-to-video 13 t2v '' '"cache": {"kind": "teacache", "curve": "plain", "threshold": 100, "start": 0}'
+check cached 13
+[[ $(field mag-1.report frames_sha256) == $(field cached-1.report frames_sha256) ]] || fail "one plan, two takes"
+
 image=text-1/frame_00000.png
 end=text-1/frame_00012.png
 
