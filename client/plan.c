@@ -48,6 +48,29 @@ static const struct lt_command command = {
     .operand_max = 1,
 };
 
+/* Steps whose prediction with the prompt reuses earlier work. */
+static void print_skips(const struct job *job, const struct plan *plan)
+{
+    static const char *const open[] = {
+        [JOB_CACHE_TEACACHE] = "as the transformer's time embeddings turn out",
+        [JOB_CACHE_EASYCACHE] = "as each window finds",
+    };
+    if (job->cache.kind == JOB_CACHE_NONE)
+        return;
+    if (job->cache.kind != JOB_CACHE_MAGCACHE) {
+        printf("reused     %s\n", open[job->cache.kind]);
+        return;
+    }
+    uint32_t count = 0;
+    printf("reused     by steps");
+    for (uint32_t s = 0; s < plan->step_count; s++)
+        if (plan->step[s].skip & 1) {
+            printf(" %u", s);
+            count++;
+        }
+    printf(count ? ": %u of %u\n" : " none: %u of %u\n", count, plan->step_count);
+}
+
 static void print_plan(const struct job *job, const struct plan *plan)
 {
     char down[32], up[32], slice[32];
@@ -74,6 +97,7 @@ static void print_plan(const struct job *job, const struct plan *plan)
     printf(", %u latent frames, %lld tokens each\n", first->frame_count, (long long)tokens);
     printf("steps      %u, timesteps %g to %g\n", plan->step_count, plan->step[0].timestep,
            plan->step[plan->step_count - 1].timestep);
+    print_skips(job, plan);
     printf("tasks      %u predictions, %u decodes", plan->predict_count, plan->segment_count);
     if (plan->condition_count)
         printf(", %u encodes of what is given", plan->condition_count);
