@@ -125,17 +125,19 @@ static bool should_go_elsewhere(const struct fleet *fleet, const struct dispatch
 }
 
 /* What the task reuses lies with another worker, who can run it, now or after what he runs. */
-static bool should_wait(const struct fleet *fleet, const struct dispatch_job *job, uint32_t task,
-                        const struct fleet_worker *worker, int64_t now_us)
+static const struct fleet_worker *find_holder(const struct fleet *fleet,
+                                              const struct dispatch_job *job, uint32_t task,
+                                              int64_t now_us)
 {
     struct lt_peer holder;
-    if (!run_holder(job->run, task, &holder) || lease_peer_equal(&holder, &worker->peer))
-        return false;
-    for (size_t i = 0; i < fleet->count; i++)
-        if (lease_peer_equal(&holder, &fleet->worker[i]->peer))
-            return judge(fleet->worker[i], job, run_task_model(job->run, task), now_us) == FITS &&
-                   !should_go_elsewhere(fleet, job, task, fleet->worker[i], now_us);
-    return false;
+    for (size_t i = 0; run_holder(job->run, task, &holder) && i < fleet->count; i++) {
+        const struct fleet_worker *worker = fleet->worker[i];
+        if (lease_peer_equal(&holder, &worker->peer) &&
+            judge(worker, job, run_task_model(job->run, task), now_us) == FITS &&
+            !should_go_elsewhere(fleet, job, task, worker, now_us))
+            return worker;
+    }
+    return NULL;
 }
 
 /* The best worker with exactly the wanted kind of room. */
@@ -143,14 +145,14 @@ static struct fleet_worker *find_worker(const struct fleet *fleet, const struct 
                                         uint32_t task, bool idle, int64_t now_us)
 {
     struct fleet_worker *best = NULL;
+    const struct fleet_worker *holder = find_holder(fleet, job, task, now_us);
     const uint32_t model = run_task_model(job->run, task);
     for (size_t i = 0; i < fleet->count; i++) {
         struct fleet_worker *worker = fleet->worker[i];
         if (worker->lease_count >= worker->slot_count || (worker->lease_count == 0) != idle)
             continue;
         if (judge(worker, job, model, now_us) != FITS ||
-            should_go_elsewhere(fleet, job, task, worker, now_us) ||
-            should_wait(fleet, job, task, worker, now_us))
+            should_go_elsewhere(fleet, job, task, worker, now_us) || (holder && worker != holder))
             continue;
         if (!best || worker->lease_count < best->lease_count ||
             (worker->lease_count == best->lease_count &&
@@ -294,6 +296,12 @@ void dispatch_explain(const struct fleet *fleet, const struct dispatch_job *job,
     const uint32_t model = run_task_model(job->run, task);
     for (size_t i = 0; i < fleet->count; i++)
         count[judge(fleet->worker[i], job, model, now_us)]++;
+    const struct fleet_worker *holder = find_holder(fleet, job, task, now_us);
+    if (holder) {
+        snprintf(text_out, size, "waiting for %.64s, which holds what task %u reuses", holder->name,
+                 task);
+        return;
+    }
     if (count[FITS] > 0) {
         snprintf(text_out, size, "waiting for a free worker: %zu of %zu can run it, all are busy",
                  count[FITS], fleet->count);

@@ -456,6 +456,10 @@ static void test_reused_work_keeps_a_window_on_its_worker(void **state)
     const struct lt_digest key = first.assign.spec.cache_key;
     join(&b, 2, "t.gguf", "k");
     assert_int_equal(b.last.kind, LT_MESSAGE_WELCOME); /* it idles: window 1 lies with worker 1 */
+    char why[256];
+    const struct dispatch_job job = {.run = core_job_run(b.core, 1), .kernel_class = "k"};
+    dispatch_explain(&b.core->fleet, &job, b.now_us, why, sizeof why);
+    assert_string_equal(why, "waiting for w, which holds what task 3 reuses");
     b.last = first;
     give_result(&b, 1);
     assert_int_equal(b.last.kind, LT_MESSAGE_ASSIGN);
