@@ -332,7 +332,7 @@ static struct engine_size size_of(const struct engine_task *task)
                                                : ahead ? (uint64_t)spec->text_len * TEXT_WIDTH
                                                        : 0,
                                 .input_count = engine_input_count(spec),
-                                .keeps = ahead || spec->cache == LT_CACHE_PLANNED};
+                                .keeps = ahead || spec->cache != LT_CACHE_NONE};
 }
 
 /* What was planned serves what is asked for. */

@@ -46,7 +46,7 @@ struct engine_size {
     int64_t tokens;       /* transformer: of one input */
     uint64_t text_values; /* transformer: of the positive prompt */
     size_t input_count;   /* transformer: predictions of one task */
-    bool keeps;           /* transformer: what its blocks add is kept for later steps */
+    bool keeps;           /* transformer: something is kept for later steps */
 };
 
 struct resident {

@@ -39,7 +39,7 @@ static double seconds(void)
 
 static int run(const struct settings *settings)
 {
-    struct world_reference reference[16];
+    struct world_reference reference[24];
     struct world *world = malloc(sizeof *world);
     char text[512];
     lt_assert(world && world_job_kinds() <= LT_COUNT(reference));

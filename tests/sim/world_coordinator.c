@@ -49,6 +49,8 @@ static const char *const jobs[] = {
         "\"overlap\": 2}, \"cache\": {\"kind\": \"teacache\", \"curve\": \"plain\", "
         "\"threshold\": 0.9, \"start\": 0",
         "41"),
+    JOB("16", "euler", "static_standard",
+        "\"overlap\": 2}, \"cache\": {\"kind\": \"easycache\", \"start\": 1", "45"),
     MORE("image-to-video", "16", "16", "41", PROMPTS,
          PICTURE("image", "1", "16") ", " PICTURE("end_image", "1", "16"), ""),
     MORE("animate", "16", "16", "37", FEATURES,
