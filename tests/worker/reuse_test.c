@@ -276,6 +276,46 @@ static void easycache_sums_what_latents_moved(void **state)
     assert_false(easycache_decide(&c, &x[4], 9, 0.1)); /* steps 7 and 8 were elsewhere */
 }
 
+/* Lists and sums of the authors' rule, written again in Python (f64) for latents that swing: 24
+ * steps, the first four and the last computed. */
+static void easycache_decides_as_published(void **state)
+{
+    (void)state;
+    enum { WIDTH = 5, STEPS = 24 };
+    static const struct {
+        double threshold;
+        const char *skips;
+        double sum;
+    } cases[] = {
+        {0.1, " 4 22", 130.71015871},
+        {0.3, " 4 5 6 8 18 20 21", 148.44716429},
+        {1, " 4 5 6 7 8 9 10 11 15 17 18 19 21 22", 217.91167430},
+    };
+    for (size_t i = 0; i < LT_COUNT(cases); i++) {
+        float seen[WIDTH], at[WIDTH], was[WIDTH], x[WIDTH], v[WIDTH];
+        struct easycache c = {.count = WIDTH, .seen = seen, .x = at, .v = was};
+        char skips[100] = "";
+        double sum = 0;
+        for (uint32_t step = 0; step < STEPS; step++) {
+            for (int k = 0; k < WIDTH; k++) {
+                x[k] = (float)(4 * cos(0.11 * step * (1 + 0.1 * k)) + 0.2 * k);
+                v[k] = 1.5f * x[k] - sinf(x[k]);
+            }
+            const bool open = step >= 4 && step < STEPS - 1;
+            if (easycache_decide(&c, x, step, open ? cases[i].threshold : 0)) {
+                easycache_predict(&c, x, v);
+                snprintf(skips + strlen(skips), sizeof skips - strlen(skips), " %u", step);
+            } else {
+                easycache_record(&c, x, v, step);
+            }
+            for (int k = 0; k < WIDTH; k++)
+                sum += (double)v[k];
+        }
+        assert_string_equal(skips, cases[i].skips);
+        assert_true(fabs(sum - cases[i].sum) < 1e-4);
+    }
+}
+
 static void easycache_skips_whole_steps(void **state)
 {
     (void)state;
@@ -321,6 +361,7 @@ int main(void)
         cmocka_unit_test(what_is_not_there_is_computed),
         cmocka_unit_test(what_was_evicted_is_computed),
         cmocka_unit_test(easycache_sums_what_latents_moved),
+        cmocka_unit_test(easycache_decides_as_published),
         cmocka_unit_test(easycache_skips_whole_steps),
     };
     return cmocka_run_group_tests(tests, make_model, remove_model);
