@@ -76,6 +76,6 @@ lt_status lt_error_prefix(struct lt_error *error, const char *format, ...)
  * over. */
 #define lt_assert(condition)                                                                       \
     ((condition) ? (void)0 : lt_assert_failed(#condition, __FILE__, __LINE__))
-_Noreturn void lt_assert_failed(const char *condition, const char *file, int line);
+void lt_assert_failed(const char *condition, const char *file, int line) __attribute__((noreturn));
 
 #define LT_COUNT(array) (sizeof(array) / sizeof((array)[0]))

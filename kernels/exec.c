@@ -7,6 +7,7 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 
+#include "kernels/cuda/exec_cuda.h"
 #include "kernels/host/host.h"
 #include "kernels/scratch.h"
 
@@ -32,6 +33,7 @@ struct lt_exec {
     struct scratch *scratch; /* thread_count, then the caller's shared one */
     const _Atomic int *cancel;
     struct host_cache **cache; /* one per thread, made by the host kernels */
+    struct lt_exec_cuda *cuda; /* not ours; NULL: work runs on the host */
 };
 
 struct start {
@@ -212,6 +214,16 @@ bool lt_exec_cancelled(const struct lt_exec *exec)
 struct host_cache **lt_exec_host_cache(struct lt_exec *exec, int thread)
 {
     return &exec->cache[thread];
+}
+
+struct lt_exec_cuda *lt_exec_cuda_of(const struct lt_exec *exec)
+{
+    return exec->cuda;
+}
+
+void lt_exec_set_cuda(struct lt_exec *exec, struct lt_exec_cuda *cuda)
+{
+    exec->cuda = cuda;
 }
 
 void lt_scratch_join(struct lt_scratch *most, const struct lt_scratch *other)

@@ -245,6 +245,7 @@ enum lt_caps {
     LT_CAP_AVX2 = 1u << 1,   /* with FMA and F16C */
     LT_CAP_AVX512 = 1u << 2, /* F, BW, VL, DQ */
     LT_CAP_AVX512_BF16 = 1u << 3,
+    LT_CAP_CUDA = 1u << 4, /* never detected: whoever opened a device says so, for its own table */
 };
 unsigned lt_caps_detect(void);
 void lt_caps_format(unsigned caps, char *text, size_t size);

@@ -1,5 +1,6 @@
 /* The table: filled by the reference, then by what the machine offers; and the one place where
  * arguments are checked, in front of every variant. */
+#include "kernels/cuda/exec_cuda.h"
 #include "kernels/exec.h"
 #include "kernels/host/host.h"
 #include "kernels/kernels.h"
@@ -12,6 +13,8 @@ void lt_kernels_init(struct lt_kernels *table, unsigned caps)
     lt_kernels_init_ref(table);
     if (caps & LT_CAP_HOST)
         lt_kernels_init_host(table, caps);
+    if (caps & LT_CAP_CUDA)
+        lt_kernels_init_cuda(table);
 }
 
 /* Takes one op's entry from another table. */

@@ -2,6 +2,7 @@
 
 #include "common/rng.h"
 #include "kernels/quant.h"
+#include "tests/kernels/place.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -33,7 +34,7 @@ int64_t check_int(struct check *check, int64_t low, int64_t high)
 static char *buffer(size_t bytes, bool canaries)
 {
     const size_t around = canaries ? CANARY : 0;
-    char *base = aligned_alloc(64, (bytes + 2 * around + 63) / 64 * 64);
+    char *base = place_allocate(bytes + 2 * around);
     lt_assert(base && buffer_count < BUFFERS_MAX);
     buffers[buffer_count].base = base;
     buffers[buffer_count].bytes = bytes;
@@ -126,7 +127,7 @@ void check_release(struct check *check)
                 failed(check, "wrote outside its buffer");
                 break;
             }
-        free(buffers[i].base);
+        place_free(buffers[i].base);
     }
     buffer_count = 0;
 }

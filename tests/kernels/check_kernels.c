@@ -7,6 +7,7 @@
 #include "tests/kernels/check.h"
 
 #include "common/option.h"
+#include "tests/kernels/place.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -55,8 +56,8 @@ static int run_all(const struct settings *settings, const struct lt_kernels *ref
 {
     struct lt_error error;
     struct check check = {.ref = ref, .best = best, .bf16 = precision == LT_PRECISION_BF16};
-    if (lt_exec_create(&(struct lt_exec_params){2, precision}, &check.exec, &error) != LT_OK ||
-        lt_exec_create(&(struct lt_exec_params){3, precision}, &check.other, &error) != LT_OK) {
+    if (place_exec_create(2, precision, &check.exec, &error) != LT_OK ||
+        place_exec_create(3, precision, &check.other, &error) != LT_OK) {
         fprintf(stderr, "check-kernels: %s\n", error.text);
         return 1;
     }
@@ -81,8 +82,8 @@ static int run_all(const struct settings *settings, const struct lt_kernels *ref
                    (double)check.ref_us / (double)(check.best_us ? check.best_us : 1));
         printf("\n");
     }
-    lt_exec_destroy(&check.exec);
-    lt_exec_destroy(&check.other);
+    place_exec_destroy(&check.exec);
+    place_exec_destroy(&check.other);
     return check.failures;
 }
 
@@ -99,7 +100,7 @@ int main(int argc, char **argv)
         return lt_status_exit_code(LT_USAGE);
     }
     lt_kernels_init(&ref, 0);
-    lt_kernels_init(&best, lt_caps_detect());
+    place_kernels_init(&best);
     int failures = 0;
     if (settings.list) {
 #define LIST(op) printf("%-14s ref %s\n", #op, best.op##_variant);

@@ -37,6 +37,41 @@ static const enum lt_type weight_types[] = {
                    "bits depend on the number of threads");                                        \
     } while (0)
 
+/* The same on frames of bf16: both round once, and may round to neighbours. */
+#define RUN_BF16(op, args_, count_)                                                                \
+    do {                                                                                           \
+        struct lt_error error_;                                                                    \
+        struct lt_##op##_args a_ = args_;                                                          \
+        uint16_t *of_ref_ = (uint16_t *)(void *)check_buffer(check, ((count_) + 1) / 2),           \
+                 *of_best_ = (uint16_t *)(void *)check_buffer(check, ((count_) + 1) / 2);          \
+        a_.out.data = of_ref_;                                                                     \
+        check_status(check, lt_##op(check->ref, check->exec, &a_, &error_), &error_);              \
+        a_.out.data = of_best_;                                                                    \
+        check_status(check, lt_##op(check->best, check->exec, &a_, &error_), &error_);             \
+        check_close_bf16(check, of_best_, of_ref_, count_);                                        \
+    } while (0)
+
+static void check_close_bf16(struct check *check, const uint16_t *got, const uint16_t *want,
+                             int64_t count)
+{
+    const struct check_bound bound = {1e-5, 1e-5, 0.0079, "rounded to the next bf16"};
+    float *values = check_buffer(check, 2 * count);
+    for (int64_t i = 0; i < count; i++) {
+        values[i] = lt_bf16_to_f32(got[i]);
+        values[count + i] = lt_bf16_to_f32(want[i]);
+    }
+    check_close(check, values, values + count, count, bound);
+}
+
+/* An input of rows that stand some values apart, as in a product of several side by side. */
+static void draw_rows(struct check *check, struct lt_view *view, float scale)
+{
+    const int64_t stride = view->stride[0] + (check_int(check, 0, 1) ? check_int(check, 1, 12) : 0);
+    view->data = check_buffer(check, view->dim[0] * stride);
+    check_fill(check, view->data, view->dim[0] * stride, scale);
+    view->stride[0] = stride;
+}
+
 /* What an op adds to. */
 static void same_start(struct check *check, float *want, float *got, float *again, int64_t count)
 {
@@ -53,11 +88,13 @@ void check_linear(struct check *check)
         block > 1 ? block * check_int(check, 1, 512 / block) : check_int(check, 1, 300);
     const int64_t rows = check_int(check, 1, 150), n = check_int(check, 1, 200),
                   pad = check_int(check, 0, 9);
-    float *in = check_buffer(check, rows * (k + pad)), *bias = check_buffer(check, n);
+    float *in = check_buffer(check, rows * (k + pad)), *bias = check_buffer(check, n),
+          *scale = check_buffer(check, 1);
     float *want = check_buffer(check, rows * n), *got = check_buffer(check, rows * n),
           *again = check_buffer(check, rows * n);
     check_fill(check, in, rows * (k + pad), 1);
     check_fill(check, bias, n, 1);
+    *scale = 1.75f;
     struct lt_linear_args args = {
         .out = lt_view_2d(NULL, LT_TYPE_F32, rows, n),
         .in = lt_view_2d(in, LT_TYPE_F32, rows, k),
@@ -65,7 +102,7 @@ void check_linear(struct check *check)
         .bias = lt_view_1d(check_int(check, 0, 3) ? bias : NULL, LT_TYPE_F32, n),
         .activation = (enum lt_activation)check_int(check, 0, LT_ACTIVATION_LEAKY_RELU),
         .exact = check_int(check, 0, 3) == 0,
-        .weight_scale = lt_view_1d(check_int(check, 0, 3) ? NULL : &(float){1.75f}, LT_TYPE_F32, 1),
+        .weight_scale = lt_view_1d(check_int(check, 0, 3) ? NULL : scale, LT_TYPE_F32, 1),
     };
     args.in.stride[0] = k + pad;
     if (check_int(check, 0, 2) == 0) {
@@ -127,13 +164,11 @@ void check_layer_norm(struct check *check)
     const int64_t rows = check_int(check, 1, 70), width = check_int(check, 1, 700);
     const int64_t group_rows = check_int(check, 0, 1) ? check_int(check, 1, rows) : 0;
     const int64_t groups = group_rows ? (rows + group_rows - 1) / group_rows : 1;
-    float *in = check_buffer(check, rows * width), *w = check_buffer(check, width),
-          *b = check_buffer(check, width);
+    float *w = check_buffer(check, width), *b = check_buffer(check, width);
     float *scale = check_buffer(check, groups * width),
           *shift = check_buffer(check, groups * width);
     float *want = check_buffer(check, rows * width), *got = check_buffer(check, rows * width),
           *again = check_buffer(check, rows * width);
-    check_fill(check, in, rows * width, 3);
     check_fill(check, w, width, 1);
     check_fill(check, b, width, 1);
     check_fill(check, scale, groups * width, 1);
@@ -141,7 +176,7 @@ void check_layer_norm(struct check *check)
     const int parts = (int)check_int(check, 0, 3);
     struct lt_layer_norm_args args = {
         .out = lt_view_2d(NULL, LT_TYPE_F32, rows, width),
-        .in = lt_view_2d(in, LT_TYPE_F32, rows, width),
+        .in = lt_view_2d(NULL, LT_TYPE_F32, rows, width),
         .weight = lt_view_1d(parts & 1 ? w : NULL, LT_TYPE_F32, width),
         .bias = lt_view_1d(parts & 1 ? b : NULL, LT_TYPE_F32, width),
         .scale = lt_view_2d(parts & 2 ? scale : NULL, LT_TYPE_F32, groups, width),
@@ -149,6 +184,7 @@ void check_layer_norm(struct check *check)
         .group_rows = group_rows,
         .epsilon = 1e-6f,
     };
+    draw_rows(check, &args.in, 3);
     snprintf(check->what, sizeof check->what, "%lldx%lld groups %lld parts %d", (long long)rows,
              (long long)width, (long long)groups, parts);
     const struct check_bound bound = {1e-10, 3e-5, 1e-5,
@@ -167,24 +203,26 @@ static void rope_axis(struct lt_view *axis, float *data, int64_t positions, int6
 
 void check_rms_norm(struct check *check)
 {
-    const int64_t heads = check_int(check, 1, 3), head = 2 * check_int(check, 3, 64),
+    const bool rope = check_int(check, 0, 1);
+    const int64_t heads = check_int(check, 1, 7),
+                  head = rope ? 2 * check_int(check, 3, 64) : check_int(check, 1, 128),
                   width = heads * head;
     const int64_t f = check_int(check, 1, 4), h = check_int(check, 1, 4),
                   w = check_int(check, 1, 4), rows = f * h * w;
-    float *in = check_buffer(check, rows * width), *weight = check_buffer(check, width);
+    float *weight = check_buffer(check, width);
     float *want = check_buffer(check, rows * width), *got = check_buffer(check, rows * width),
           *again = check_buffer(check, rows * width);
-    check_fill(check, in, rows * width, 2);
     check_fill(check, weight, width, 1);
     struct lt_rms_norm_args args = {
         .out = lt_view_2d(NULL, LT_TYPE_F32, rows, width),
-        .in = lt_view_2d(in, LT_TYPE_F32, rows, width),
+        .in = lt_view_2d(NULL, LT_TYPE_F32, rows, width),
         .weight = lt_view_1d(weight, LT_TYPE_F32, check_int(check, 0, 1) ? width : head),
         .epsilon = 1e-6f,
         .head_width = head,
     };
+    draw_rows(check, &args.in, 2);
     const int64_t row_pairs = head / 6, time_pairs = head / 2 - 2 * row_pairs;
-    if (check_int(check, 0, 1)) {
+    if (rope) {
         rope_axis(&args.time, check_buffer(check, f * time_pairs * 2), f, time_pairs);
         rope_axis(&args.row, check_buffer(check, h * row_pairs * 2), h, row_pairs);
         rope_axis(&args.column, check_buffer(check, w * row_pairs * 2), w, row_pairs);
@@ -198,19 +236,18 @@ void check_rms_norm(struct check *check)
 void check_gated_add(struct check *check)
 {
     const int64_t rows = check_int(check, 1, 60), width = check_int(check, 1, 300);
-    float *in = check_buffer(check, rows * width), *residual = check_buffer(check, rows * width),
-          *gate = check_buffer(check, width);
+    float *residual = check_buffer(check, rows * width), *gate = check_buffer(check, width);
     float *want = check_buffer(check, rows * width), *got = check_buffer(check, rows * width),
           *again = check_buffer(check, rows * width);
-    check_fill(check, in, rows * width, 1);
     check_fill(check, residual, rows * width, 1);
     check_fill(check, gate, width, 1);
     struct lt_gated_add_args args = {
         .out = lt_view_2d(NULL, LT_TYPE_F32, rows, width),
         .residual = lt_view_2d(residual, LT_TYPE_F32, rows, width),
-        .in = lt_view_2d(in, LT_TYPE_F32, rows, width),
+        .in = lt_view_2d(NULL, LT_TYPE_F32, rows, width),
         .gate = lt_view_1d(check_int(check, 0, 1) ? gate : NULL, LT_TYPE_F32, width),
     };
+    draw_rows(check, &args.in, 1);
     snprintf(check->what, sizeof check->what, "%lldx%lld", (long long)rows, (long long)width);
     const struct check_bound bound = {1e-12, 2e-6, 2e-7, "one product and one sum in f32"};
     RUN(gated_add, args, out, want, got, again, rows * width, bound);
@@ -255,6 +292,9 @@ void check_activate(struct check *check)
     const struct check_bound bound = {1e-11, 3e-6, 1e-5,
                                       "polynomial exp (2e-7) and erf (1.5e-7 absolute, times x)"};
     RUN(activate, args, out, want, got, again, count, bound);
+    args.in = lt_view_1d(check_weights(check, LT_TYPE_BF16, count, 6), LT_TYPE_BF16, count);
+    args.out.type = LT_TYPE_BF16;
+    RUN_BF16(activate, args, count);
 }
 
 void check_attention(struct check *check)
@@ -262,20 +302,19 @@ void check_attention(struct check *check)
     const int64_t l = check_int(check, 1, 150), s = check_int(check, 1, 600),
                   heads = check_int(check, 1, 3);
     const int64_t width = check_int(check, 0, 1) ? 128 : check_int(check, 1, 200);
-    const int64_t lq = l * heads * width, sk = s * heads * width;
-    float *q = check_buffer(check, lq), *k = check_buffer(check, sk), *v = check_buffer(check, sk);
+    const int64_t lq = l * heads * width;
     float *want = check_buffer(check, lq), *got = check_buffer(check, lq),
           *again = check_buffer(check, lq);
-    check_fill(check, q, lq, 1);
-    check_fill(check, k, sk, 1);
-    check_fill(check, v, sk, 1);
     struct lt_attention_args args = {.out = lt_view_3d(NULL, LT_TYPE_F32, l, heads, width),
-                                     .q = lt_view_3d(q, LT_TYPE_F32, l, heads, width),
-                                     .k = lt_view_3d(k, LT_TYPE_F32, s, heads, width),
-                                     .v = lt_view_3d(v, LT_TYPE_F32, s, heads, width),
+                                     .q = lt_view_3d(NULL, LT_TYPE_F32, l, heads, width),
+                                     .k = lt_view_3d(NULL, LT_TYPE_F32, s, heads, width),
+                                     .v = lt_view_3d(NULL, LT_TYPE_F32, s, heads, width),
                                      .scale = 1.0f / sqrtf((float)width),
                                      .last_key_bias = check_int(check, 0, 1) ? logf(500) : 0,
                                      .exact = check_int(check, 0, 3) == 0};
+    draw_rows(check, &args.q, 1);
+    draw_rows(check, &args.k, 1);
+    draw_rows(check, &args.v, 1);
     if (check_int(check, 0, 1)) {
         const int64_t distances = l + s - 1;
         args.relative_bias =
@@ -363,6 +402,10 @@ void check_channel_norm(struct check *check)
     snprintf(check->what, sizeof check->what, "%lldx%lld", (long long)pixels, (long long)channels);
     const struct check_bound bound = {1e-11, 5e-6, 1e-5, "f32 sum of squares and fast exp"};
     RUN(channel_norm, args, out, want, got, again, count, bound);
+    args.in =
+        lt_view_2d(check_weights(check, LT_TYPE_BF16, count, 2), LT_TYPE_BF16, pixels, channels);
+    args.out.type = LT_TYPE_BF16;
+    RUN_BF16(channel_norm, args, count);
 }
 
 void check_nag(struct check *check)
