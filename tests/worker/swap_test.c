@@ -336,6 +336,33 @@ static void test_g4_6_a_ring_that_holds_all_copies_once(void **state)
     block_file_close(&model);
 }
 
+/* While blocks are placed the look ahead ends early; what it asks for later takes the empty slot,
+ * not that of a block which then had to come twice. */
+static void what_is_asked_for_late_takes_an_empty_slot(void **state)
+{
+    (void)state;
+    struct block_file model = block_file_open(BLOCKS, ROWS);
+    const struct store_params params = {
+        .blocks_to_swap = 2, .prefetch = 1, .order = STORE_ORDER_SPREAD};
+    struct store *store = open_store(&model, &params);
+    struct lt_error error;
+    assert_ok(store_finish_loading(store, &error));
+    size_t swapped[2] = {0}, count = 0;
+    for (size_t block = 0; block < BLOCKS; block++)
+        if (store->slab[block].tier != STORE_TIER_DEVICE)
+            swapped[count++] = block;
+    assert_true(count == 2 && swapped[0] + 1 < swapped[1]);
+    store->slab[swapped[1]].left = 1; /* as if it were not placed yet */
+    assert_ok(block_file_use(store, swapped[0], NULL, 0, &error));
+    store->slab[swapped[1]].left = 0;
+    for (size_t block = swapped[0] + 1; block < BLOCKS; block++)
+        assert_ok(block_file_use(store, block, NULL, 0, &error));
+    block_file_forward(store, NULL, 0);
+    assert_int_equal(settled_stats_of(store).fetch_count, 2);
+    store_destroy(&store);
+    block_file_close(&model);
+}
+
 static void test_g4_6_models_of_30_40_and_48_blocks(void **state)
 {
     (void)state;
@@ -466,6 +493,7 @@ int main(void)
         cmocka_unit_test(test_g4_5_else_a_forward_takes_the_larger_of_both),
         cmocka_unit_test(test_g4_7_spread_gives_each_copy_more_time),
         cmocka_unit_test(test_g4_6_a_ring_that_holds_all_copies_once),
+        cmocka_unit_test(what_is_asked_for_late_takes_an_empty_slot),
         cmocka_unit_test(test_g4_6_models_of_30_40_and_48_blocks),
         cmocka_unit_test(test_g4_6_skipped_blocks_and_cancelled_forwards),
         cmocka_unit_test(blocks_held_together_need_slots_of_their_own),

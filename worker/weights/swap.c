@@ -90,9 +90,11 @@ static bool is_wanted(const struct store *store, size_t s, size_t now)
     return false;
 }
 
+/* An empty slot if there is one: while blocks are still being placed, those that are there may be
+ * asked for late, and what is in a slot then serves the next forward. */
 static struct slot *free_slot(struct store *store, size_t now)
 {
-    struct slot *busy = NULL;
+    struct slot *free = NULL, *busy = NULL;
     for (size_t i = 0; i < store->slot_count; i++) {
         struct slot *slot = &store->slot[i];
         if (slot->slab == SLAB_NONE)
@@ -100,11 +102,12 @@ static struct slot *free_slot(struct store *store, size_t now)
         if ((size_t)slot->slab == now || store->slab[slot->slab].users > 0 ||
             is_wanted(store, (size_t)slot->slab, now))
             continue;
-        if (device_event_is_done(slot->fetched))
-            return slot;
-        busy = slot; /* left behind by a forward that was cancelled or skips blocks */
+        if (!device_event_is_done(slot->fetched))
+            busy = slot; /* left behind by a forward that was cancelled or skips blocks */
+        else if (!free)
+            free = slot;
     }
-    return busy;
+    return free ? free : busy;
 }
 
 /* Asks for slab `s` unless it is there or on its way; false: there is no slot for it now. */
