@@ -4,6 +4,7 @@
 #include "common/log.h"
 #include "common/queue.h"
 #include "coordinator/publish.h"
+#include "coordinator/voice_file.h"
 
 #include <limits.h>
 #include <pthread.h>
@@ -86,20 +87,27 @@ static lt_status write_take(struct publisher *p, uint32_t job, struct run *run,
 {
     char dir[PATH_MAX], take[PATH_MAX], latents[PATH_MAX], record[PATH_MAX];
     struct publish_result result;
+    struct voice_files voices;
     LT_TRY(publisher_path(p->outputs, job, "", dir, sizeof dir, error));
     LT_TRY(publisher_path(p->outputs, job, "take.mp4", take, sizeof take, error));
     LT_TRY(publisher_path(p->outputs, job, "latents.safetensors", latents, sizeof latents, error));
     LT_TRY(publisher_path(p->outputs, job, "take.json", record, sizeof record, error));
     LT_TRY(lt_dir_create(dir, error));
     const char *outputs[] = {take};
+    lt_status status = voice_files_write(run, dir, &voices, error);
     const struct publish_params params = {.output = outputs,
                                           .output_count = 1,
+                                          .sound = voices.sound,
+                                          .sound_count = voices.count,
                                           .latents = latents,
                                           .quality = p->quality,
                                           .overwrite = true,
                                           .progress = go_on,
                                           .context = p};
-    LT_TRY(publish_take(run, &params, &result, error));
+    if (status == LT_OK)
+        status = publish_take(run, &params, &result, error);
+    voice_files_remove(&voices);
+    LT_TRY(status);
     return write_record(record, &result, error);
 }
 

@@ -6,8 +6,8 @@
  * latents -> ready tasks
  *
  * Owned by the coordinator's loop. The readers of finished results (run_read_frame,
- * run_read_latents and the digests) may be called from one other thread once the job is finalizing;
- * nothing else changes the run by then. */
+ * run_read_latents, run_read_input and the digests) may be called from one other thread once the
+ * job is finalizing; nothing else changes the run by then. */
 #pragma once
 
 #include "coordinator/graph.h"
@@ -116,6 +116,10 @@ lt_status run_accept(struct run *run, uint32_t task, const void *data, size_t by
 lt_status run_sync(struct run *run, struct lt_error *error);
 /* After it: predictions that nobody needs any more go. */
 void run_committed(struct run *run);
+
+/* `bytes` at `offset` of an input that was uploaded. */
+lt_status run_read_input(struct run *run, enum job_input_kind kind, uint64_t offset, void *data,
+                         size_t bytes, struct lt_error *error);
 
 /* Pixel frame [0, frame_count) of a job whose decode tasks are all in: rgb_out [H, W, 3] u8. */
 lt_status run_read_frame(struct run *run, uint32_t frame, uint8_t *rgb_out, struct lt_error *error);

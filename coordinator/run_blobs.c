@@ -459,6 +459,14 @@ uint32_t run_frame_height(const struct run *run)
     return (uint32_t)(run->plan.latent_height * run->plan.scale);
 }
 
+lt_status run_read_input(struct run *run, enum job_input_kind kind, uint64_t offset, void *data,
+                         size_t bytes, struct lt_error *error)
+{
+    char name[80];
+    run_blob_name(&run->job.input[kind].digest, name);
+    return objects_read(run->store, name, offset, data, bytes, error);
+}
+
 lt_status run_read_frame(struct run *run, uint32_t frame, uint8_t *rgb_out, struct lt_error *error)
 {
     const uint64_t bytes = 3 * (uint64_t)run_frame_width(run) * run_frame_height(run);

@@ -122,6 +122,23 @@ check infinitetalk 16
 differ speech multitalk
 differ multitalk infinitetalk
 
+# On a farm the voices were uploaded, not named: its take has them all the same.
+port=$((12000 + RANDOM % 20000)) # below those the system gives to clients
+echo "a token of the test" >token
+export LONGTAKE_URL=http://127.0.0.1:$port LONGTAKE_TOKEN_FILE=$work/token
+"$build/longtake" coordinator --state farm --listen "tcp://127.0.0.1:$((port + 1))" --http "127.0.0.1:$port" \
+    --token-file token >/dev/null 2>coordinator.err &
+wait_for 30 curl -fs -o answer "$LONGTAKE_URL/readyz"
+timeout -s KILL 120 "$build/longtake-worker" run --coordinator "tcp://127.0.0.1:$((port + 1))" --models . --threads 1 \
+    >/dev/null 2>worker.err &
+"$build/longtake" submit infinitetalk.json >/dev/null
+timeout -s KILL 120 "$build/longtake" watch 1 2>watch.err || fail "the farm's talk: $(cat watch.err)"
+"$build/longtake" get 1 --output farm.mp4
+grep -qa mp4a farm.mp4 || fail "the farm's take has no sound"
+[[ -z $(find farm -name 'voice*') ]] || fail "voices stay behind: $(find farm -name 'voice*')"
+"$build/longtake" show 1 --json >show.json
+[[ $(field show.json take.frames_sha256) == "$(field infinitetalk-1.report frames_sha256)" ]] || fail "other frames"
+
 # What is wrong is said before a worker starts.
 job bad image-to-video 14 i2v '"image": "nothing.png"'
 if "$build/longtake" render bad.json --output bad.mp4 2>bad.err; then fail "an image that is not there"; fi
