@@ -26,7 +26,7 @@ field() { # FILE NAME: a number or text of a report
 make_models() {
     local synth="$build/longtake-worker synth"
     $synth --variant t2v-1.3b --dim 256 --ffn 512 --layers 4 --text-dim 64 --quant q8_0 --seed 1 --output t2v.gguf
-    $synth --variant vae-z16 --dim 16 --seed 2 --output vae.safetensors
+    $synth --variant vae-z16 --dim 8 --seed 2 --output vae.safetensors
     $synth --variant text --text-dim 64 --tokens 20 --seed 3 --output prompt.safetensors
 } >/dev/null
 
