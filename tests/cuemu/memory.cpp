@@ -191,7 +191,10 @@ bool memory_free(void *at, place where)
     if (a.map) {
         mprotect(a.map, a.map_bytes - page_bytes(), PROT_READ | PROT_WRITE);
         check_canary(found->first, a);
-        munmap(a.map, a.map_bytes);
+        /* the addresses stay nobody's: a stack or another allocation there would hide a late use */
+        if (mmap(a.map, a.map_bytes, PROT_NONE,
+                 MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0) == MAP_FAILED)
+            munmap(a.map, a.map_bytes);
     } else {
         free(at);
     }
