@@ -1,11 +1,10 @@
 /* jansson makes the tree; the table of job_schema.c says what may stand in it; what several keys
- * decide together is checked at the end. Nothing of the tree outlives job_parse. */
+ * decide together is looked at by job_check.c. Nothing of the tree outlives job_parse. */
 #include "coordinator/job.h"
 
+#include "coordinator/job_private.h"
 #include "coordinator/job_schema.h"
 #include "coordinator/sigma.h"
-#include "coordinator/skip.h"
-#include "coordinator/window.h"
 
 #include <jansson.h>
 #include <math.h>
@@ -16,14 +15,6 @@
 enum { SIDE_MAX = 8192, SKIP_MAX = 32 /* as many as a task names */ };
 static const int64_t JOB_INPUT_VALUES_MAX = INT64_C(1) << 31;
 
-/* One parse. */
-struct reader {
-    const char *origin;
-    struct lt_arena *arena;
-    struct job *job;
-    struct lt_error *error;
-};
-
 /* What comes from the file and goes to a terminal has no control characters. */
 static void make_printable(char *text)
 {
@@ -32,13 +23,8 @@ static void make_printable(char *text)
             *c = '?';
 }
 
-/* "job.json: /window/overlap: …" */
-static lt_status fail_at(const struct reader *reader, const char *section, const char *key,
-                         lt_status status, const char *format, ...)
-    __attribute__((format(printf, 5, 6)));
-
-static lt_status fail_at(const struct reader *reader, const char *section, const char *key,
-                         lt_status status, const char *format, ...)
+lt_status job_fail_at(const struct job_reader *reader, const char *section, const char *key,
+                      lt_status status, const char *format, ...)
 {
     char text[512], pointer[160];
     va_list args;
@@ -61,63 +47,64 @@ static const char *type_name(const json_t *value)
     return names[json_typeof(value)];
 }
 
-static lt_status read_int(const struct reader *reader, const struct job_field *field,
+static lt_status read_int(const struct job_reader *reader, const struct job_field *field,
                           const json_t *value, int64_t *to)
 {
     if (!json_is_integer(value))
-        return fail_at(reader, field->section, field->key, LT_BAD_INPUT,
-                       "expected a whole number, found %s",
-                       json_is_real(value) ? "a fraction" : type_name(value));
+        return job_fail_at(reader, field->section, field->key, LT_BAD_INPUT,
+                           "expected a whole number, found %s",
+                           json_is_real(value) ? "a fraction" : type_name(value));
     const int64_t number = json_integer_value(value);
     /* 2^63 - 1 is no double: at that limit every int64 is allowed */
     const bool below = field->max >= 9e18 || number <= (int64_t)field->max;
     if (number < (int64_t)field->min || !below)
-        return fail_at(reader, field->section, field->key, LT_BAD_INPUT,
-                       "expected %.0f to %.0f, found %lld", field->min, field->max,
-                       (long long)number);
+        return job_fail_at(reader, field->section, field->key, LT_BAD_INPUT,
+                           "expected %.0f to %.0f, found %lld", field->min, field->max,
+                           (long long)number);
     *to = number;
     return LT_OK;
 }
 
-static lt_status check_real(const struct reader *reader, const char *section, const char *key,
+static lt_status check_real(const struct job_reader *reader, const char *section, const char *key,
                             const json_t *value, double min, double max, double *to)
 {
     if (!json_is_number(value))
-        return fail_at(reader, section, key, LT_BAD_INPUT, "expected a number, found %s",
-                       type_name(value));
+        return job_fail_at(reader, section, key, LT_BAD_INPUT, "expected a number, found %s",
+                           type_name(value));
     const double number = json_number_value(value);
     if (!(number >= min && number <= max))
-        return fail_at(reader, section, key, LT_BAD_INPUT, "expected %g to %g, found %g", min, max,
-                       number);
+        return job_fail_at(reader, section, key, LT_BAD_INPUT, "expected %g to %g, found %g", min,
+                           max, number);
     *to = number;
     return LT_OK;
 }
 
-static lt_status check_text(const struct reader *reader, const char *section, const char *key,
+static lt_status check_text(const struct job_reader *reader, const char *section, const char *key,
                             const json_t *value, const char **to)
 {
     if (!json_is_string(value))
-        return fail_at(reader, section, key, LT_BAD_INPUT, "expected a text, found %s",
-                       type_name(value));
+        return job_fail_at(reader, section, key, LT_BAD_INPUT, "expected a text, found %s",
+                           type_name(value));
     const char *text = json_string_value(value);
     const size_t bytes = json_string_length(value);
     if (bytes == 0 || bytes > JOB_TEXT_MAX)
-        return fail_at(reader, section, key, LT_BAD_INPUT,
-                       "expected 1 to %d bytes of text, found %zu", JOB_TEXT_MAX, bytes);
+        return job_fail_at(reader, section, key, LT_BAD_INPUT,
+                           "expected 1 to %d bytes of text, found %zu", JOB_TEXT_MAX, bytes);
     for (size_t i = 0; i < bytes; i++)
         if ((unsigned char)text[i] < 0x20 || text[i] == 0x7f)
-            return fail_at(reader, section, key, LT_BAD_INPUT, "control character at byte %zu", i);
+            return job_fail_at(reader, section, key, LT_BAD_INPUT, "control character at byte %zu",
+                               i);
     *to = lt_arena_text(reader->arena, text);
     return *to ? LT_OK
                : lt_fail(reader->error, LT_NO_MEMORY, "%s: no memory for the job", reader->origin);
 }
 
-static lt_status read_choice(const struct reader *reader, const struct job_field *field,
+static lt_status read_choice(const struct job_reader *reader, const struct job_field *field,
                              const json_t *value, unsigned *to)
 {
     if (!json_is_string(value))
-        return fail_at(reader, field->section, field->key, LT_BAD_INPUT,
-                       "expected a word, found %s", type_name(value));
+        return job_fail_at(reader, field->section, field->key, LT_BAD_INPUT,
+                           "expected a word, found %s", type_name(value));
     char words[256];
     size_t used = 0;
     words[0] = 0;
@@ -130,12 +117,12 @@ static lt_status read_choice(const struct reader *reader, const struct job_field
             used += (size_t)snprintf(words + used, sizeof words - used, "%s%s", i ? ", " : "",
                                      field->choice[i]);
     }
-    return fail_at(reader, field->section, field->key, LT_BAD_INPUT,
-                   "expected one of %s; found '%.64s'", words, json_string_value(value));
+    return job_fail_at(reader, field->section, field->key, LT_BAD_INPUT,
+                       "expected one of %s; found '%.64s'", words, json_string_value(value));
 }
 
 /* "file.gguf", or with its fingerprint once known. */
-static lt_status read_model(const struct reader *reader, const struct job_field *field,
+static lt_status read_model(const struct job_reader *reader, const struct job_field *field,
                             const json_t *value, struct job_model *to)
 {
     struct job_model model = {0};
@@ -147,16 +134,18 @@ static lt_status read_model(const struct reader *reader, const struct job_field 
             (json_t *)value, key,
             item) if (strcmp(key, "file") != 0 &&
                       strcmp(key, "fingerprint") !=
-                          0) return fail_at(reader, field->section, field->key, LT_BAD_INPUT,
-                                            "unknown key '%.64s'; expected file, fingerprint", key);
+                          0) return job_fail_at(reader, field->section, field->key, LT_BAD_INPUT,
+                                                "unknown key '%.64s'; expected file, fingerprint",
+                                                key);
         const json_t *fingerprint = json_object_get(value, "fingerprint");
         const char *hex = fingerprint ? json_string_value(fingerprint) : NULL;
         if (fingerprint && (!hex || !lt_digest_parse(hex, &model.fingerprint)))
-            return fail_at(reader, field->section, field->key, LT_BAD_INPUT,
-                           "the fingerprint must be 64 hexadecimal digits");
+            return job_fail_at(reader, field->section, field->key, LT_BAD_INPUT,
+                               "the fingerprint must be 64 hexadecimal digits");
         file = json_object_get(value, "file");
         if (!file)
-            return fail_at(reader, field->section, field->key, LT_BAD_INPUT, "'file' is missing");
+            return job_fail_at(reader, field->section, field->key, LT_BAD_INPUT,
+                               "'file' is missing");
     }
     LT_TRY(check_text(reader, field->section, field->key, file, &model.name));
     *to = model;
@@ -164,7 +153,7 @@ static lt_status read_model(const struct reader *reader, const struct job_field 
 }
 
 /* "pose.mp4", or {"sha256": hex, "shape": [81, 480, 832, 3]} once uploaded. */
-static lt_status read_input(const struct reader *reader, const struct job_field *field,
+static lt_status read_input(const struct job_reader *reader, const struct job_field *field,
                             const json_t *value, struct job_input *to)
 {
     struct job_input input = {.uploaded = json_is_object(value)};
@@ -178,10 +167,11 @@ static lt_status read_input(const struct reader *reader, const struct job_field 
     const size_t rank = json_array_size(shape);
     if (json_object_size(value) != 2 || !hex || !lt_digest_parse(hex, &input.digest) || rank < 1 ||
         rank > JOB_INPUT_RANK)
-        return fail_at(reader, field->section, field->key, LT_BAD_INPUT,
-                       "expected a path, or {\"sha256\": 64 hexadecimal digits, \"shape\": 1 to %d "
-                       "numbers}",
-                       JOB_INPUT_RANK);
+        return job_fail_at(
+            reader, field->section, field->key, LT_BAD_INPUT,
+            "expected a path, or {\"sha256\": 64 hexadecimal digits, \"shape\": 1 to %d "
+            "numbers}",
+            JOB_INPUT_RANK);
     uint64_t values = 1;
     for (size_t i = 0; i < JOB_INPUT_RANK; i++) {
         const size_t missing = JOB_INPUT_RANK - rank;
@@ -189,16 +179,16 @@ static lt_status read_input(const struct reader *reader, const struct job_field 
         const json_int_t number = i < missing ? 1 : json_integer_value(item);
         if ((item && !json_is_integer(item)) || number < 1 || number > JOB_INPUT_VALUES_MAX ||
             (values *= (uint64_t)number) > JOB_INPUT_VALUES_MAX)
-            return fail_at(reader, field->section, field->key, LT_BAD_INPUT,
-                           "shape: expected numbers from 1 whose product is at most %lld",
-                           (long long)JOB_INPUT_VALUES_MAX);
+            return job_fail_at(reader, field->section, field->key, LT_BAD_INPUT,
+                               "shape: expected numbers from 1 whose product is at most %lld",
+                               (long long)JOB_INPUT_VALUES_MAX);
         input.shape[i] = (uint32_t)number;
     }
     *to = input;
     return LT_OK;
 }
 
-static lt_status read_field(const struct reader *reader, const struct job_field *field,
+static lt_status read_field(const struct job_reader *reader, const struct job_field *field,
                             const json_t *value)
 {
     void *to = (char *)reader->job + field->offset;
@@ -209,8 +199,8 @@ static lt_status read_field(const struct reader *reader, const struct job_field 
         return check_real(reader, field->section, field->key, value, field->min, field->max, to);
     case JOB_FIELD_BOOL:
         if (!json_is_boolean(value))
-            return fail_at(reader, field->section, field->key, LT_BAD_INPUT,
-                           "expected true or false, found %s", type_name(value));
+            return job_fail_at(reader, field->section, field->key, LT_BAD_INPUT,
+                               "expected true or false, found %s", type_name(value));
         *(bool *)to = json_is_true(value);
         return LT_OK;
     case JOB_FIELD_TEXT:
@@ -227,14 +217,14 @@ static lt_status read_field(const struct reader *reader, const struct job_field 
     return LT_OK;
 }
 
-static lt_status read_list(const struct reader *reader, const char *section, const char *key,
+static lt_status read_list(const struct job_reader *reader, const char *section, const char *key,
                            const json_t *value, double min, double max, const double **list_out,
                            size_t *count_out)
 {
     const size_t count = json_is_array(value) ? json_array_size(value) : 1;
     if (count < 1 || count > JOB_LIST_MAX)
-        return fail_at(reader, section, key, LT_BAD_INPUT, "expected 1 to %d numbers, found %zu",
-                       JOB_LIST_MAX, count);
+        return job_fail_at(reader, section, key, LT_BAD_INPUT,
+                           "expected 1 to %d numbers, found %zu", JOB_LIST_MAX, count);
     double *list = lt_arena_take_array(reader->arena, count, sizeof *list);
     if (!list)
         return lt_fail(reader->error, LT_NO_MEMORY, "%s: no memory for the job", reader->origin);
@@ -250,7 +240,7 @@ static lt_status read_list(const struct reader *reader, const char *section, con
     return LT_OK;
 }
 
-static lt_status read_kind(const struct reader *reader, const json_t *value)
+static lt_status read_kind(const struct job_reader *reader, const json_t *value)
 {
     const struct job_field field = {.section = "", .key = "kind", .choice = job_kind_words};
     unsigned kind = 0;
@@ -260,23 +250,23 @@ static lt_status read_kind(const struct reader *reader, const json_t *value)
 }
 
 /* Floored to what the VAE and the patches divide. */
-static lt_status read_size(const struct reader *reader, const json_t *value)
+static lt_status read_size(const struct job_reader *reader, const json_t *value)
 {
     const double *side;
     size_t count;
     LT_TRY(read_list(reader, "", "size", value, 16, SIDE_MAX, &side, &count));
     if (!json_is_array(value) || count != 2)
-        return fail_at(reader, "", "size", LT_BAD_INPUT, "expected [width, height]");
+        return job_fail_at(reader, "", "size", LT_BAD_INPUT, "expected [width, height]");
     for (size_t i = 0; i < 2; i++)
         if (side[i] != floor(side[i]))
-            return fail_at(reader, "", "size", LT_BAD_INPUT, "expected whole pixels, found %g",
-                           side[i]);
+            return job_fail_at(reader, "", "size", LT_BAD_INPUT, "expected whole pixels, found %g",
+                               side[i]);
     reader->job->width = (int64_t)side[0] / 16 * 16;
     reader->job->height = (int64_t)side[1] / 16 * 16;
     return LT_OK;
 }
 
-static lt_status read_precision(const struct reader *reader, const json_t *value)
+static lt_status read_precision(const struct job_reader *reader, const json_t *value)
 {
     static const char *const words[] = {"f32", "bf16", NULL};
     const struct job_field field = {.section = "model", .key = "precision", .choice = words};
@@ -287,7 +277,8 @@ static lt_status read_precision(const struct reader *reader, const json_t *value
 }
 
 /* "unipc/beta" is the widespread way to write {"name": "unipc", "beta": true}. */
-static lt_status read_sampler(const struct reader *reader, const json_t *value, const json_t *beta)
+static lt_status read_sampler(const struct job_reader *reader, const json_t *value,
+                              const json_t *beta)
 {
     static const char suffix[] = "/beta";
     const struct job_field *field = job_schema_find("sampler", "name");
@@ -300,8 +291,8 @@ static lt_status read_sampler(const struct reader *reader, const json_t *value, 
         return LT_OK;
     }
     if (json_is_false(beta))
-        return fail_at(reader, "sampler", "beta", LT_BAD_INPUT,
-                       "false contradicts the name '%.64s'", name);
+        return job_fail_at(reader, "sampler", "beta", LT_BAD_INPUT,
+                           "false contradicts the name '%.64s'", name);
     json_t *stem = json_stringn(name, bytes - suffix_bytes);
     if (!stem)
         return lt_fail(reader->error, LT_NO_MEMORY, "%s: no memory for the job", reader->origin);
@@ -314,37 +305,37 @@ static lt_status read_sampler(const struct reader *reader, const json_t *value, 
 }
 
 /* An own list; a final 0 is implied and may be written. The step count follows from it. */
-static lt_status read_sigmas(const struct reader *reader, const json_t *value, bool has_steps)
+static lt_status read_sigmas(const struct job_reader *reader, const json_t *value, bool has_steps)
 {
     struct job *job = reader->job;
     LT_TRY(read_list(reader, "sampler", "sigmas", value, 0, 1, &job->sigma, &job->sigma_count));
     if (job->sigma_count > 1 && !(job->sigma[job->sigma_count - 1] > 0))
         job->sigma_count--;
     if (has_steps && job->step_count != (int64_t)job->sigma_count)
-        return fail_at(reader, "sampler", "steps", LT_BAD_INPUT,
-                       "%lld steps, but sigmas has %zu above 0", (long long)job->step_count,
-                       job->sigma_count);
+        return job_fail_at(reader, "sampler", "steps", LT_BAD_INPUT,
+                           "%lld steps, but sigmas has %zu above 0", (long long)job->step_count,
+                           job->sigma_count);
     job->step_count = (int64_t)job->sigma_count;
     return LT_OK;
 }
 
-static lt_status read_skip_layers(const struct reader *reader, const json_t *value)
+static lt_status read_skip_layers(const struct job_reader *reader, const json_t *value)
 {
     struct job_guide *guide = &reader->job->guide;
     LT_TRY(read_list(reader, "guide", "skip_layers", value, 0, 511, &guide->skip_layer,
                      &guide->skip_layer_count));
     if (guide->skip_layer_count > SKIP_MAX)
-        return fail_at(reader, "guide", "skip_layers", LT_BAD_INPUT, "at most %d, found %zu",
-                       SKIP_MAX, guide->skip_layer_count);
+        return job_fail_at(reader, "guide", "skip_layers", LT_BAD_INPUT, "at most %d, found %zu",
+                           SKIP_MAX, guide->skip_layer_count);
     for (size_t i = 0; i < guide->skip_layer_count; i++)
         if (guide->skip_layer[i] != floor(guide->skip_layer[i]))
-            return fail_at(reader, "guide", "skip_layers", LT_BAD_INPUT,
-                           "expected numbers of blocks, found %g", guide->skip_layer[i]);
+            return job_fail_at(reader, "guide", "skip_layers", LT_BAD_INPUT,
+                               "expected numbers of blocks, found %g", guide->skip_layer[i]);
     return LT_OK;
 }
 
 /* {"from", "to", "start", "end", "ease"}: one value per step of the slice. */
-static lt_status read_guidance_schedule(const struct reader *reader, const json_t *value)
+static lt_status read_guidance_schedule(const struct job_reader *reader, const json_t *value)
 {
     static const char *const keys[] = {"from", "to", "start", "end", "ease"};
     static const char *const eases[] = {"linear", "ease_in", "ease_out", NULL};
@@ -358,8 +349,8 @@ static lt_status read_guidance_schedule(const struct reader *reader, const json_
         while (i < LT_COUNT(keys) && strcmp(key, keys[i]) != 0)
             i++;
         if (i == LT_COUNT(keys))
-            return fail_at(reader, "guidance", key, LT_BAD_INPUT,
-                           "unknown key; expected from, to, start, end, ease");
+            return job_fail_at(reader, "guidance", key, LT_BAD_INPUT,
+                               "unknown key; expected from, to, start, end, ease");
         const struct job_field field = {.section = "guidance", .key = key, .choice = eases};
         if (i < 4)
             LT_TRY(check_real(reader, "guidance", key, item, 0, i < 2 ? 100 : 1, &number[i]));
@@ -367,7 +358,8 @@ static lt_status read_guidance_schedule(const struct reader *reader, const json_
             LT_TRY(read_choice(reader, &field, item, &ease));
     }
     if (!json_object_get(value, "from") || !json_object_get(value, "to"))
-        return fail_at(reader, "", "guidance", LT_BAD_INPUT, "a schedule needs 'from' and 'to'");
+        return job_fail_at(reader, "", "guidance", LT_BAD_INPUT,
+                           "a schedule needs 'from' and 'to'");
     struct job *job = reader->job;
     const int64_t end =
         job->end_step < 0 || job->end_step > job->step_count ? job->step_count : job->end_step;
@@ -382,7 +374,7 @@ static lt_status read_guidance_schedule(const struct reader *reader, const json_
     return LT_OK;
 }
 
-static lt_status read_lora(const struct reader *reader, const json_t *value, size_t index,
+static lt_status read_lora(const struct job_reader *reader, const json_t *value, size_t index,
                            struct job_lora *to)
 {
     static const char *const keys[] = {"file", "fingerprint", "strength",
@@ -396,18 +388,18 @@ static lt_status read_lora(const struct reader *reader, const json_t *value, siz
     const char *key;
     json_t *item;
     if (!json_is_object(value))
-        return fail_at(reader, "", place, LT_BAD_INPUT, "expected an object, found %s",
-                       type_name(value));
+        return job_fail_at(reader, "", place, LT_BAD_INPUT, "expected an object, found %s",
+                           type_name(value));
     json_object_foreach((json_t *)(uintptr_t)value, key, item)
     {
         bool known = false;
         for (size_t i = 0; i < LT_COUNT(keys); i++)
             known |= strcmp(key, keys[i]) == 0;
         if (!known)
-            return fail_at(reader, "", place, LT_BAD_INPUT,
-                           "unknown key '%.64s'; expected file, fingerprint, strength, on, "
-                           "combined, plain_peft",
-                           key);
+            return job_fail_at(reader, "", place, LT_BAD_INPUT,
+                               "unknown key '%.64s'; expected file, fingerprint, strength, on, "
+                               "combined, plain_peft",
+                               key);
     }
     json_t *file = json_object();
     json_object_set(file, "file", json_object_get(value, "file"));
@@ -428,18 +420,18 @@ static lt_status read_lora(const struct reader *reader, const json_t *value, siz
     return LT_OK;
 }
 
-static lt_status read_loras(const struct reader *reader, const json_t *list)
+static lt_status read_loras(const struct job_reader *reader, const json_t *list)
 {
     struct job *job = reader->job;
     if (!json_is_array(list) || json_array_size(list) > JOB_LORAS_MAX)
-        return fail_at(reader, "", "lora", LT_BAD_INPUT, "expected a list of at most %d",
-                       JOB_LORAS_MAX);
+        return job_fail_at(reader, "", "lora", LT_BAD_INPUT, "expected a list of at most %d",
+                           JOB_LORAS_MAX);
     for (size_t i = 0; i < json_array_size(list); i++)
         LT_TRY(read_lora(reader, json_array_get(list, i), i, &job->lora[job->lora_count++]));
     return LT_OK;
 }
 
-static lt_status read_own(const struct reader *reader, const json_t *root)
+static lt_status read_own(const struct job_reader *reader, const json_t *root)
 {
     const json_t *kind = json_object_get(root, "kind"), *size = json_object_get(root, "size"),
                  *guidance = json_object_get(root, "guidance");
@@ -471,7 +463,8 @@ static lt_status read_own(const struct reader *reader, const json_t *root)
     return LT_OK;
 }
 
-static lt_status check_keys(const struct reader *reader, const char *section, const json_t *object)
+static lt_status check_keys(const struct job_reader *reader, const char *section,
+                            const json_t *object)
 {
     const char *key;
     json_t *value;
@@ -479,257 +472,17 @@ static lt_status check_keys(const struct reader *reader, const char *section, co
     {
         if (*section == 0 && job_schema_is_section(key)) {
             if (!json_is_object(value))
-                return fail_at(reader, "", key, LT_BAD_INPUT, "expected an object, found %s",
-                               type_name(value));
+                return job_fail_at(reader, "", key, LT_BAD_INPUT, "expected an object, found %s",
+                                   type_name(value));
             LT_TRY(check_keys(reader, key, value));
         } else if (!job_schema_find(section, key)) {
             const char *nearest = job_schema_nearest(section, key);
-            return fail_at(reader, section, key, LT_BAD_INPUT,
-                           nearest ? "unknown key; did you mean '%s'?" : "unknown key%s",
-                           nearest ? nearest : "");
+            return job_fail_at(reader, section, key, LT_BAD_INPUT,
+                               nearest ? "unknown key; did you mean '%s'?" : "unknown key%s",
+                               nearest ? nearest : "");
         }
     }
     return LT_OK;
-}
-
-static lt_status check_conditioning(const struct reader *reader, const char *key, const char *text)
-{
-    struct lt_digest digest;
-    if (text && strncmp(text, "sha256:", 7) == 0 && !lt_digest_parse(text + 7, &digest))
-        return fail_at(reader, "text", key, LT_BAD_INPUT,
-                       "sha256: must be followed by 64 hexadecimal digits");
-    return LT_OK;
-}
-
-/* Exactly one of features and prompt; a prompt needs its encoder. */
-static lt_status check_text_source(const struct reader *reader, const char *key, const char *text,
-                                   const char *prompt_key, const char *prompt)
-{
-    if (text && prompt)
-        return fail_at(reader, "text", prompt_key, LT_BAD_INPUT, "contradicts %s: give one of them",
-                       key);
-    if (prompt && !reader->job->text_encoder.name)
-        return fail_at(reader, "model", "text_encoder", LT_BAD_INPUT, "needed for /text/%s",
-                       prompt_key);
-    for (const char *part = prompt; part; part = strchr(part, '|') ? strchr(part, '|') + 1 : NULL)
-        if (part[strspn(part, " ")] == '|' || part[strspn(part, " ")] == 0)
-            return fail_at(reader, "text", prompt_key, LT_BAD_INPUT,
-                           "one of its parts between | is blank");
-    return LT_OK;
-}
-
-static bool has_input(const struct job *job, enum job_input_kind kind)
-{
-    return job->input[kind].path || job->input[kind].uploaded;
-}
-
-/* Uploaded bytes have the shape that the job's size asks for; 0 in a row stands for any. */
-static lt_status check_shape(const struct reader *reader, const struct job_field *field,
-                             size_t kind, const struct job_input *input)
-{
-    const struct job *job = reader->job;
-    const int64_t w = job->width, h = job->height, side = job->face_side;
-    const int64_t scale = job->latent_channels == 48 ? 16 : 8;
-    const int64_t expected[JOB_INPUT_COUNT][JOB_INPUT_RANK] = {
-        [JOB_INPUT_IMAGE] = {1, h, w, 3},
-        [JOB_INPUT_END_IMAGE] = {1, h, w, 3},
-        [JOB_INPUT_CLIP_IMAGE] = {1, 0, 0, 3},
-        [JOB_INPUT_END_CLIP_IMAGE] = {1, 0, 0, 3},
-        [JOB_INPUT_POSE_FRAMES] = {0, h, w, 3},
-        [JOB_INPUT_FACE_FRAMES] = {0, side, side, 3},
-        [JOB_INPUT_BACKGROUND] = {0, h, w, 3},
-        [JOB_INPUT_MASK] = {0, 1, h / scale, w / scale},
-        [JOB_INPUT_CLIP] = {1, 1, 0, 1280},
-        [JOB_INPUT_Y] = {0, (job->frame_count_padded - 1) / 4 + 1, h / scale, w / scale},
-        [JOB_INPUT_POSE] = {0, 0, h / scale, w / scale},
-        [JOB_INPUT_VIDEO_FRAMES] = {0, h, w, 3},
-        [JOB_INPUT_VOICE] = {1, 1, 1, 0},
-        [JOB_INPUT_VOICE_2] = {1, 1, 1, 0},
-        [JOB_INPUT_AUDIO] = {0, 0, job->audio_layers, job->audio_width},
-        [JOB_INPUT_SPEAKER_MASKS] = {1, 3, h / scale / 2, w / scale / 2},
-    };
-    for (size_t i = 0; input->uploaded && i < JOB_INPUT_RANK; i++)
-        if (expected[kind][i] && input->shape[i] != expected[kind][i])
-            return fail_at(reader, field->section, field->key, LT_BAD_INPUT,
-                           "dim %zu of its shape is %u, expected %lld", i, input->shape[i],
-                           (long long)expected[kind][i]);
-    return LT_OK;
-}
-
-static lt_status check_talk(const struct reader *reader)
-{
-    const struct job *job = reader->job;
-    if (!job->talk.name)
-        return fail_at(reader, "model", "talk", LT_BAD_INPUT, "missing: the add-on");
-    if (!has_input(job, JOB_INPUT_IMAGE))
-        return fail_at(reader, "media", "image", LT_BAD_INPUT, "missing");
-    if (has_input(job, JOB_INPUT_VIDEO_FRAMES) &&
-        (job->mode != JOB_MODE_LOOP || job->talk_variant != JOB_TALK_INFINITETALK))
-        return fail_at(reader, "media", "video", LT_BAD_INPUT,
-                       "only InfiniteTalk's loop takes a picture for each clip");
-    if (!has_input(job, JOB_INPUT_AUDIO) && !has_input(job, JOB_INPUT_VOICE))
-        return fail_at(reader, "media", "voice", LT_BAD_INPUT, "missing");
-    if (!has_input(job, JOB_INPUT_AUDIO) && !job->audio_encoder.name)
-        return fail_at(reader, "model", "audio_encoder", LT_BAD_INPUT, "needed for /media/voice");
-    if (has_input(job, JOB_INPUT_VOICE_2) && !has_input(job, JOB_INPUT_VOICE))
-        return fail_at(reader, "media", "voice_2", LT_BAD_INPUT, "there is no first voice");
-    const struct job_input *voice = &job->input[JOB_INPUT_VOICE],
-                           *second = &job->input[JOB_INPUT_VOICE_2];
-    if (voice->uploaded && second->uploaded && voice->shape[3] != second->shape[3])
-        return fail_at(reader, "media", "voice_2", LT_BAD_INPUT,
-                       "%u samples, but the first voice has %u", second->shape[3], voice->shape[3]);
-    return LT_OK;
-}
-
-/* The pictures of a kind, and none that it has no use for. */
-static lt_status check_inputs(const struct reader *reader)
-{
-#define JOB_INPUT_BIT(name) (1u << JOB_INPUT_##name)
-    static const unsigned allowed[] = {
-        [JOB_TEXT_TO_VIDEO] = 0,
-        [JOB_IMAGE_TO_VIDEO] = JOB_INPUT_BIT(IMAGE) | JOB_INPUT_BIT(END_IMAGE) |
-                               JOB_INPUT_BIT(CLIP_IMAGE) | JOB_INPUT_BIT(END_CLIP_IMAGE) |
-                               JOB_INPUT_BIT(CLIP) | JOB_INPUT_BIT(Y),
-        [JOB_ANIMATE] = JOB_INPUT_BIT(BACKGROUND) | JOB_INPUT_BIT(MASK) | JOB_INPUT_BIT(IMAGE) |
-                        JOB_INPUT_BIT(CLIP_IMAGE) | JOB_INPUT_BIT(POSE_FRAMES) |
-                        JOB_INPUT_BIT(FACE_FRAMES) | JOB_INPUT_BIT(CLIP) | JOB_INPUT_BIT(POSE),
-        [JOB_TALK] = JOB_INPUT_BIT(IMAGE) | JOB_INPUT_BIT(CLIP_IMAGE) |
-                     JOB_INPUT_BIT(VIDEO_FRAMES) | JOB_INPUT_BIT(VOICE) | JOB_INPUT_BIT(VOICE_2) |
-                     JOB_INPUT_BIT(CLIP) | JOB_INPUT_BIT(AUDIO) | JOB_INPUT_BIT(SPEAKER_MASKS),
-    };
-    const struct job *job = reader->job;
-    for (size_t i = 0; i < job_field_count; i++) {
-        const struct job_field *field = &job_fields[i];
-        if (field->kind != JOB_FIELD_INPUT)
-            continue;
-        const size_t kind = (field->offset - offsetof(struct job, input)) / sizeof *job->input;
-        if (has_input(job, (enum job_input_kind)kind) && !(allowed[job->kind] & 1u << kind))
-            return fail_at(reader, field->section, field->key, LT_BAD_INPUT,
-                           "%s jobs have no use for it", job_kind_words[job->kind]);
-        LT_TRY(check_shape(reader, field, kind, &job->input[kind]));
-    }
-    if (job->match && !has_input(job, JOB_INPUT_IMAGE))
-        return fail_at(reader, "colour", "match", LT_BAD_INPUT,
-                       "there is no /media/image to match");
-    if (job->kind == JOB_IMAGE_TO_VIDEO && !has_input(job, JOB_INPUT_IMAGE) &&
-        !has_input(job, JOB_INPUT_Y))
-        return fail_at(reader, "media", "image", LT_BAD_INPUT, "missing");
-    if (job->kind == JOB_ANIMATE && !has_input(job, JOB_INPUT_IMAGE))
-        return fail_at(reader, "media", "image", LT_BAD_INPUT, "missing: the reference");
-    if (has_input(job, JOB_INPUT_MASK) && !has_input(job, JOB_INPUT_BACKGROUND))
-        return fail_at(reader, "media", "mask", LT_BAD_INPUT,
-                       "there is no /media/background it keeps");
-    if (job->kind == JOB_TALK)
-        LT_TRY(check_talk(reader));
-    if (job->mode == JOB_MODE_LOOP && job->noise == NOISE_TORCH)
-        return fail_at(reader, "", "noise", LT_UNSUPPORTED,
-                       "torch draws anew for each clip of a loop: use counter");
-    if (job->mode == JOB_MODE_LOOP && has_input(job, JOB_INPUT_POSE))
-        return fail_at(reader, "conditioning", "pose", LT_BAD_INPUT,
-                       "a loop encodes each clip's pose by itself: give /media/pose");
-    if (job->kind != JOB_ANIMATE && job->kind != JOB_TALK && job->mode == JOB_MODE_LOOP)
-        return fail_at(reader, "", "mode", LT_BAD_INPUT, "%s jobs have no loop mode",
-                       job_kind_words[job->kind]);
-    return LT_OK;
-}
-
-static lt_status check_guide(const struct reader *reader)
-{
-    const struct job *job = reader->job;
-    if (job->guide.nag_scale > 0 && !job->text_negative && !job->prompt_negative)
-        return fail_at(reader, "text", "negative", LT_BAD_INPUT,
-                       "needed, because /guide/nag_scale leads away from it");
-    if (job->guide.skip_start > job->guide.skip_end)
-        return fail_at(reader, "guide", "skip_start", LT_BAD_INPUT, "%g is behind skip_end %g",
-                       job->guide.skip_start, job->guide.skip_end);
-    if (job->guide.zero_steps > 0 && !job->guide.zero_star)
-        return fail_at(reader, "guide", "zero_steps", LT_BAD_INPUT, "only with zero_star");
-    return LT_OK;
-}
-
-/* A cache needs windows that stay, and numbers of the model; its other keys are its own. */
-static lt_status check_cache(const struct reader *reader)
-{
-    const struct job *job = reader->job;
-    const struct job_cache *cache = &job->cache;
-    const bool tea = cache->kind == JOB_CACHE_TEACACHE, mag = cache->kind == JOB_CACHE_MAGCACHE;
-    const struct {
-        const char *key;
-        bool given, allowed;
-    } keys[] = {
-        {"model", cache->model != SKIP_MODEL_NONE,
-         mag || (tea && cache->curve != SKIP_CURVE_PLAIN)},
-        {"threshold", cache->threshold > 0, cache->kind != JOB_CACHE_NONE},
-        {"start", cache->start >= 0, cache->kind != JOB_CACHE_NONE},
-        {"end", cache->end >= 0, cache->kind != JOB_CACHE_NONE},
-        {"skips", cache->skips != 4, mag},
-        {"curve", cache->curve != SKIP_CURVE_E, tea},
-        {"neighbours", cache->neighbours, tea},
-        {"compat", cache->compat, tea || mag},
-    };
-    for (size_t i = 0; i < LT_COUNT(keys); i++)
-        if (keys[i].given && !keys[i].allowed)
-            return fail_at(reader, "cache", keys[i].key, LT_BAD_INPUT,
-                           "means nothing for this kind of cache");
-    if (keys[0].allowed && !keys[0].given)
-        return fail_at(reader, "cache", "model", LT_BAD_INPUT,
-                       "needed: whose published numbers to go by");
-    if (cache->kind != JOB_CACHE_NONE && job->mode == JOB_MODE_WINDOWS &&
-        !window_schedule_is_static(job->schedule))
-        return fail_at(reader, "cache", "kind", LT_BAD_INPUT,
-                       "the windows of /window/schedule change with every step: nothing of an "
-                       "earlier one can be used again");
-    return LT_OK;
-}
-
-/* What several keys decide together. */
-static lt_status check_job(const struct reader *reader)
-{
-    struct job *job = reader->job;
-    job->frame_count_padded = (job->frame_count + 2) / 4 * 4 + 1;
-    job->window_stride = job->window_stride > 1 ? job->window_stride : 1;
-    if (job->latent_channels == 48) { /* its VAE divides by 16, and the patches by 2 */
-        job->width = job->width / 32 * 32;
-        job->height = job->height / 32 * 32;
-        if (job->width == 0 || job->height == 0)
-            return fail_at(reader, "", "size", LT_BAD_INPUT, "at least 32x32 with 48 channels");
-    }
-    if (!job->text && !job->prompt)
-        return fail_at(reader, "text", "positive", LT_BAD_INPUT, "missing (or a prompt)");
-    LT_TRY(check_text_source(reader, "positive", job->text, "prompt", job->prompt));
-    LT_TRY(check_text_source(reader, "negative", job->text_negative, "negative_prompt",
-                             job->prompt_negative));
-    LT_TRY(check_inputs(reader));
-    for (size_t i = 0; i < job->lora_count; i++)
-        if (job->lora[i].on != JOB_EXPERT_BOTH && !job->transformer_low.name)
-            return fail_at(reader, "", "lora", LT_BAD_INPUT,
-                           "'on' names one of two experts, and there is one transformer");
-    if (job->window_overlap >= job->window_frames)
-        return fail_at(reader, "window", "overlap", LT_BAD_INPUT,
-                       "%lld is not below latent_frames %lld: the windows would not advance",
-                       (long long)job->window_overlap, (long long)job->window_frames);
-    if (job->decode_segment > 0 && job->decode_warmup < 1)
-        return fail_at(
-            reader, "decode", "warmup", LT_BAD_INPUT,
-            "at least 1: the first latent frame of a run gives one of its four frames only");
-    if (job->official_sigmas && job->sampler != SAMPLER_UNIPC && job->sampler != SAMPLER_DPMPP &&
-        job->sampler != SAMPLER_DPMPP_SDE)
-        return fail_at(reader, "sampler", "official", LT_BAD_INPUT,
-                       "only for unipc, dpm++ and dpm++_sde");
-    LT_TRY(check_conditioning(reader, "positive", job->text));
-    LT_TRY(check_conditioning(reader, "negative", job->text_negative));
-    for (size_t i = 0; i < job->guidance_count && !job->text_negative && !job->prompt_negative; i++)
-        if (fabs(job->guidance[i] - 1) > 1e-9)
-            return fail_at(reader, "text", "negative", LT_BAD_INPUT,
-                           "needed, because guidance is %g; or set guidance to 1",
-                           job->guidance[i]);
-    LT_TRY(check_guide(reader));
-    LT_TRY(check_cache(reader));
-    struct sigma_list list;
-    const struct lt_mark mark = lt_arena_mark(reader->arena);
-    const lt_status status = sigma_list_build(job, reader->arena, &list, reader->error);
-    lt_arena_rewind(reader->arena, mark);
-    return status == LT_OK ? LT_OK : lt_error_prefix(reader->error, "%s: /sampler", reader->origin);
 }
 
 /* Depth before jansson sees it: its own limit is 2,048. Strings do not count; wrong text is
@@ -756,7 +509,7 @@ static bool depth_is_bounded(const char *text, size_t bytes)
     return true;
 }
 
-static lt_status read_tree(const struct reader *reader, const json_t *root)
+static lt_status read_tree(const struct job_reader *reader, const json_t *root)
 {
     if (!json_is_object(root))
         return lt_fail(reader->error, LT_BAD_INPUT, "%s: expected an object, found %s",
@@ -773,9 +526,9 @@ static lt_status read_tree(const struct reader *reader, const json_t *root)
     for (size_t i = 0; i < job_field_count; i++) {
         const struct job_field *field = &job_fields[i];
         if (field->required && !json_object_get(json_object_get(root, field->section), field->key))
-            return fail_at(reader, field->section, field->key, LT_BAD_INPUT, "missing");
+            return job_fail_at(reader, field->section, field->key, LT_BAD_INPUT, "missing");
     }
-    return check_job(reader);
+    return job_check(reader);
 }
 
 lt_status job_parse(const char *text, size_t bytes, const char *origin, struct lt_arena *arena,
@@ -795,7 +548,8 @@ lt_status job_parse(const char *text, size_t bytes, const char *origin, struct l
     }
     struct job job;
     job_defaults(&job);
-    const struct reader reader = {.origin = origin, .arena = arena, .job = &job, .error = error};
+    const struct job_reader reader = {
+        .origin = origin, .arena = arena, .job = &job, .error = error};
     const lt_status status = read_tree(&reader, root);
     json_decref(root);
     if (status == LT_OK)

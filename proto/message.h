@@ -1,6 +1,6 @@
-/* What the coordinator and a worker say to each other, as plain structs. message.c turns them into
- * protobuf bodies and back; nobody else includes a protobuf header. docs/wire.md tells who may say
- * what, when. */
+/* What the coordinator and a worker say to each other, as plain structs. message_encode.c and
+ * message_decode.c turn them into protobuf bodies and back; nobody else includes a protobuf header.
+ * docs/wire.md tells who may say what, when. */
 #pragma once
 
 #include "common/arena.h"
