@@ -115,8 +115,8 @@ static void set_workers(struct http_metrics *m, struct coordinator *coordinator)
 void http_metrics_write(struct http_metrics *m, struct coordinator *coordinator,
                         const struct lt_link *link, FILE *to)
 {
-    static const char *const kinds[] = {[PLAN_PREDICT] = "predict", [PLAN_DECODE] = "decode",
-                                        [PLAN_CONDITION] = "condition"};
+    static const char *const kinds[] = {
+        [PLAN_PREDICT] = "predict", [PLAN_DECODE] = "decode", [PLAN_CONDITION] = "condition"};
     const struct core_totals *totals = coordinator_totals(coordinator);
     set_jobs(m, coordinator);
     set_workers(m, coordinator);

@@ -36,7 +36,7 @@ static void anonymous_memory_is_counted_and_given_back(void **state)
     assert_true(during.vms_bytes >= during.rss_anon_bytes + during.rss_file_bytes);
     assert_true(after.rss_anon_bytes + bytes / 2 < during.rss_anon_bytes);
     assert_true(after.peak_rss_bytes >= bytes); /* the system counts it in batches */
-    assert_true(during.rss_file_bytes > 0); /* this program itself */
+    assert_true(during.rss_file_bytes > 0);     /* this program itself */
 }
 
 static void the_limit_is_within_the_machine(void **state)

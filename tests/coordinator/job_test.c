@@ -194,7 +194,8 @@ static void a_cache_is_read(void **state)
                     "\"neighbours\":true}}",
                     &arena, &job, &error));
     check_round_trip(&job);
-    assert_ok(parse("{" REST ",\"cache\":{\"kind\":\"easycache\",\"end\":20}}", &arena, &job, &error));
+    assert_ok(
+        parse("{" REST ",\"cache\":{\"kind\":\"easycache\",\"end\":20}}", &arena, &job, &error));
     check_round_trip(&job);
     lt_arena_fini(&arena);
 }
