@@ -64,7 +64,7 @@ static void taking_refreshes(void **state)
     assert_int_equal(freed, 4);
 }
 
-static void freed_once_and_not_in_use(void **state)
+static void g8_2_freed_once_and_not_in_use(void **state)
 {
     (void)state;
     struct lt_lru *lru = create(1, 100);
@@ -88,7 +88,7 @@ static void freed_once_and_not_in_use(void **state)
     assert_int_equal(freed, 3);
 }
 
-static void bounds_in_entries_and_bytes(void **state)
+static void g8_3_bounds_in_entries_and_bytes(void **state)
 {
     (void)state;
     struct lt_lru *lru = create(10, 100);
@@ -112,7 +112,7 @@ static void bounds_in_entries_and_bytes(void **state)
     assert_int_equal(made, freed);
 }
 
-static void a_million_inserts_stay_bounded(void **state)
+static void g8_4_a_million_inserts_stay_bounded(void **state)
 {
     (void)state;
     struct lt_lru *lru = create(1000, UINT64_MAX);
@@ -196,9 +196,9 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(taking_refreshes),
-        cmocka_unit_test(freed_once_and_not_in_use),
-        cmocka_unit_test(bounds_in_entries_and_bytes),
-        cmocka_unit_test(a_million_inserts_stay_bounded),
+        cmocka_unit_test(g8_2_freed_once_and_not_in_use),
+        cmocka_unit_test(g8_3_bounds_in_entries_and_bytes),
+        cmocka_unit_test(g8_4_a_million_inserts_stay_bounded),
         cmocka_unit_test(a_failure_is_not_kept),
         cmocka_unit_test(threads_make_a_value_once),
     };

@@ -90,6 +90,11 @@ head -c 1100000 /dev/zero | tr '\0' ' ' >long
 curl -fs -H "$bearer" "$api/metrics" >metrics
 grep -q '^longtake_jobs{state="completed"} 1$' metrics || fail "metrics: $(cat metrics)"
 awk '/^longtake_tasks_total/ { sum += $2 } END { exit !(sum >= 1 && sum <= 14) }' metrics || fail "metrics: $(cat metrics)"
+# G7.3: what each worker holds and has read, as metrics
+for name in one two; do
+    grep -qE "^longtake_worker_rss_bytes\{worker=\"$name\"\} [1-9]" metrics || fail "no memory of $name: $(cat metrics)"
+done
+grep -qE '^longtake_worker_read_bytes\{worker="(one|two)"\} [1-9]' metrics || fail "nothing read: $(cat metrics)"
 
 kill -TERM "$coordinator"
 wait "$coordinator" || fail "the coordinator did not stop cleanly"

@@ -266,7 +266,7 @@ static void diffusers_own_loader(void **state)
                   &(struct setup){.source = &source, .count = 1, .precision = LT_PRECISION_BF16});
 }
 
-static void everything_merged_in_torch(void **state)
+static void g3_5_everything_merged_in_torch(void **state)
 {
     (void)state;
     const float strength[] = {0.7f, -0.4f};
@@ -734,7 +734,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(diffusers_own_loader),
-        cmocka_unit_test(everything_merged_in_torch),
+        cmocka_unit_test(g3_5_everything_merged_in_torch),
         cmocka_unit_test(dora_as_comfyui_and_as_peft),
         cmocka_unit_test(every_key_form_gives_the_same_bytes),
         cmocka_unit_test(replaced_tensors),

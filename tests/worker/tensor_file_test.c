@@ -45,7 +45,7 @@ static const char *write_model(void **state, const char *name, const char *prefi
     return path;
 }
 
-static void prefixes_are_stripped_only_where_they_hide_a_model(void **state)
+static void test_g1_4_prefixes_are_stripped_only_where_they_hide_a_model(void **state)
 {
     static const struct {
         const char *prefix;
@@ -284,7 +284,7 @@ static void an_addition_is_read_from_its_own_file(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(prefixes_are_stripped_only_where_they_hide_a_model),
+        cmocka_unit_test(test_g1_4_prefixes_are_stripped_only_where_they_hide_a_model),
         cmocka_unit_test(test_g2_3_a_changed_file_is_noticed),
         cmocka_unit_test(fingerprints_tell_files_apart),
         cmocka_unit_test(test_g2_1_nothing_is_mapped_and_the_cache_stays_small),
