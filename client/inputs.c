@@ -149,10 +149,40 @@ static lt_status upload_original(const struct upload *upload, enum job_input_kin
                      1);
 }
 
-static bool is_json(const char *path)
+static bool ends_with(const char *path, const char *end)
 {
-    const size_t length = strlen(path);
-    return length > 5 && strcmp(path + length - 5, ".json") == 0;
+    const size_t length = strlen(path), end_length = strlen(end);
+    return length > end_length && strcmp(path + length - end_length, end) == 0;
+}
+
+/* Crops that another program made: tensor `face` [n, side, side, 3] of 0 to 1, as images lie in a
+ * ComfyUI graph; 8 bits a value are kept, as of a video. */
+static lt_status upload_face_tensor(const struct upload *upload, const char *given, uint32_t side)
+{
+    struct lt_view view;
+    LT_TRY(read_tensor(upload, given, "face", 4, &view));
+    const float *value = view.data;
+    const size_t count = (size_t)lt_view_count(&view);
+    uint8_t *rgb = malloc(count);
+    lt_status status = rgb ? LT_OK : lt_fail(upload->error, LT_NO_MEMORY, "no memory for faces");
+    if (status == LT_OK && (view.dim[1] != side || view.dim[2] != side || view.dim[3] != 3))
+        status = lt_fail(upload->error, LT_BAD_INPUT,
+                         "%s: tensor face: expected [n, %u, %u, 3], found [%lld, %lld, %lld, %lld]",
+                         given, side, side, (long long)view.dim[0], (long long)view.dim[1],
+                         (long long)view.dim[2], (long long)view.dim[3]);
+    for (size_t i = 0; i < count && status == LT_OK; i++)
+        if (value[i] >= 0 && value[i] <= 1)
+            rgb[i] = (uint8_t)(value[i] * 255 + 0.5f);
+        else
+            status = lt_fail(upload->error, LT_BAD_INPUT,
+                             "%s: tensor face: expected values from 0 to 1, found %g", given,
+                             (double)value[i]);
+    const uint32_t shape[JOB_INPUT_RANK] = {(uint32_t)view.dim[0], side, side, 3};
+    free(view.data);
+    if (status == LT_OK)
+        return put_input(upload, JOB_INPUT_FACE_FRAMES, rgb, shape, 1);
+    free(rgb);
+    return status;
 }
 
 /* At the take's rate, and no more frames than it can use; poses may be key points, a frame each. */
@@ -167,9 +197,11 @@ static lt_status upload_video(const struct upload *upload, enum job_input_kind k
     uint32_t count;
     if (!given)
         return LT_OK;
+    if (kind == JOB_INPUT_FACE_FRAMES && ends_with(given, ".safetensors"))
+        return upload_face_tensor(upload, given, width);
     LT_TRY(path_of(upload, given, path));
     const uint32_t count_max = (uint32_t)(job->frame_count_padded + clip);
-    if (kind == JOB_INPUT_POSE_FRAMES && is_json(given))
+    if (kind == JOB_INPUT_POSE_FRAMES && ends_with(given, ".json"))
         LT_TRY(
             picture_read_poses(path, count_max, fit, width, height, &rgb, &count, upload->error));
     else

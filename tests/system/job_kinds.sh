@@ -77,6 +77,18 @@ sed 's/"face":/"background": "image-1", "mask": "text-1", "face":/' loop.json >r
 check replace 14
 differ loop replace
 differ windows loop
+faces() { # FILE VALUE: two crops of one grey, as a ComfyUI graph has images; VALUE: the four bytes of its float
+    local header='{"face":{"dtype":"F32","shape":[2,16,16,3],"data_offsets":[0,6144]}}    ' # 72 bytes
+    { printf '\110\0\0\0\0\0\0\0%s' "$header"; for ((i = 0; i < 1536; i++)); do printf "$2"; done; } >"$1"
+}
+faces grey.safetensors '\0\0\0\077'
+sed 's/"face": "[^"]*"/"face": "grey.safetensors"/' windows.json >tensor.json
+check tensor 14
+differ windows tensor
+faces loud.safetensors '\0\0\0\100'
+sed 's/grey/loud/' tensor.json >loud.json
+if "$build/longtake" render loud.json --output bad.mp4 2>bad.err; then fail "a face of 2"; fi
+grep -q 'values from 0 to 1, found 2' bad.err || fail "no word of the face's values: $(cat bad.err)"
 
 # TI2V-5B: 48 channels, the image stays frame 0 at every step.
 $synth --variant ti2v-5b $small --seed 6 --output ti2v.gguf >/dev/null
