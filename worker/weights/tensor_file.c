@@ -306,7 +306,9 @@ static lt_status resume(struct tensor_file *file, struct lt_error *error)
 {
     lt_status status = LT_OK;
     pthread_mutex_lock(&file->lock);
-    if (file->fd < 0 && (file->fd = open(file->path, O_RDONLY | O_CLOEXEC)) < 0)
+    if (file->fd < 0)
+        file->fd = open(file->path, O_RDONLY | O_CLOEXEC);
+    if (file->fd < 0)
         status = lt_fail(error, errno == ENOENT ? LT_NOT_FOUND : LT_IO, "%s: cannot open again: %s",
                          file->path, strerror(errno));
     pthread_mutex_unlock(&file->lock);
