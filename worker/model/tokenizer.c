@@ -250,7 +250,7 @@ static lt_status encode_original(struct tokens *tokens, const char *prompt, size
         add(tokens, id);
         start = at += length;
     }
-    if (!text.failed)
+    if (!text.failed && start < text.bytes) /* a prompt of nothing has no data at all */
         encode_words(tokens, text.data + start, text.bytes - start);
     const bool failed = text.failed || tokens->failed;
     text_buffer_fini(&text);
