@@ -16,7 +16,8 @@ enum { ALIGNMENT = 64, CHUNK_BYTES_MIN = 64 * 1024 };
 struct lt_arena_chunk {
     struct lt_arena_chunk *next;
     size_t size_bytes, used_bytes;
-    _Alignas(64) unsigned char data[];
+    unsigned char *data; /* behind the header, or the source's */
+    _Alignas(64) unsigned char own[];
 };
 
 void lt_arena_init(struct lt_arena *arena, size_t limit_bytes)
@@ -24,15 +25,49 @@ void lt_arena_init(struct lt_arena *arena, size_t limit_bytes)
     *arena = (struct lt_arena){.limit_bytes = limit_bytes};
 }
 
+void lt_arena_init_from(struct lt_arena *arena, const struct lt_arena_source *source)
+{
+    *arena = (struct lt_arena){.source = *source};
+}
+
+/* Only RAM of our own is poisoned: the program cannot reach a source's memory, or not safely. */
+static void forbid(const struct lt_arena_chunk *chunk, size_t from)
+{
+    if (chunk->data == chunk->own)
+        ASAN_POISON_MEMORY_REGION(chunk->data + from, chunk->size_bytes - from);
+}
+
+static void allow(const struct lt_arena_chunk *chunk, const void *data, size_t bytes)
+{
+    if (chunk->data == chunk->own)
+        ASAN_UNPOISON_MEMORY_REGION(data, bytes);
+}
+
 void lt_arena_fini(struct lt_arena *arena)
 {
     for (struct lt_arena_chunk *chunk = arena->first; chunk;) {
         struct lt_arena_chunk *next = chunk->next;
-        ASAN_UNPOISON_MEMORY_REGION(chunk->data, chunk->size_bytes);
+        allow(chunk, chunk->data, chunk->size_bytes);
+        if (chunk->data != chunk->own)
+            arena->source.give(arena->source.context, chunk->data, chunk->size_bytes);
         free(chunk);
         chunk = next;
     }
-    *arena = (struct lt_arena){.limit_bytes = arena->limit_bytes};
+    *arena = (struct lt_arena){.limit_bytes = arena->limit_bytes, .source = arena->source};
+}
+
+static struct lt_arena_chunk *make_chunk(const struct lt_arena_source *source, size_t size)
+{
+    const size_t own = source->take ? 0 : size;
+    struct lt_arena_chunk *chunk =
+        aligned_alloc(ALIGNMENT, (sizeof *chunk + own + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT);
+    if (!chunk)
+        return NULL;
+    chunk->data = source->take ? source->take(source->context, size) : chunk->own;
+    if (chunk->data)
+        return chunk;
+    free(chunk);
+    return NULL;
 }
 
 /* Gives a chunk with `bytes` free behind the current one: a kept one when it is large enough, else
@@ -45,8 +80,7 @@ static struct lt_arena_chunk *next_chunk(struct lt_arena *arena, size_t bytes)
         return kept;
     }
     const size_t size = bytes > CHUNK_BYTES_MIN ? bytes : CHUNK_BYTES_MIN;
-    struct lt_arena_chunk *chunk =
-        aligned_alloc(ALIGNMENT, (sizeof *chunk + size + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT);
+    struct lt_arena_chunk *chunk = make_chunk(&arena->source, size);
     if (!chunk)
         return NULL;
     chunk->size_bytes = size;
@@ -57,7 +91,7 @@ static struct lt_arena_chunk *next_chunk(struct lt_arena *arena, size_t bytes)
     else
         arena->first = chunk;
     arena->reserved_bytes += size;
-    ASAN_POISON_MEMORY_REGION(chunk->data, chunk->size_bytes);
+    forbid(chunk, 0);
     return chunk;
 }
 
@@ -80,7 +114,7 @@ void *lt_arena_take(struct lt_arena *arena, size_t bytes)
     arena->used_bytes += size;
     if (arena->used_bytes > arena->peak_bytes)
         arena->peak_bytes = arena->used_bytes;
-    ASAN_UNPOISON_MEMORY_REGION(pointer, bytes);
+    allow(chunk, pointer, bytes);
     return pointer;
 }
 
@@ -114,7 +148,7 @@ void lt_arena_rewind(struct lt_arena *arena, struct lt_mark mark)
     for (struct lt_arena_chunk *chunk = mark.chunk ? mark.chunk : arena->first; chunk;
          chunk = chunk->next) {
         const size_t keep = chunk == mark.chunk ? mark.chunk_used : 0;
-        ASAN_POISON_MEMORY_REGION(chunk->data + keep, chunk->size_bytes - keep);
+        forbid(chunk, keep);
         chunk->used_bytes = keep;
         if (chunk == arena->current)
             break;

@@ -6,6 +6,7 @@
 #include <sched.h>
 #include <stdatomic.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "kernels/cuda/exec_cuda.h"
 #include "kernels/host/host.h"
@@ -32,8 +33,9 @@ struct lt_exec {
     atomic_llong next;
     struct scratch *scratch; /* thread_count, then the caller's shared one */
     const _Atomic int *cancel;
-    struct host_cache **cache; /* one per thread, made by the host kernels */
-    struct lt_exec_cuda *cuda; /* not ours; NULL: work runs on the host */
+    struct host_cache **cache;           /* one per thread, made by the host kernels */
+    struct lt_exec_cuda *cuda;           /* not ours; NULL: work runs on the host */
+    const struct lt_exec_memory *memory; /* not ours; NULL: RAM */
 };
 
 struct start {
@@ -225,6 +227,80 @@ void lt_exec_set_cuda(struct lt_exec *exec, struct lt_exec_cuda *cuda)
 {
     exec->cuda = cuda;
 }
+
+/* -- memory ------------------------------------------------------------------------------------ */
+
+void lt_exec_set_memory(struct lt_exec *exec, const struct lt_exec_memory *memory)
+{
+    exec->memory = memory;
+}
+
+bool lt_exec_is_host(const struct lt_exec *exec)
+{
+    return !exec->memory;
+}
+
+lt_status lt_exec_take(struct lt_exec *exec, size_t bytes, void **data_out, struct lt_error *error)
+{
+    if (exec->memory)
+        return exec->memory->take(exec->memory->context, bytes, data_out, error);
+    *data_out = bytes > SIZE_MAX / 2 ? NULL : aligned_alloc(64, rounded(bytes ? bytes : 1));
+    return *data_out ? LT_OK : lt_fail(error, LT_NO_MEMORY, "no memory for %zu bytes", bytes);
+}
+
+void lt_exec_give(struct lt_exec *exec, void *data, size_t bytes)
+{
+    if (data && exec->memory)
+        exec->memory->give(exec->memory->context, data, bytes);
+    else
+        free(data);
+}
+
+lt_status lt_exec_upload(struct lt_exec *exec, void *to, const void *from, size_t bytes,
+                         struct lt_error *error)
+{
+    if (exec->memory)
+        return exec->memory->upload(exec->memory->context, to, from, bytes, error);
+    memcpy(to, from, bytes);
+    return LT_OK;
+}
+
+lt_status lt_exec_download(struct lt_exec *exec, void *to, const void *from, size_t bytes,
+                           struct lt_error *error)
+{
+    if (exec->memory)
+        return exec->memory->download(exec->memory->context, to, from, bytes, error);
+    memcpy(to, from, bytes);
+    return LT_OK;
+}
+
+lt_status lt_exec_zero(struct lt_exec *exec, void *to, size_t bytes, struct lt_error *error)
+{
+    if (exec->memory)
+        return exec->memory->zero(exec->memory->context, to, bytes, error);
+    memset(to, 0, bytes);
+    return LT_OK;
+}
+
+static void *arena_take(void *context, size_t bytes)
+{
+    void *data = NULL;
+    return lt_exec_take(context, bytes, &data, NULL) == LT_OK ? data : NULL;
+}
+
+static void arena_give(void *context, void *data, size_t bytes)
+{
+    lt_exec_give(context, data, bytes);
+}
+
+void lt_exec_arena_init(struct lt_exec *exec, struct lt_arena *arena)
+{
+    lt_arena_init(arena, 0);
+    if (exec->memory)
+        lt_arena_init_from(arena, &(struct lt_arena_source){arena_take, arena_give, exec});
+}
+
+/* -- scratch ----------------------------------------------------------------------------------- */
 
 void lt_scratch_join(struct lt_scratch *most, const struct lt_scratch *other)
 {

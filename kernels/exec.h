@@ -4,6 +4,7 @@
  * either. One exec is used by one caller at a time. */
 #pragma once
 
+#include "common/arena.h"
 #include "common/status.h"
 
 enum lt_precision { LT_PRECISION_F32, LT_PRECISION_BF16 };
@@ -38,3 +39,37 @@ size_t lt_exec_scratch_bytes(const struct lt_exec *exec);
  * none. */
 void lt_exec_set_cancel(struct lt_exec *exec, const _Atomic int *flag);
 bool lt_exec_cancelled(const struct lt_exec *exec);
+
+/* -- the memory that ops work on -----------------------------------------------------------------
+ */
+
+/* RAM, or what a device sets here. Views given to ops point into it, and nothing else may look at
+ * it: on the host these are malloc and memcpy, on a device they are queued behind the ops so far.
+ */
+struct lt_exec_memory {
+    lt_status (*take)(void *context, size_t bytes, void **data_out, struct lt_error *error);
+    void (*give)(void *context, void *data, size_t bytes);
+    lt_status (*upload)(void *context, void *to, const void *from, size_t bytes,
+                        struct lt_error *error);
+    lt_status (*download)(void *context, void *to, const void *from, size_t bytes,
+                          struct lt_error *error);
+    lt_status (*zero)(void *context, void *to, size_t bytes, struct lt_error *error);
+    void *context;
+};
+/* NULL: RAM. The exec keeps the pointer; `memory` must outlive it. */
+void lt_exec_set_memory(struct lt_exec *exec, const struct lt_exec_memory *memory);
+bool lt_exec_is_host(const struct lt_exec *exec);
+
+/* 64-byte aligned, contents undefined. LT_NO_MEMORY, LT_NO_DEVICE_MEMORY. */
+lt_status lt_exec_take(struct lt_exec *exec, size_t bytes, void **data_out, struct lt_error *error);
+/* NULL is fine; of the bytes taken. */
+void lt_exec_give(struct lt_exec *exec, void *data, size_t bytes);
+/* `from` is the caller's again when it returns. */
+lt_status lt_exec_upload(struct lt_exec *exec, void *to, const void *from, size_t bytes,
+                         struct lt_error *error);
+/* Waits for the ops so far. */
+lt_status lt_exec_download(struct lt_exec *exec, void *to, const void *from, size_t bytes,
+                           struct lt_error *error);
+lt_status lt_exec_zero(struct lt_exec *exec, void *to, size_t bytes, struct lt_error *error);
+/* An arena of such memory; the exec must outlive it. */
+void lt_exec_arena_init(struct lt_exec *exec, struct lt_arena *arena);

@@ -3,6 +3,93 @@
 #include <stdarg.h>
 #include <stdio.h>
 
+/* -- memory ------------------------------------------------------------------------------------ */
+
+void net_init(struct net *net)
+{
+    lt_exec_arena_init(net->exec, &net->arena);
+    lt_arena_init(&net->host, 0);
+}
+
+void net_fini(struct net *net)
+{
+    lt_arena_fini(&net->arena);
+    lt_arena_fini(&net->host);
+}
+
+struct net_mark net_mark(const struct net *net)
+{
+    return (struct net_mark){lt_arena_mark(&net->arena), lt_arena_mark(&net->host)};
+}
+
+void net_rewind(struct net *net, struct net_mark mark)
+{
+    lt_arena_rewind(&net->arena, mark.arena);
+    lt_arena_rewind(&net->host, mark.host);
+}
+
+static size_t bytes_of(const struct lt_view *view)
+{
+    return (size_t)lt_view_count(view) * sizeof(float);
+}
+
+lt_status net_put(struct net *net, struct lt_view *view_out, int64_t rows, int64_t columns,
+                  const float *values, struct lt_error *error)
+{
+    LT_TRY(net_take(net, view_out, rows, columns, error));
+    return lt_exec_upload(net->exec, view_out->data, values, bytes_of(view_out), error);
+}
+
+lt_status net_get(struct net *net, const struct lt_view *view, float *values_out,
+                  struct lt_error *error)
+{
+    lt_assert(lt_view_is_contiguous(view) && view->type == LT_TYPE_F32);
+    if (view->data == values_out)
+        return LT_OK; /* net_output on the host */
+    return lt_exec_download(net->exec, values_out, view->data, bytes_of(view), error);
+}
+
+lt_status net_zero(struct net *net, const struct lt_view *view, struct lt_error *error)
+{
+    lt_assert(lt_view_is_contiguous(view));
+    return lt_exec_zero(net->exec, view->data, bytes_of(view), error);
+}
+
+lt_status net_copy(struct net *net, const struct lt_view *to, const struct lt_view *from,
+                   struct lt_error *error)
+{
+    return LT_OP(convert, net->kernels, net->exec, error, .out = *to, .in = *from);
+}
+
+/* `like` in the arena. */
+static lt_status take_like(struct net *net, const struct lt_view *like, struct lt_view *view_out,
+                           struct lt_error *error)
+{
+    struct lt_view flat;
+    lt_assert(lt_view_is_contiguous(like) && like->type == LT_TYPE_F32);
+    LT_TRY(net_take(net, &flat, 1, lt_view_count(like), error));
+    *view_out = *like;
+    view_out->data = flat.data;
+    return LT_OK;
+}
+
+lt_status net_input(struct net *net, const struct lt_view *values, struct lt_view *view_out,
+                    struct lt_error *error)
+{
+    *view_out = *values;
+    if (lt_exec_is_host(net->exec))
+        return LT_OK;
+    LT_TRY(take_like(net, values, view_out, error));
+    return lt_exec_upload(net->exec, view_out->data, values->data, bytes_of(values), error);
+}
+
+lt_status net_output(struct net *net, const struct lt_view *values, struct lt_view *view_out,
+                     struct lt_error *error)
+{
+    *view_out = *values;
+    return lt_exec_is_host(net->exec) ? LT_OK : take_like(net, values, view_out, error);
+}
+
 /* -- LoRA -------------------------------------------------------------------------------------- */
 
 static float *take_values(struct lt_arena *arena, int64_t count, struct lt_error *error)

@@ -12,10 +12,20 @@ struct net {
     struct store *store;
     const struct lt_kernels *kernels;
     struct lt_exec *exec;
-    struct lt_arena arena;    /* activations; whoever takes from it marks and rewinds */
+    struct lt_arena arena;    /* activations, of the exec's memory; who takes marks and rewinds */
+    struct lt_arena host;     /* what this code itself writes and reads; the same */
     struct lora_set *lora;    /* of the model in the store; NULL: none */
     struct lt_arena *patched; /* with lora: norms and biases with their differences; as arena */
 };
+
+/* The two arenas; the exec outlives the net. */
+void net_init(struct net *net);
+void net_fini(struct net *net); /* accepts a zeroed net */
+struct net_mark {
+    struct lt_mark arena, host;
+};
+struct net_mark net_mark(const struct net *net);
+void net_rewind(struct net *net, struct net_mark mark);
 
 /* out = in · (weight · scale)ᵀ + bias, with what LoRAs add. Its views live as long as the store
  * keeps the block they are from. */
@@ -40,6 +50,24 @@ lt_status net_linear(const struct net *net, struct linear *linear_out, int64_t o
 /* [rows, columns] f32 of the arena, contents undefined. */
 lt_status net_take(struct net *net, struct lt_view *view_out, int64_t rows, int64_t columns,
                    struct lt_error *error);
+/* Such a view with `values`, which are the caller's again. */
+lt_status net_put(struct net *net, struct lt_view *view_out, int64_t rows, int64_t columns,
+                  const float *values, struct lt_error *error);
+/* What a contiguous f32 view holds, when the ops so far have run. */
+lt_status net_get(struct net *net, const struct lt_view *view, float *values_out,
+                  struct lt_error *error);
+lt_status net_zero(struct net *net, const struct lt_view *view, struct lt_error *error);
+/* Contiguous f32 of equal count, in the exec's memory. */
+lt_status net_copy(struct net *net, const struct lt_view *to, const struct lt_view *from,
+                   struct lt_error *error);
+/* A caller's contiguous f32 values as ops take them: themselves on the host, else a copy in the
+ * arena. */
+lt_status net_input(struct net *net, const struct lt_view *values, struct lt_view *view_out,
+                    struct lt_error *error);
+/* Room for what becomes the caller's `values`: themselves on the host, else of the arena, and
+ * net_get brings it over. */
+lt_status net_output(struct net *net, const struct lt_view *values, struct lt_view *view_out,
+                     struct lt_error *error);
 
 /* out[L, out] = activation(linear(in[L, in])): every product with weights of the store goes through
  * here. `exact`: f32 inputs whatever the precision. */
