@@ -30,7 +30,46 @@ void net_rewind(struct net *net, struct net_mark mark)
 
 static size_t bytes_of(const struct lt_view *view)
 {
-    return (size_t)lt_view_count(view) * sizeof(float);
+    uint64_t bytes = 0;
+    lt_type_bytes(view->type, (uint64_t)lt_view_count(view), &bytes);
+    return (size_t)bytes;
+}
+
+/* A contiguous view of RAM where ops take it: itself on the host, else a copy in the arena. */
+static lt_status place(const struct net *net, struct lt_arena *arena, const struct lt_view *values,
+                       struct lt_view *view_out, struct lt_error *error)
+{
+    lt_assert(lt_view_is_contiguous(values));
+    *view_out = *values;
+    if (!values->data || lt_exec_is_host(net->exec))
+        return LT_OK;
+    if (!(view_out->data = lt_arena_take(arena, bytes_of(values))))
+        return lt_fail(error, LT_NO_DEVICE_MEMORY, "no memory for %zu bytes of input",
+                       bytes_of(values));
+    return lt_exec_upload(net->exec, view_out->data, values->data, bytes_of(values), error);
+}
+
+lt_status net_host(struct net *net, struct lt_view *view_out, int64_t rows, int64_t columns,
+                   struct lt_error *error)
+{
+    float *data = lt_arena_take_array(&net->host, (size_t)(rows * columns), sizeof *data);
+    if (!data)
+        return lt_fail(error, LT_NO_MEMORY, "no memory for [%lld, %lld] values", (long long)rows,
+                       (long long)columns);
+    *view_out = lt_view_2d(data, LT_TYPE_F32, rows, columns);
+    return LT_OK;
+}
+
+lt_status net_values(struct net *net, const struct lt_view *view, const float **values_out,
+                     struct lt_error *error)
+{
+    struct lt_view copy;
+    *values_out = view->data;
+    if (lt_exec_is_host(net->exec))
+        return LT_OK;
+    LT_TRY(net_host(net, &copy, 1, lt_view_count(view), error));
+    *values_out = copy.data;
+    return net_get(net, view, copy.data, error);
 }
 
 lt_status net_put(struct net *net, struct lt_view *view_out, int64_t rows, int64_t columns,
@@ -61,33 +100,23 @@ lt_status net_copy(struct net *net, const struct lt_view *to, const struct lt_vi
     return LT_OP(convert, net->kernels, net->exec, error, .out = *to, .in = *from);
 }
 
-/* `like` in the arena. */
-static lt_status take_like(struct net *net, const struct lt_view *like, struct lt_view *view_out,
-                           struct lt_error *error)
-{
-    struct lt_view flat;
-    lt_assert(lt_view_is_contiguous(like) && like->type == LT_TYPE_F32);
-    LT_TRY(net_take(net, &flat, 1, lt_view_count(like), error));
-    *view_out = *like;
-    view_out->data = flat.data;
-    return LT_OK;
-}
-
 lt_status net_input(struct net *net, const struct lt_view *values, struct lt_view *view_out,
                     struct lt_error *error)
 {
-    *view_out = *values;
-    if (lt_exec_is_host(net->exec))
-        return LT_OK;
-    LT_TRY(take_like(net, values, view_out, error));
-    return lt_exec_upload(net->exec, view_out->data, values->data, bytes_of(values), error);
+    return place(net, &net->arena, values, view_out, error);
 }
 
 lt_status net_output(struct net *net, const struct lt_view *values, struct lt_view *view_out,
                      struct lt_error *error)
 {
+    struct lt_view flat;
     *view_out = *values;
-    return lt_exec_is_host(net->exec) ? LT_OK : take_like(net, values, view_out, error);
+    if (lt_exec_is_host(net->exec))
+        return LT_OK;
+    lt_assert(lt_view_is_contiguous(values) && values->type == LT_TYPE_F32);
+    LT_TRY(net_take(net, &flat, 1, lt_view_count(values), error));
+    view_out->data = flat.data;
+    return LT_OK;
 }
 
 /* -- LoRA -------------------------------------------------------------------------------------- */

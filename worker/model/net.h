@@ -60,8 +60,15 @@ lt_status net_zero(struct net *net, const struct lt_view *view, struct lt_error 
 /* Contiguous f32 of equal count, in the exec's memory. */
 lt_status net_copy(struct net *net, const struct lt_view *to, const struct lt_view *from,
                    struct lt_error *error);
-/* A caller's contiguous f32 values as ops take them: themselves on the host, else a copy in the
- * arena. */
+/* [rows, columns] f32 of net.host: for this code to write, and then for net_input. */
+lt_status net_host(struct net *net, struct lt_view *view_out, int64_t rows, int64_t columns,
+                   struct lt_error *error);
+/* What a contiguous f32 view holds, for this code to read: itself on the host, else a copy in
+ * net.host as net_get makes it. */
+lt_status net_values(struct net *net, const struct lt_view *view, const float **values_out,
+                     struct lt_error *error);
+/* Contiguous values of RAM, of any type, as ops take them: themselves on the host, else a copy in
+ * the arena. data NULL stays so. */
 lt_status net_input(struct net *net, const struct lt_view *values, struct lt_view *view_out,
                     struct lt_error *error);
 /* Room for what becomes the caller's `values`: themselves on the host, else of the arena, and
