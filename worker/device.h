@@ -27,6 +27,10 @@ struct device_params {
 
 lt_status device_create_host(const struct device_params *params, struct device **device_out,
                              struct lt_error *error);
+/* LT_UNSUPPORTED in a build without CUDA (device_absent.c), without a driver that is new enough,
+ * or on a card older than sm_80. `index`: the N of cuda:N. */
+lt_status device_create_cuda(int index, const struct device_params *params,
+                             struct device **device_out, struct lt_error *error);
 /* Everything taken must be given back and every job done. */
 void device_destroy(struct device **device);
 /* Whether reads must go to pinned memory first. */

@@ -143,7 +143,7 @@ static cublasStatus_t multiply(cublasHandle_t handle, product p)
     if (p.m < 0 || p.n < 0 || p.k < 0 || p.batch < 0 || !p.alpha || !p.beta)
         return CUBLAS_STATUS_INVALID_VALUE;
     p.scalars_on_device = handle->pointer_mode == CUBLAS_POINTER_MODE_DEVICE;
-    if ((memory_find(p.alpha).where == place::device) != p.scalars_on_device)
+    if (memory_find(p.alpha).where == (p.scalars_on_device ? place::pageable : place::device))
         return CUBLAS_STATUS_INVALID_VALUE; /* hardware would read a wrong address */
     if (!p.scalars_on_device) {
         p.alpha_now = *static_cast<const float *>(p.alpha);

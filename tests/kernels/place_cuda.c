@@ -6,6 +6,7 @@
 #include "tests/kernels/place_blas.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 #include <cuda_runtime_api.h>
 
@@ -46,6 +47,9 @@ PLANNED(conv)
 void place_kernels_init(struct lt_kernels *best)
 {
     lt_kernels_init(best, LT_CAP_CUDA);
+#define BE_CUDA(op) lt_assert(strcmp(best->op##_variant, "cuda") == 0);
+    LT_KERNEL_LIST(BE_CUDA) /* nothing is held to itself */
+#undef BE_CUDA
 #define WRAP(op)                                                                                   \
     run_##op = best->op;                                                                           \
     best->op = planned_##op;
