@@ -99,6 +99,12 @@ struct lt_multiply_args {
     struct lt_view out, a, b; /* [L, D] f32 */
 };
 
+/* out = in · factor, the product rounded once; any shape, in place allowed. */
+struct lt_scale_args {
+    struct lt_view out, in; /* f32, contiguous */
+    double factor;
+};
+
 /* out = activation(in), any shape, in place allowed; bf16 allowed. */
 struct lt_activate_args {
     struct lt_view out, in;
@@ -218,6 +224,7 @@ struct lt_dup_up_args {
     X(rms_norm)                                                                                    \
     X(gated_add)                                                                                   \
     X(multiply)                                                                                    \
+    X(scale)                                                                                       \
     X(activate)                                                                                    \
     X(attention)                                                                                   \
     X(patchify)                                                                                    \

@@ -177,6 +177,14 @@ static lt_status multiply(const struct lt_multiply_args *a, struct lt_error *err
     return LT_OK;
 }
 
+static lt_status scale(const struct lt_scale_args *a, struct lt_error *error)
+{
+    REQUIRE(is_f32(&a->in, a->in.rank) && is_f32(&a->out, a->out.rank));
+    REQUIRE(lt_view_count(&a->in) == lt_view_count(&a->out));
+    REQUIRE(lt_view_is_contiguous(&a->in) && lt_view_is_contiguous(&a->out));
+    return LT_OK;
+}
+
 static lt_status activate(const struct lt_activate_args *a, struct lt_error *error)
 {
     REQUIRE(is_float(&a->in) && a->in.type == a->out.type && a->out.data);

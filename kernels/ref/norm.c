@@ -108,6 +108,16 @@ lt_status ref_multiply(struct lt_exec *exec, const struct lt_multiply_args *args
     return LT_OK;
 }
 
+lt_status ref_scale(struct lt_exec *exec, const struct lt_scale_args *args, struct lt_error *error)
+{
+    (void)exec;
+    (void)error;
+    const float *in = args->in.data;
+    for (int64_t i = 0; i < lt_view_count(&args->in); i++)
+        ((float *)args->out.data)[i] = (float)(in[i] * args->factor);
+    return LT_OK;
+}
+
 lt_status ref_channel_norm(struct lt_exec *exec, const struct lt_channel_norm_args *args,
                            struct lt_error *error)
 {

@@ -60,6 +60,7 @@ lt_status ref_gated_add(struct lt_exec *exec, const struct lt_gated_add_args *ar
                         struct lt_error *error);
 lt_status ref_multiply(struct lt_exec *exec, const struct lt_multiply_args *args,
                        struct lt_error *error);
+lt_status ref_scale(struct lt_exec *exec, const struct lt_scale_args *args, struct lt_error *error);
 lt_status ref_activate(struct lt_exec *exec, const struct lt_activate_args *args,
                        struct lt_error *error);
 lt_status ref_attention(struct lt_exec *exec, const struct lt_attention_args *args,

@@ -278,6 +278,23 @@ void check_multiply(struct check *check)
     check_same(check, got, a, (size_t)(rows * width) * sizeof *a, "in place differs");
 }
 
+void check_scale(struct check *check)
+{
+    const int64_t count = check_int(check, 1, 5000);
+    float *in = check_buffer(check, count), *want = check_buffer(check, count),
+          *got = check_buffer(check, count), *again = check_buffer(check, count);
+    check_fill(check, in, count, 6);
+    struct lt_scale_args args = {.out = lt_view_1d(NULL, LT_TYPE_F32, count),
+                                 .in = lt_view_1d(in, LT_TYPE_F32, count),
+                                 .factor = sqrt((double)check_int(check, 1, 4096)) / 64};
+    snprintf(check->what, sizeof check->what, "%lld", (long long)count);
+    RUN(scale, args, out, want, got, again, count, ((struct check_bound){0, 0, 0, "one product"}));
+    struct lt_error error;
+    args.out.data = in; /* in place is promised */
+    check_status(check, lt_scale(check->best, check->exec, &args, &error), &error);
+    check_same(check, got, in, (size_t)count * sizeof *in, "in place differs");
+}
+
 void check_activate(struct check *check)
 {
     const int64_t count = check_int(check, 1, 5000);
