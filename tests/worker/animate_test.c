@@ -66,7 +66,7 @@ static void begin(struct run *run, const struct dit_config *config, bool (*wants
         run->dit->config = *config;
         run->dit->net =
             (struct net){.store = run->store, .kernels = &run->kernels, .exec = run->exec};
-        lt_arena_init(&run->dit->net.arena, 0);
+        net_init(&run->dit->net);
         return;
     }
     assert_ok(dit_config_detect(run->file, &run->config, &error));
@@ -180,9 +180,9 @@ static void motion_encoder_of_full_size(void **state)
     fill_values("input.face", face, PIXELS);
     const struct lt_view faces = lt_view_4d(face, LT_TYPE_F32, 3, 1, 512, 512),
                          out = lt_view_2d(motion, LT_TYPE_F32, 1, 512);
-    const struct lt_mark mark = lt_arena_mark(&run.dit->net.arena);
+    const struct net_mark mark = net_mark(&run.dit->net);
     assert_ok(motion_encode(&run.dit->net, &config.face, &faces, &out, &error));
-    lt_arena_rewind(&run.dit->net.arena, mark);
+    net_rewind(&run.dit->net, mark);
     const double size = 4.637687638 / 512; /* of a number, on average */
     near_of(motion[0], 0.001415064, size);
     near_of(motion[1], -0.010049575, size);
@@ -202,7 +202,8 @@ static void motion_encoder_of_full_size(void **state)
     assert_ok(motion_encode(&run.dit->net, &config.face, &two, &out_of_two, &error));
     assert_memory_equal(pair, motion, sizeof motion);
     assert_memory_equal(pair + 512, motion, sizeof motion);
-    const size_t taken = run.dit->net.arena.peak_bytes, told = motion_bytes(&config.face);
+    const size_t taken = run.dit->net.arena.peak_bytes + run.dit->net.host.peak_bytes,
+                 told = motion_bytes(&config.face);
     assert_true(taken >= told && taken <= told + (1 << 20));
     struct lt_scratch scratch = {0};
     motion_scratch(&config.face, &scratch);
@@ -249,8 +250,10 @@ static void face_encoder_and_fuser(void **state)
     fill_values("input.tokens", x, LT_COUNT(x));
     memcpy(before, x, sizeof x);
     struct lt_view key = {0};
-    struct animate_context context = {
-        .dit = run.dit, .motion = made, .keys = &key, .cache.bytes_max = 1 << 20};
+    struct animate_context context = {.dit = run.dit,
+                                      .motion = made,
+                                      .keys = &key,
+                                      .cache = {.exec = run.exec, .bytes_max = 1 << 20}};
     const struct dit_inputs inputs = {.animate = &context};
     const struct pass pass = {.inputs = &inputs,
                               .options = &dit_options_default,

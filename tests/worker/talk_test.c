@@ -73,12 +73,12 @@ static void begin(struct run *run, const char *kernels)
     assert_ok(lt_exec_create(&(struct lt_exec_params){2, LT_PRECISION_F32}, &run->exec, &error));
     run->dit.config = config;
     run->dit.net = (struct net){.store = run->store, .kernels = &run->kernels, .exec = run->exec};
-    lt_arena_init(&run->dit.net.arena, 0);
+    net_init(&run->dit.net);
 }
 
 static void end(struct run *run)
 {
-    lt_arena_fini(&run->dit.net.arena);
+    net_fini(&run->dit.net);
     lt_exec_destroy(&run->exec);
     store_destroy(&run->store);
     tensor_file_close(&run->file);

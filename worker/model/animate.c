@@ -10,7 +10,6 @@
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 
 enum { TAPS = 3, FACE_ROWS = 256 /* faces of a window, at most, for plans */ };
 
@@ -131,7 +130,8 @@ static lt_status place_padding(struct dit *dit, const struct lt_view *tokens,
     const int64_t d = dit->config.dim, each = tokens_per_frame(dit);
     struct lt_view padding;
     LT_TRY(net_tensor(&dit->net, &padding, 1, &d, error, "face_encoder.padding_tokens"));
-    memset(tokens->data, 0, (size_t)(each * d) * sizeof(float));
+    const struct lt_view first = lt_view_rows(tokens, 0, each);
+    LT_TRY(net_zero(&dit->net, &first, error));
     for (int64_t row = 2 * each - 1; row < tokens->dim[0]; row += each) {
         const struct lt_view to = lt_view_1d((float *)tokens->data + row * d, LT_TYPE_F32, d);
         LT_TRY(LT_OP(convert, dit->net.kernels, dit->net.exec, error, .out = to, .in = padding));
@@ -158,9 +158,9 @@ lt_status animate_encode_face(struct dit *dit, const struct lt_view *motion,
         channels.data = (float *)local.data + head * c->dim;
         channels.dim[1] = c->dim;
         out.stride[0] = each * d;
-        const struct lt_mark mark = lt_arena_mark(&net->arena);
+        const struct net_mark mark = net_mark(net);
         LT_TRY(encode_head(dit, &channels, &project, &out, error));
-        lt_arena_rewind(&net->arena, mark);
+        net_rewind(net, mark);
     }
     return LT_OK;
 }
@@ -179,14 +179,14 @@ static lt_status check_face(const struct face_config *c, const struct lt_view *f
                    (long long)face->dim[1], (long long)face->dim[2], (long long)face->dim[3]);
 }
 
-/* In an arena of its own: what the pixels take goes back before the blocks run. */
+/* In arenas of its own: what the pixels take goes back before the blocks run. */
 static lt_status watch_face(struct dit *dit, const struct lt_view *face,
                             const struct lt_view *motion, struct lt_error *error)
 {
     struct net net = dit->net;
-    lt_arena_init(&net.arena, 0);
+    net_init(&net);
     const lt_status status = motion_encode(&net, &dit->config.face, face, motion, error);
-    lt_arena_fini(&net.arena);
+    net_fini(&net);
     return status;
 }
 
@@ -217,18 +217,18 @@ lt_status animate_context_create(struct dit *dit, const struct animate_window *w
         return lt_fail(error, LT_NO_MEMORY, "no memory for a window's conditioning");
     }
     context->dit = dit;
-    context->cache.bytes_max = cache_bytes;
+    context->cache = (struct dit_cache){.exec = dit->net.exec, .bytes_max = cache_bytes};
     if (dit->config.pose_channels > 0)
         context->pose = window->pose;
     lt_status status = LT_OK;
     if (window->face.data && dit->config.face.size > 0) {
-        const struct lt_mark mark = lt_arena_mark(&dit->net.arena);
+        const struct net_mark mark = net_mark(&dit->net);
         status = store_acquire_group(dit->net.store, STORE_GROUP_PROMPT, error);
         if (status == LT_OK) {
             status = make_motion(context, &window->face, error);
             store_release_group(dit->net.store, STORE_GROUP_PROMPT);
         }
-        lt_arena_rewind(&dit->net.arena, mark);
+        net_rewind(&dit->net, mark);
     }
     if (status != LT_OK) {
         animate_context_destroy(&context);
@@ -293,10 +293,11 @@ static lt_status embed_pose(struct dit *dit, const struct lt_view *pose,
 {
     struct net *net = &dit->net;
     struct linear patch;
-    struct lt_view patches;
+    struct lt_view input, patches;
     LT_TRY(find_pose(dit, &patch, error));
+    LT_TRY(net_input(net, pose, &input, error));
     LT_TRY(net_take(net, &patches, tokens->dim[0], 4 * pose->dim[0], error));
-    LT_TRY(LT_OP(patchify, net->kernels, net->exec, error, .out = patches, .in = *pose));
+    LT_TRY(LT_OP(patchify, net->kernels, net->exec, error, .out = patches, .in = input));
     return net_apply(net, &patch, &patches, tokens, LT_ACTIVATION_NONE, true, error);
 }
 
@@ -310,7 +311,7 @@ lt_status animate_add_pose(struct forward *f, const struct pass *pass, struct lt
     struct dit *dit = f->dit;
     struct lt_view tokens = lt_view_rows(&f->q, 0, rows), x = lt_view_rows(&pass->x, frame, rows);
     bool fresh = true;
-    const struct lt_mark mark = lt_arena_mark(&dit->net.arena);
+    const struct net_mark mark = net_mark(&dit->net);
     if (dit_cache_fits(&context->cache, &context->pose_tokens, rows, dit->config.dim))
         LT_TRY(dit_cache_take(&context->cache, &dit->net, &context->pose_tokens, rows,
                               dit->config.dim, &tokens, &fresh, error));
@@ -324,7 +325,7 @@ lt_status animate_add_pose(struct forward *f, const struct pass *pass, struct lt
         }
     }
     LT_TRY(dit_add_scaled(dit, &x, &tokens, pass->options->pose_strength, error));
-    lt_arena_rewind(&dit->net.arena, mark);
+    net_rewind(&dit->net, mark);
     return LT_OK;
 }
 
@@ -399,10 +400,9 @@ lt_status animate_fuse(struct forward *f, const struct pass *pass, size_t n, str
     if (!context || !context->motion.data || (int64_t)n % f->dit->config.face.every ||
         pass->options->face_strength == 0)
         return LT_OK;
-    struct lt_arena *arena = &f->dit->net.arena;
-    const struct lt_mark mark = lt_arena_mark(arena);
+    const struct net_mark mark = net_mark(&f->dit->net);
     LT_TRY(fuse(f, pass, (int64_t)n / f->dit->config.face.every, error));
-    lt_arena_rewind(arena, mark);
+    net_rewind(&f->dit->net, mark);
     return LT_OK;
 }
 

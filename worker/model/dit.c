@@ -38,8 +38,8 @@ lt_status dit_create(const struct dit_config *config, struct store *store,
     if (!*dit_out)
         return lt_fail(error, LT_NO_MEMORY, "no memory for a transformer");
     **dit_out = dit;
-    lt_arena_init(&(*dit_out)->net.arena, 0);
-    lt_arena_init(&(*dit_out)->patched, 0);
+    net_init(&(*dit_out)->net);
+    lt_exec_arena_init(exec, &(*dit_out)->patched);
     (*dit_out)->net.patched = &(*dit_out)->patched;
     return LT_OK;
 }
@@ -48,7 +48,7 @@ void dit_destroy(struct dit **dit)
 {
     if (!*dit)
         return;
-    lt_arena_fini(&(*dit)->net.arena);
+    net_fini(&(*dit)->net);
     lt_arena_fini(&(*dit)->patched);
     free(*dit);
     *dit = NULL;
@@ -78,9 +78,10 @@ lt_status dit_add_scaled(struct dit *dit, const struct lt_view *x, const struct 
 {
     struct lt_view gate = {0};
     if (strength != 1) {
-        LT_TRY(net_take(&dit->net, &gate, 1, dit->config.dim, error));
+        LT_TRY(net_host(&dit->net, &gate, 1, dit->config.dim, error));
         for (int64_t i = 0; i < dit->config.dim; i++)
             ((float *)gate.data)[i] = (float)strength;
+        LT_TRY(net_input(&dit->net, &gate, &gate, error));
     }
     return LT_OP(gated_add, dit->net.kernels, dit->net.exec, error, .out = *x, .residual = *x,
                  .in = *in, .gate = gate);
@@ -194,7 +195,7 @@ static lt_status cross_attention(struct forward *f, const struct pass *pass, siz
     const struct attention_weights *w = &block->cross;
     const struct lt_view a = dit_rows(&f->a, pass), q = dit_rows(&f->q, pass),
                          other = dit_rows(&f->k, pass);
-    const struct lt_mark mark = lt_arena_mark(&net->arena);
+    const struct net_mark mark = net_mark(net);
     LT_TRY(LT_OP(layer_norm, net->kernels, net->exec, error, .out = a, .in = pass->x,
                  .weight = block->norm3_weight, .bias = block->norm3_bias,
                  .epsilon = dit->config.epsilon));
@@ -215,7 +216,7 @@ static lt_status cross_attention(struct forward *f, const struct pass *pass, siz
             LT_OP(gated_add, net->kernels, net->exec, error, .out = a, .residual = a, .in = other));
     }
     LT_TRY(net_apply(net, &w->o, &a, &q, LT_ACTIVATION_NONE, false, error));
-    lt_arena_rewind(&net->arena, mark);
+    net_rewind(net, mark);
     return add_gated(f, pass, &q, -1, error);
 }
 
@@ -300,25 +301,27 @@ static lt_status run_blocks(struct forward *f, struct lt_error *error)
 }
 
 /* dit.md 2.10: modulated by e (not e0), f32, channel fastest in the rows. */
-static lt_status head(struct forward *f, const struct pass *pass, struct lt_view *v,
+static lt_status head(struct forward *f, const struct pass *pass, const struct lt_view *v,
                       struct lt_error *error)
 {
     struct net *net = &f->dit->net;
     const struct dit_config *c = &f->dit->config;
     const struct lt_view a = dit_rows(&f->a, pass);
     struct linear last;
-    struct lt_view stored, rows;
+    struct lt_view stored, rows, out;
     LT_TRY(net_linear(net, &last, 4 * c->out_channels, c->dim, error, "head.head"));
     LT_TRY(net_tensor(net, &stored, 2, (int64_t[]){2, c->dim}, error, "head.modulation"));
-    const struct lt_mark mark = lt_arena_mark(&net->arena);
+    const struct net_mark mark = net_mark(net);
     LT_TRY(LT_OP(convert, net->kernels, net->exec, error, .out = lt_view_rows(&f->stored, 0, 2),
                  .in = stored));
     LT_TRY(modulate(f, &pass->e, 2, error));
     LT_TRY(modulated_norm(f, pass, 0, 1, &a, error));
     LT_TRY(net_take(net, &rows, pass->tokens, 4 * c->out_channels, error));
     LT_TRY(net_apply(net, &last, &a, &rows, LT_ACTIVATION_NONE, true, error));
-    LT_TRY(LT_OP(unpatchify, net->kernels, net->exec, error, .out = *v, .in = rows));
-    lt_arena_rewind(&net->arena, mark);
+    LT_TRY(net_output(net, v, &out, error));
+    LT_TRY(LT_OP(unpatchify, net->kernels, net->exec, error, .out = out, .in = rows));
+    LT_TRY(net_get(net, &out, v->data, error));
+    net_rewind(net, mark);
     return LT_OK;
 }
 
@@ -363,10 +366,11 @@ static lt_status forward(struct forward *f, struct lt_view *v, struct lt_error *
 lt_status dit_forward(struct dit *dit, const struct dit_inputs *inputs, size_t count,
                       struct lt_view *v, struct lt_error *error)
 {
-    struct lt_arena *arena = &dit->net.arena;
-    const struct lt_mark mark = lt_arena_mark(arena), patched = lt_arena_mark(&dit->patched);
-    struct forward f = {
-        .dit = dit, .pass = lt_arena_take_array(arena, count, sizeof *f.pass), .count = count};
+    const struct net_mark mark = net_mark(&dit->net);
+    const struct lt_mark patched = lt_arena_mark(&dit->patched);
+    struct forward f = {.dit = dit,
+                        .pass = lt_arena_take_array(&dit->net.host, count, sizeof *f.pass),
+                        .count = count};
     lt_status status =
         f.pass ? LT_OK : lt_fail(error, LT_NO_MEMORY, "no memory for a batch of %zu", count);
     for (size_t i = 0; i < count && status == LT_OK; i++) {
@@ -375,7 +379,7 @@ lt_status dit_forward(struct dit *dit, const struct dit_inputs *inputs, size_t c
     }
     if (status == LT_OK)
         status = forward(&f, v, error);
-    lt_arena_rewind(arena, mark);
+    net_rewind(&dit->net, mark);
     lt_arena_rewind(&dit->patched, patched);
     return status;
 }

@@ -3,7 +3,6 @@
 
 #include <math.h>
 #include <stdlib.h>
-#include <string.h>
 
 /* -- cache ------------------------------------------------------------------------------------- */
 
@@ -11,9 +10,8 @@ lt_status dit_cache_keep(struct dit_cache *cache, struct lt_view *slot, int64_t 
                          int64_t columns, struct lt_error *error)
 {
     const size_t bytes = (size_t)(rows * columns) * sizeof(float);
-    void *data = malloc(bytes);
-    if (!data)
-        return lt_fail(error, LT_NO_MEMORY, "no memory for %zu bytes of conditioning", bytes);
+    void *data;
+    LT_TRY(lt_exec_take(cache->exec, bytes, &data, error));
     *slot = lt_view_2d(data, LT_TYPE_F32, rows, columns);
     cache->bytes += bytes;
     return LT_OK;
@@ -45,9 +43,10 @@ lt_status dit_cache_take(struct dit_cache *cache, struct net *net, struct lt_vie
 
 void dit_cache_drop(struct dit_cache *cache, struct lt_view *slot)
 {
+    const size_t bytes = (size_t)lt_view_count(slot) * sizeof(float);
     if (slot->data)
-        cache->bytes -= (size_t)lt_view_count(slot) * sizeof(float);
-    free(slot->data);
+        cache->bytes -= bytes;
+    lt_exec_give(cache->exec, slot->data, bytes);
     *slot = (struct lt_view){0};
 }
 
@@ -68,8 +67,10 @@ static lt_status embed_text(struct dit_context *context, enum dit_tokens which,
     LT_TRY(net_take(net, &padded, rows, c->text_dim, error));
     LT_TRY(net_take(net, &hidden, rows, c->dim, error));
     LT_TRY(dit_cache_keep(&context->cache, tokens, rows, c->dim, error));
-    memset(padded.data, 0, (size_t)(rows * c->text_dim) * sizeof(float));
-    memcpy(padded.data, text->data, (size_t)(n * c->text_dim) * sizeof(float));
+    LT_TRY(lt_exec_upload(net->exec, padded.data, text->data,
+                          (size_t)(n * c->text_dim) * sizeof(float), error));
+    const struct lt_view rest = lt_view_rows(&padded, n, rows - n);
+    LT_TRY(net_zero(net, &rest, error));
     LT_TRY(net_apply(net, &first, &padded, &hidden, LT_ACTIVATION_GELU_TANH, false, error));
     context->last_key_bias[which] = rows > n ? logf((float)(c->text_len - n)) : 0;
     return net_apply(net, &second, &hidden, tokens, LT_ACTIVATION_NONE, false, error);
@@ -97,9 +98,8 @@ static lt_status embed_image(struct dit_context *context, const struct lt_view *
     struct lt_view z, hidden, positions, wide, *tokens = &context->tokens[DIT_TOKENS_IMAGE];
     LT_TRY(net_linear(net, &first, IMAGE_DIM, IMAGE_DIM, error, "img_emb.proj.1"));
     LT_TRY(net_linear(net, &second, c->dim, IMAGE_DIM, error, "img_emb.proj.3"));
-    LT_TRY(net_take(net, &z, rows, IMAGE_DIM, error));
+    LT_TRY(net_put(net, &z, rows, IMAGE_DIM, clip->data, error));
     LT_TRY(net_take(net, &hidden, rows, IMAGE_DIM, error));
-    memcpy(z.data, clip->data, (size_t)(rows * IMAGE_DIM) * sizeof(float));
     if (c->image_positions) {
         LT_TRY(
             net_tensor(net, &positions, 2, (int64_t[]){rows, IMAGE_DIM}, error, "img_emb.emb_pos"));
@@ -167,15 +167,15 @@ lt_status dit_context_create(struct dit *dit, const struct dit_prompt *prompt, s
         return lt_fail(error, LT_NO_MEMORY, "no memory for conditioning");
     }
     context->dit = dit;
-    context->cache.bytes_max = cache_bytes;
-    const struct lt_mark mark = lt_arena_mark(&dit->net.arena),
-                         patched = lt_arena_mark(&dit->patched);
+    context->cache = (struct dit_cache){.exec = dit->net.exec, .bytes_max = cache_bytes};
+    const struct net_mark mark = net_mark(&dit->net);
+    const struct lt_mark patched = lt_arena_mark(&dit->patched);
     lt_status status = store_acquire_group(dit->net.store, STORE_GROUP_PROMPT, error);
     if (status == LT_OK) {
         status = embed(context, prompt, error);
         store_release_group(dit->net.store, STORE_GROUP_PROMPT);
     }
-    lt_arena_rewind(&dit->net.arena, mark);
+    net_rewind(&dit->net, mark);
     lt_arena_rewind(&dit->patched, patched);
     if (status != LT_OK) {
         dit_context_destroy(&context);

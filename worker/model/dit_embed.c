@@ -95,17 +95,17 @@ static lt_status rope_axis(struct net *net, const double *position, int64_t posi
                            const double *frequency, int64_t pairs, struct lt_view *axis,
                            struct lt_error *error)
 {
-    float *table = lt_arena_take_array(&net->arena, (size_t)(positions * pairs * 2), sizeof *table);
-    if (!table)
-        return lt_fail(error, LT_NO_MEMORY, "no memory for rotation angles");
-    *axis = lt_view_3d(table, LT_TYPE_F32, positions, pairs, 2);
+    struct lt_view rows;
+    LT_TRY(net_host(net, &rows, positions, pairs * 2, error));
+    float *table = rows.data;
     for (int64_t i = 0; i < positions; i++)
         for (int64_t p = 0; p < pairs; p++) {
             const double angle = position[i] * frequency[p];
             *table++ = (float)cos(angle);
             *table++ = (float)sin(angle);
         }
-    return LT_OK;
+    rows = lt_view_reshape(&rows, 3, (int64_t[]){positions, pairs, 2});
+    return net_input(net, &rows, axis, error);
 }
 
 /* 10000^(-2p/D), D = 2 · pairs of the axis. */
@@ -128,7 +128,7 @@ static lt_status make_rotation(struct net *net, struct pass *pass, struct lt_err
     const struct dit_options *options = pass->options;
     const int64_t longest = pass->rows > pass->columns ? pass->rows : pass->columns;
     double time[TIME_PAIRS], space[SPACE_PAIRS];
-    double *at = lt_arena_take_array(&net->arena, (size_t)(pass->frames + longest), sizeof *at);
+    double *at = lt_arena_take_array(&net->host, (size_t)(pass->frames + longest), sizeof *at);
     if (!at)
         return lt_fail(error, LT_NO_MEMORY, "no memory for positions");
     make_frequencies(time, TIME_PAIRS);
@@ -159,7 +159,7 @@ static lt_status embed_times(struct dit *dit, const double *timestep, int64_t gr
     LT_TRY(net_linear(net, &first, c->dim, c->freq_dim, error, "time_embedding.0"));
     LT_TRY(net_linear(net, &second, c->dim, c->dim, error, "time_embedding.2"));
     LT_TRY(net_linear(net, &projection, 6 * c->dim, c->dim, error, "time_projection.1"));
-    LT_TRY(net_take(net, &wave, groups, c->freq_dim, error));
+    LT_TRY(net_host(net, &wave, groups, c->freq_dim, error));
     LT_TRY(net_take(net, &hidden, groups, c->dim, error));
     LT_TRY(net_take(net, &activated, groups, c->dim, error));
     LT_TRY(net_take(net, e_out, groups, c->dim, error));
@@ -173,6 +173,7 @@ static lt_status embed_times(struct dit *dit, const double *timestep, int64_t gr
             row[half + i] = (float)sin(angle);
         }
     }
+    LT_TRY(net_input(net, &wave, &wave, error));
     LT_TRY(net_apply(net, &first, &wave, &hidden, LT_ACTIVATION_SILU, true, error));
     LT_TRY(net_apply(net, &second, &hidden, e_out, LT_ACTIVATION_NONE, true, error));
     LT_TRY(LT_OP(activate, net->kernels, net->exec, error, .out = activated, .in = *e_out,
@@ -189,6 +190,21 @@ lt_status dit_embed_times(struct dit *dit, const double *timestep, int64_t group
     return status;
 }
 
+/* The channels of x, and of y behind them. */
+static lt_status join_channels(struct net *net, const struct lt_view *x, const struct lt_view *y,
+                               struct lt_view *joined_out, struct lt_error *error)
+{
+    const int64_t first = lt_view_count(x), second = lt_view_count(y);
+    struct lt_view flat;
+    LT_TRY(net_take(net, &flat, 1, first + second, error));
+    LT_TRY(lt_exec_upload(net->exec, flat.data, x->data, (size_t)first * sizeof(float), error));
+    LT_TRY(lt_exec_upload(net->exec, (float *)flat.data + first, y->data,
+                          (size_t)second * sizeof(float), error));
+    *joined_out =
+        lt_view_4d(flat.data, LT_TYPE_F32, x->dim[0] + y->dim[0], x->dim[1], x->dim[2], x->dim[3]);
+    return LT_OK;
+}
+
 /* dit.md 2.1, 2.2: channels [x, y], patches to tokens; f32. */
 static lt_status embed_patches(struct dit *dit, struct pass *pass, struct lt_error *error)
 {
@@ -196,24 +212,18 @@ static lt_status embed_patches(struct dit *dit, struct pass *pass, struct lt_err
     const struct dit_config *c = &dit->config;
     const struct lt_view *x = &pass->inputs->x, *y = &pass->inputs->y;
     struct linear patch;
-    struct lt_view input = *x, patches;
+    struct lt_view input, patches;
     LT_TRY(net_linear(net, &patch, c->dim, 4 * c->in_channels, error, "patch_embedding"));
     LT_TRY(net_take(net, &pass->x, pass->tokens, c->dim, error));
-    const struct lt_mark mark = lt_arena_mark(&net->arena);
-    if (y->data) {
-        const size_t x_bytes = (size_t)lt_view_count(x) * sizeof(float);
-        char *joined =
-            lt_arena_take(&net->arena, x_bytes + (size_t)lt_view_count(y) * sizeof(float));
-        if (!joined)
-            return lt_fail(error, LT_NO_MEMORY, "no memory for the joined input");
-        memcpy(joined, x->data, x_bytes);
-        memcpy(joined + x_bytes, y->data, (size_t)lt_view_count(y) * sizeof(float));
-        input = lt_view_4d(joined, LT_TYPE_F32, c->in_channels, x->dim[1], x->dim[2], x->dim[3]);
-    }
+    const struct net_mark mark = net_mark(net);
+    if (y->data)
+        LT_TRY(join_channels(net, x, y, &input, error));
+    else
+        LT_TRY(net_input(net, x, &input, error));
     LT_TRY(net_take(net, &patches, pass->tokens, 4 * c->in_channels, error));
     LT_TRY(LT_OP(patchify, net->kernels, net->exec, error, .out = patches, .in = input));
     LT_TRY(net_apply(net, &patch, &patches, &pass->x, LT_ACTIVATION_NONE, true, error));
-    lt_arena_rewind(&net->arena, mark);
+    net_rewind(net, mark);
     return LT_OK;
 }
 

@@ -49,8 +49,9 @@ lt_status dit_find_block(const struct dit *dit, size_t n, struct block *block_ou
 
 /* -- cache ------------------------------------------------------------------------------------- */
 
-/* Values that stay the same over steps, kept on the heap while they fit. */
+/* Values that stay the same over steps, kept in the exec's memory while they fit. */
 struct dit_cache {
+    struct lt_exec *exec;
     size_t bytes, bytes_max;
     uint64_t computed; /* how often values were asked for and not there */
 };

@@ -48,13 +48,14 @@ lt_status dit_reuse_end(struct forward *f, const struct pass *pass, struct lt_er
     struct lt_view minus;
     if (pass->inputs->reuse != DIT_REUSE_KEEP)
         return LT_OK;
-    const struct lt_mark mark = lt_arena_mark(&net->arena);
-    LT_TRY(net_take(net, &minus, 1, f->dit->config.dim, error));
+    const struct net_mark mark = net_mark(net);
+    LT_TRY(net_host(net, &minus, 1, f->dit->config.dim, error));
     for (int64_t i = 0; i < f->dit->config.dim; i++)
         ((float *)minus.data)[i] = -1;
+    LT_TRY(net_input(net, &minus, &minus, error));
     LT_TRY(LT_OP(gated_add, net->kernels, net->exec, error, .out = a, .residual = pass->x,
                  .in = pass->before, .gate = minus));
-    lt_arena_rewind(&net->arena, mark);
+    net_rewind(net, mark);
     return LT_OP(convert, net->kernels, net->exec, error, .out = pass->inputs->added, .in = a);
 }
 
@@ -68,23 +69,31 @@ static double mean_change(const float *a, const float *b, int64_t count)
     return sum / (double)count;
 }
 
+/* Column by column, of what both steps' rows are. */
+static void compare_rows(const float *rows, int64_t width, size_t count, float *distance_out)
+{
+    for (size_t j = 0; j < count; j++) {
+        const float *of = rows + (int64_t)j * width;
+        const double size = mean_change(of, NULL, width);
+        for (size_t i = 0; i < count; i++)
+            distance_out[i * count + j] =
+                (float)(mean_change(rows + (int64_t)i * width, of, width) / size);
+    }
+}
+
 lt_status dit_compare_times(struct dit *dit, const double *timestep, size_t count, bool projected,
                             float *distance_out, struct lt_error *error)
 {
-    const struct lt_mark mark = lt_arena_mark(&dit->net.arena),
-                         patched = lt_arena_mark(&dit->patched);
+    const struct net_mark mark = net_mark(&dit->net);
+    const struct lt_mark patched = lt_arena_mark(&dit->patched);
     struct lt_view e, e0;
-    const lt_status status = dit_embed_times(dit, timestep, (int64_t)count, &e, &e0, error);
-    const struct lt_view *rows = projected ? &e0 : &e;
-    for (size_t j = 0; status == LT_OK && j < count; j++) {
-        const float *of = (const float *)rows->data + (int64_t)j * rows->stride[0];
-        const double size = mean_change(of, NULL, rows->dim[1]);
-        for (size_t i = 0; i < count; i++) {
-            const float *row = (const float *)rows->data + (int64_t)i * rows->stride[0];
-            distance_out[i * count + j] = (float)(mean_change(row, of, rows->dim[1]) / size);
-        }
-    }
-    lt_arena_rewind(&dit->net.arena, mark);
+    const float *rows = NULL;
+    lt_status status = dit_embed_times(dit, timestep, (int64_t)count, &e, &e0, error);
+    if (status == LT_OK)
+        status = net_values(&dit->net, projected ? &e0 : &e, &rows, error);
+    if (status == LT_OK)
+        compare_rows(rows, projected ? e0.dim[1] : e.dim[1], count, distance_out);
+    net_rewind(&dit->net, mark);
     lt_arena_rewind(&dit->patched, patched);
     return status;
 }

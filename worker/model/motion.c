@@ -16,15 +16,11 @@ static lt_status scaled(struct net *net, struct lt_view *view_out, int rank, con
 {
     struct lt_view stored;
     LT_TRY(net_tensor(net, &stored, rank, dim, error, "%s%s", prefix, name));
-    const int64_t count = lt_view_count(&stored);
-    float *data = lt_arena_take_array(&net->arena, (size_t)count, sizeof *data);
-    if (!data)
-        return lt_fail(error, LT_NO_MEMORY, "no memory for %lld weights", (long long)count);
-    *view_out = lt_view_make(data, LT_TYPE_F32, rank, dim);
+    struct lt_view flat;
+    LT_TRY(net_take(net, &flat, 1, lt_view_count(&stored), error));
+    *view_out = lt_view_make(flat.data, LT_TYPE_F32, rank, dim);
     LT_TRY(LT_OP(convert, net->kernels, net->exec, error, .out = *view_out, .in = stored));
-    for (int64_t i = 0; i < count; i++)
-        data[i] = (float)(data[i] * gain);
-    return LT_OK;
+    return LT_OP(scale, net->kernels, net->exec, error, .out = flat, .in = flat, .factor = gain);
 }
 
 /* A convolution's weights [out, in, k, k], scaled by gain / √fan_in. */
@@ -97,7 +93,7 @@ static lt_status run_level(struct net *net, const char *prefix, const struct lt_
     return convolve(net, &narrow, &weight, NULL, (struct conv_step){1, 0, true}, out, error);
 }
 
-/* Frames [first, first + count) of [3, P, size, size] as [count, size, size, 3]. */
+/* Frames [first, first + count) of [3, P, size, size] as [count, size, size, 3]; of RAM. */
 static void interleave(const struct lt_view *faces, int64_t first, const struct lt_view *pixels)
 {
     const int64_t area = faces->dim[2] * faces->dim[3], frames = faces->dim[1];
@@ -117,8 +113,10 @@ static lt_status look(struct net *net, const struct face_config *config,
     const int64_t frames = seen->dim[0];
     struct lt_view pixels, x, weight, bias;
     char prefix[96];
-    LT_TRY(take_map(net, &pixels, frames, config->size, 3, error));
+    LT_TRY(net_host(net, &pixels, frames * config->size * config->size, 3, error));
+    pixels = lt_view_reshape(&pixels, 4, (int64_t[]){frames, config->size, config->size, 3});
     interleave(faces, first, &pixels);
+    LT_TRY(net_input(net, &pixels, &pixels, error));
     LT_TRY(take_map(net, &x, frames, config->size, config->channels[0], error));
     LT_TRY(
         conv_weights(net, &weight, config->channels[0], 3, 1, sqrt(2), error, convs, "0.0.weight"));
@@ -130,9 +128,9 @@ static lt_status look(struct net *net, const struct face_config *config,
         struct lt_view out;
         snprintf(prefix, sizeof prefix, "%s%d.", convs, level);
         LT_TRY(take_map(net, &out, frames, size / 2, config->channels[level], error));
-        const struct lt_mark mark = lt_arena_mark(&net->arena);
+        const struct net_mark mark = net_mark(net);
         LT_TRY(run_level(net, prefix, &x, &out, error));
-        lt_arena_rewind(&net->arena, mark);
+        net_rewind(net, mark);
         x = out;
     }
     const struct lt_view out =
@@ -189,23 +187,27 @@ void motion_orthonormal(double *a, int64_t rows, int64_t columns, double *q)
     }
 }
 
-/* Q of the stored directions, [motion_dim, motion_basis]. */
+/* Q of the stored directions, [motion_dim, motion_basis]: a few thousand values, once a window, and
+ * no order of their sums is any device's own: made here. */
 static lt_status take_basis(struct net *net, const struct face_config *config,
                             struct lt_view *basis_out, struct lt_error *error)
 {
     const int64_t rows = config->motion_dim, columns = config->motion_basis, count = rows * columns;
-    LT_TRY(scaled(net, basis_out, 2, (int64_t[]){rows, columns}, 1, error, "motion_encoder.",
+    struct lt_view stored;
+    const float *direction;
+    LT_TRY(scaled(net, &stored, 2, (int64_t[]){rows, columns}, 1, error, "motion_encoder.",
                   "dec.direction.weight"));
-    double *a = lt_arena_take_array(&net->arena, (size_t)(2 * count), sizeof *a), *q = a + count;
-    float *basis = basis_out->data;
+    LT_TRY(net_values(net, &stored, &direction, error));
+    LT_TRY(net_host(net, basis_out, rows, columns, error));
+    double *a = lt_arena_take_array(&net->host, (size_t)(2 * count), sizeof *a), *q = a + count;
     if (!a)
         return lt_fail(error, LT_NO_MEMORY, "no memory for a basis of motion");
     for (int64_t i = 0; i < count; i++)
-        a[i] = (double)basis[i] + 1e-8;
+        a[i] = (double)direction[i] + 1e-8;
     motion_orthonormal(a, rows, columns, q);
     for (int64_t i = 0; i < count; i++)
-        basis[i] = (float)q[i];
-    return LT_OK;
+        ((float *)basis_out->data)[i] = (float)q[i];
+    return net_input(net, basis_out, basis_out, error);
 }
 
 /* Five linears without activations between them, then the sum of the directions. */
@@ -240,9 +242,9 @@ lt_status motion_encode(struct net *net, const struct face_config *config,
         const int64_t left = faces->dim[1] - first;
         const struct lt_view part =
             lt_view_rows(&seen, first, left < FRAMES_AT_ONCE ? left : FRAMES_AT_ONCE);
-        const struct lt_mark mark = lt_arena_mark(&net->arena);
+        const struct net_mark mark = net_mark(net);
         LT_TRY(look(net, config, faces, first, &part, error));
-        lt_arena_rewind(&net->arena, mark);
+        net_rewind(net, mark);
     }
     return move(net, config, &seen, motion, error);
 }

@@ -2,6 +2,7 @@
 
 #include <stdarg.h>
 #include <stdio.h>
+#include <stdlib.h>
 
 /* -- memory ------------------------------------------------------------------------------------ */
 
@@ -121,20 +122,44 @@ lt_status net_output(struct net *net, const struct lt_view *values, struct lt_vi
 
 /* -- LoRA -------------------------------------------------------------------------------------- */
 
-static float *take_values(struct lt_arena *arena, int64_t count, struct lt_error *error)
+/* A streamed set reads its terms into RAM. */
+static lt_status find_term(const struct net *net, struct lt_arena *arena,
+                           const struct lora_target *target, size_t index, struct lt_view *a_out,
+                           struct lt_view *b_out, struct lt_error *error)
 {
-    float *values = lt_arena_take_array(arena, (size_t)count, sizeof *values);
-    if (!values)
-        lt_fail(error, LT_NO_MEMORY, "no memory for LoRA factors");
-    return values;
+    LT_TRY(lora_term_views(net->lora, target, index, net->store, a_out, b_out, error));
+    if (!lora_set_is_streamed(net->lora))
+        return LT_OK;
+    LT_TRY(place(net, arena, a_out, a_out, error));
+    return place(net, arena, b_out, b_out, error);
 }
 
-static lt_status add_gated(const struct net *net, const struct lt_view *to,
-                           const struct lt_view *in, float *gate, struct lt_error *error)
+/* to += in · gate; the gate is of RAM. */
+static lt_status add_gated(const struct net *net, struct lt_arena *arena, const struct lt_view *to,
+                           const struct lt_view *in, const struct lt_view *gate,
+                           struct lt_error *error)
 {
-    const int64_t count = to->dim[1];
+    struct lt_view placed;
+    LT_TRY(place(net, arena, gate, &placed, error));
     return LT_OP(gated_add, net->kernels, net->exec, error, .out = *to, .residual = *to, .in = *in,
-                 .gate = lt_view_2d(gate, LT_TYPE_F32, 1, count));
+                 .gate = placed);
+}
+
+static lt_status add_differences(const struct net *net, const struct lora_target *target,
+                                 const struct lt_view *sum, const struct lt_view *factor,
+                                 struct lt_error *error)
+{
+    if (lora_target_gain(net->lora, target, factor->data))
+        LT_TRY(add_gated(net, net->patched, sum, sum, factor, error));
+    for (size_t i = 0; i < lora_term_count(target); i++) {
+        struct lt_view none, difference;
+        if (!lora_term_scale(net->lora, target, i, factor->data))
+            continue;
+        LT_TRY(find_term(net, net->patched, target, i, &none, &difference, error));
+        difference = lt_view_reshape(&difference, 2, sum->dim);
+        LT_TRY(add_gated(net, net->patched, sum, &difference, factor, error));
+    }
+    return LT_OK;
 }
 
 /* view = view + Σ strength · difference, in f32. */
@@ -142,27 +167,22 @@ static lt_status patch_vector(const struct net *net, const struct lora_target *t
                               struct lt_view *view, struct lt_error *error)
 {
     const int64_t count = lt_view_count(view);
-    float *values = take_values(net->patched, count, error);
+    float *values = lt_arena_take_array(net->patched, (size_t)count, sizeof *values);
+    float *room = malloc((size_t)count * sizeof *room);
+    const struct lt_view sum = lt_view_2d(values, LT_TYPE_F32, 1, count),
+                         factor = lt_view_2d(room, LT_TYPE_F32, 1, count);
     const struct lt_mark mark = lt_arena_mark(net->patched);
-    float *factor = take_values(net->patched, count, error);
-    if (!values || !factor)
-        return LT_NO_MEMORY;
-    const struct lt_view sum = lt_view_2d(values, LT_TYPE_F32, 1, count);
-    LT_TRY(LT_OP(convert, net->kernels, net->exec, error, .out = sum,
-                 .in = lt_view_reshape(view, 2, sum.dim)));
-    if (lora_target_gain(net->lora, target, factor))
-        LT_TRY(add_gated(net, &sum, &sum, factor, error));
-    for (size_t i = 0; i < lora_term_count(target); i++) {
-        struct lt_view none, difference;
-        if (!lora_term_scale(net->lora, target, i, factor))
-            continue;
-        LT_TRY(lora_term_views(net->lora, target, i, net->store, &none, &difference, error));
-        difference = lt_view_reshape(&difference, 2, sum.dim);
-        LT_TRY(add_gated(net, &sum, &difference, factor, error));
-    }
+    lt_status status =
+        values && room ? LT_OK : lt_fail(error, LT_NO_MEMORY, "no memory for LoRA factors");
+    if (status == LT_OK)
+        status = LT_OP(convert, net->kernels, net->exec, error, .out = sum,
+                       .in = lt_view_reshape(view, 2, sum.dim));
+    if (status == LT_OK)
+        status = add_differences(net, target, &sum, &factor, error);
+    free(room);
     lt_arena_rewind(net->patched, mark);
     *view = lt_view_make(values, LT_TYPE_F32, view->rank, view->dim);
-    return LT_OK;
+    return status;
 }
 
 static lt_status find_vector(const struct net *net, const char *name, struct lt_view *view,
@@ -183,16 +203,15 @@ static lt_status add_term(struct net *net, const struct linear *linear, size_t i
     const int64_t rank = lora_term_rank(linear->lora, index), rows = in->dim[0];
     const int64_t fit = LORA_HIDDEN_BYTES / (rank * (int64_t)sizeof(float));
     const int64_t room = fit < 1 ? 1 : fit < rows ? fit : rows;
-    struct lt_view a, b, hidden;
+    struct lt_view a, b, hidden, scale;
     LT_TRY(net_take(net, &hidden, room, rank, error));
-    float *scale = take_values(&net->arena, rank, error);
-    if (!scale)
-        return LT_NO_MEMORY;
-    lora_term_scale(net->lora, linear->lora, index, scale);
-    LT_TRY(lora_term_views(net->lora, linear->lora, index, net->store, &a, &b, error));
+    LT_TRY(net_host(net, &scale, 1, rank, error));
+    lora_term_scale(net->lora, linear->lora, index, scale.data);
+    LT_TRY(net_input(net, &scale, &scale, error));
+    LT_TRY(find_term(net, &net->arena, linear->lora, index, &a, &b, error));
     return LT_OP(low_rank, net->kernels, net->exec, error, .out = *out, .in = *in, .a = a, .b = b,
-                 .scale = lt_view_1d(scale, LT_TYPE_F32, rank), .bias = *bias, .hidden = hidden,
-                 .activation = activation, .exact = exact);
+                 .scale = lt_view_1d(scale.data, LT_TYPE_F32, rank), .bias = *bias,
+                 .hidden = hidden, .activation = activation, .exact = exact);
 }
 
 static lt_status apply_plain(struct net *net, const struct linear *linear, const struct lt_view *in,
@@ -211,26 +230,26 @@ static lt_status apply_patched(struct net *net, const struct linear *linear,
 {
     const size_t terms = lora_term_count(linear->lora);
     const struct lt_view none = {0};
+    struct lt_view factor;
     int64_t most = out->dim[1];
     size_t last = terms;
     for (size_t i = 0; i < terms; i++)
         most = lora_term_rank(linear->lora, i) > most ? lora_term_rank(linear->lora, i) : most;
-    float *factor = take_values(&net->arena, most, error);
-    if (!factor)
-        return LT_NO_MEMORY;
+    LT_TRY(net_host(net, &factor, 1, most, error));
     for (size_t i = 0; i < terms; i++)
-        if (lora_term_scale(net->lora, linear->lora, i, factor))
+        if (lora_term_scale(net->lora, linear->lora, i, factor.data))
             last = i;
     if (last == terms)
         return apply_plain(net, linear, in, out, activation, exact, error);
-    bool gained = lora_target_gain(net->lora, linear->lora, factor);
+    bool gained = lora_target_gain(net->lora, linear->lora, factor.data);
+    factor = lt_view_2d(factor.data, LT_TYPE_F32, 1, out->dim[1]);
     LT_TRY(LT_OP(linear, net->kernels, net->exec, error, .out = *out, .in = *in,
                  .weight = linear->weight, .weight_scale = linear->scale,
                  .bias = gained ? none : linear->bias, .exact = exact));
     if (gained)
-        LT_TRY(add_gated(net, out, out, factor, error));
+        LT_TRY(add_gated(net, &net->arena, out, out, &factor, error));
     for (size_t i = 0; i < terms; i++) {
-        if (!lora_term_scale(net->lora, linear->lora, i, factor))
+        if (!lora_term_scale(net->lora, linear->lora, i, factor.data))
             continue;
         LT_TRY(add_term(net, linear, i, in, out, gained ? &linear->bias : &none,
                         i == last ? activation : LT_ACTIVATION_NONE, exact, error));
@@ -297,9 +316,9 @@ lt_status net_apply(struct net *net, const struct linear *linear, const struct l
                     struct lt_error *error)
 {
     if (linear->lora && lora_target_active(net->lora, linear->lora)) {
-        const struct lt_mark mark = lt_arena_mark(&net->arena);
+        const struct net_mark mark = net_mark(net);
         const lt_status status = apply_patched(net, linear, in, out, activation, exact, error);
-        lt_arena_rewind(&net->arena, mark);
+        net_rewind(net, mark);
         return status;
     }
     return apply_plain(net, linear, in, out, activation, exact, error);

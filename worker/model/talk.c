@@ -133,19 +133,24 @@ static lt_status make_tokens(struct talk_context *context, const struct lt_view 
     struct dit *dit = context->dit;
     const struct talk_config *c = &dit->config.talk;
     const int64_t frames = context->frames, block = c->tokens * c->dim;
-    struct lt_view one;
+    struct lt_view one, speech;
     context->cache.computed++;
     LT_TRY(dit_cache_keep(&context->cache, &context->tokens, frames * tokens_per_frame(context),
                           c->dim, error));
     LT_TRY(net_take(&dit->net, &one, frames, block, error));
     const struct lt_view tokens = lt_view_reshape(&one, 3, (int64_t[]){frames, c->tokens, c->dim});
     for (int64_t s = 0; s < context->speakers; s++) {
-        const struct lt_view speech = lt_view_2d((float *)audio->data + s * audio->stride[0],
-                                                 LT_TYPE_F32, audio->dim[1], audio->dim[2]);
+        speech = lt_view_2d((float *)audio->data + s * audio->stride[0], LT_TYPE_F32, audio->dim[1],
+                            audio->dim[2]);
+        LT_TRY(net_input(&dit->net, &speech, &speech, error));
         LT_TRY(talk_project(dit, &speech, &tokens, error));
-        for (int64_t f = 0; f < frames; f++)
-            memcpy((float *)context->tokens.data + (f * context->speakers + s) * block,
-                   (const float *)one.data + f * block, (size_t)block * sizeof(float));
+        for (int64_t f = 0; f < frames; f++) {
+            const struct lt_view from = lt_view_rows(&one, f, 1),
+                                 to = lt_view_2d((float *)context->tokens.data +
+                                                     (f * context->speakers + s) * block,
+                                                 LT_TYPE_F32, 1, block);
+            LT_TRY(net_copy(&dit->net, &to, &from, error));
+        }
     }
     return LT_OK;
 }
@@ -190,12 +195,14 @@ static lt_status keep_masks(struct talk_context *context, const struct lt_view *
 static lt_status fill(struct talk_context *context, const struct talk_window *window,
                       struct lt_error *error)
 {
-    struct lt_arena *arena = &context->dit->net.arena;
+    struct net *net = &context->dit->net;
+    const struct net_mark mark = net_mark(net);
+    lt_status status = LT_OK;
     if (context->speakers > 1)
-        LT_TRY(keep_masks(context, &window->masks, error));
-    const struct lt_mark mark = lt_arena_mark(arena);
-    const lt_status status = make_tokens(context, &window->audio, error);
-    lt_arena_rewind(arena, mark);
+        status = keep_masks(context, &window->masks, error);
+    if (status == LT_OK)
+        status = make_tokens(context, &window->audio, error);
+    net_rewind(net, mark);
     return status;
 }
 
@@ -214,7 +221,7 @@ lt_status talk_context_create(struct dit *dit, const struct talk_window *window,
         return lt_fail(error, LT_NO_MEMORY, "no memory for a window's speech");
     }
     context->dit = dit;
-    context->cache.bytes_max = cache_bytes;
+    context->cache = (struct dit_cache){.exec = dit->net.exec, .bytes_max = cache_bytes};
     context->speakers = window->audio.dim[0];
     context->frames = (window->audio.dim[1] - TALK_FIRST_FRAMES) / TALK_FRAMES + 1;
     const lt_status status = fill(context, window, error);
@@ -357,7 +364,6 @@ static struct lt_view heads_at(const struct dit *dit, const struct lt_view *view
 lt_status talk_look(struct forward *f, const struct pass *pass, struct lt_error *error)
 {
     const struct talk_context *context = pass->inputs->talk;
-    struct lt_arena *arena = &f->dit->net.arena;
     if (!context || context->speakers < 2)
         return LT_OK;
     const struct lt_view q = heads_at(f->dit, &f->q, 0, pass->tokens, 0),
@@ -365,10 +371,10 @@ lt_status talk_look(struct forward *f, const struct pass *pass, struct lt_error 
                          room = heads_at(f->dit, &f->a, 0, pass->tokens, 0),
                          position = lt_view_1d(f->position.data, LT_TYPE_F32, pass->tokens);
     struct lt_view maps;
-    const struct lt_mark mark = lt_arena_mark(arena);
+    const struct net_mark mark = net_mark(&f->dit->net);
     LT_TRY(net_take(&f->dit->net, &maps, context->speakers + 1, pass->tokens, error));
     LT_TRY(talk_route(f->dit, &q, &k, &context->masks, &room, &maps, &position, error));
-    lt_arena_rewind(arena, mark);
+    net_rewind(&f->dit->net, mark);
     return LT_OK;
 }
 
@@ -381,11 +387,12 @@ static lt_status turn_keys(struct talk_context *context, const struct lt_view *b
     struct dit *dit = context->dit;
     const int64_t rows = both->dim[0], each = dit->config.talk.tokens;
     struct lt_view position;
-    LT_TRY(net_take(&dit->net, &position, 1, rows, error));
+    LT_TRY(net_host(&dit->net, &position, 1, rows, error));
     for (int64_t i = 0; i < rows; i++)
         ((float *)position.data)[i] =
             (float)(first_position(i / each % context->speakers, context->speakers) +
                     CLASS_WIDTH / 2.0);
+    LT_TRY(net_input(&dit->net, &position, &position, error));
     const struct lt_view k = heads_at(dit, both, 0, rows, 0);
     return LT_OP(rotate, dit->net.kernels, dit->net.exec, error, .out = k, .in = k,
                  .position = lt_view_1d(position.data, LT_TYPE_F32, rows));
@@ -449,13 +456,13 @@ lt_status talk_listen(struct forward *f, const struct pass *pass, size_t n, stru
                                         ? lt_view_1d(f->position.data, LT_TYPE_F32, pass->tokens)
                                         : (struct lt_view){0};
     struct audio_attention weights;
-    const struct lt_mark mark = lt_arena_mark(&dit->net.arena);
+    const struct net_mark mark = net_mark(&dit->net);
     LT_TRY(find_attention(dit, n, &weights, error));
     LT_TRY(LT_OP(layer_norm, dit->net.kernels, dit->net.exec, error, .out = a, .in = pass->x,
                  .weight = weights.norm_weight, .bias = weights.norm_bias,
                  .epsilon = dit->config.epsilon));
     LT_TRY(talk_attend(dit, context, n, &a, &position, &q, &k, error));
     LT_TRY(dit_add_scaled(dit, &pass->x, &k, pass->options->audio_scale, error));
-    lt_arena_rewind(&dit->net.arena, mark);
+    net_rewind(&dit->net, mark);
     return LT_OK;
 }

@@ -52,6 +52,7 @@ void lora_set_destroy(struct lora_set **set);
 /* From now on streamed: before a store has the set's extras, when the plan turns out to keep blocks
  * on disk. */
 void lora_set_stream(struct lora_set *set);
+bool lora_set_is_streamed(const struct lora_set *set);
 /* For store_params; NULL for a streamed set. Lives as long as the set, which outlives the store. */
 const struct store_extras *lora_set_extras(const struct lora_set *set);
 
@@ -104,7 +105,7 @@ int64_t lora_term_rank(const struct lora_target *target, size_t index);
 bool lora_term_scale(const struct lora_set *set, const struct lora_target *target, size_t index,
                      float *scale);
 /* a [R, in] (data NULL: the identity), b [out, R]; of a vector only b [length] f32. Valid while
- * the block is acquired; of a streamed set until the next call. */
+ * the block is acquired; of a streamed set in RAM, and until the next call. */
 lt_status lora_term_views(struct lora_set *set, const struct lora_target *target, size_t index,
                           const struct store *store, struct lt_view *a_out, struct lt_view *b_out,
                           struct lt_error *error);

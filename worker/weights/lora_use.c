@@ -85,6 +85,11 @@ void lora_set_stream(struct lora_set *set)
     set->streamed = true;
 }
 
+bool lora_set_is_streamed(const struct lora_set *set)
+{
+    return set->streamed;
+}
+
 const struct store_extras *lora_set_extras(const struct lora_set *set)
 {
     return set->streamed ? NULL : &set->extras;
