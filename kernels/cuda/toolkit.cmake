@@ -78,13 +78,14 @@ endif()
 
 # -- the emulator ------------------------------------------------------------------------------------------------------
 
-# It takes types and prototypes from NVIDIA's headers. Nothing else in the tree needs C++.
+# It takes types and prototypes from NVIDIA's headers, and for cuBLAS and NCCL, whose headers come with libraries of a
+# gigabyte, from its own where those are missing. Nothing else in the tree needs C++.
 set(LT_EMULATED OFF)
 check_language(CXX)
 if(LT_FUZZ)
     message(STATUS "CUDA emulation: not in the fuzz build")
 elseif(NOT LT_CUDA_INCLUDE)
-    message(STATUS "CUDA emulation: skipped, no cuda_runtime.h found (docs/gpu.md)")
+    message(STATUS "CUDA emulation: skipped, no cuda_runtime.h found (./farm cuda-headers, docs/gpu.md)")
 elseif(NOT CMAKE_CXX_COMPILER)
     message(STATUS "CUDA emulation: skipped, no C++ compiler found")
 else()
@@ -94,11 +95,10 @@ else()
     set(CMAKE_CXX_STANDARD_REQUIRED ON)
     message(STATUS "CUDA emulation: with the headers in ${LT_CUDA_INCLUDE}")
 endif()
-# A whole worker needs all of them.
-set(LT_EMULATED_WORKER OFF)
-if(LT_EMULATED AND LT_CUBLAS_INCLUDE AND LT_NCCL_INCLUDE)
-    set(LT_EMULATED_WORKER ON)
-endif()
+set(own_headers ${CMAKE_SOURCE_DIR}/tests/cuemu/include)
+set(LT_EMULATED_INCLUDE ${LT_CUDA_INCLUDE}
+    $<IF:$<BOOL:${LT_CUBLAS_INCLUDE}>,${LT_CUBLAS_INCLUDE},${own_headers}>
+    $<IF:$<BOOL:${LT_NCCL_INCLUDE}>,${LT_NCCL_INCLUDE},${own_headers}>)
 
 # -- the functions -----------------------------------------------------------------------------------------------------
 
@@ -138,9 +138,9 @@ function(lt_emulated_test path)
 endfunction()
 
 # lt_cuda_test(worker/device_cuda_test LINK lt_worker LABELS …): as lt_test, with `cuda` among the labels, and with the
-# emulated backend behind lt_worker and lt_kernels. Where that cannot be built there is no such test.
+# emulated backend behind lt_worker and lt_kernels. Where there is no emulator there is no such test.
 function(lt_cuda_test path)
-    if(NOT LT_EMULATED_WORKER)
+    if(NOT LT_EMULATED)
         return()
     endif()
     cmake_parse_arguments(ARG "" "TIMEOUT" "LINK;LABELS;ARGS" ${ARGN})

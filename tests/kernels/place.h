@@ -5,7 +5,6 @@
 #include "kernels/exec.h"
 #include "kernels/kernels.h"
 
-/* Without a variant: an op that this build does not have. */
 void place_kernels_init(struct lt_kernels *best);
 lt_status place_exec_create(int threads, enum lt_precision precision, struct lt_exec **exec_out,
                             struct lt_error *error);

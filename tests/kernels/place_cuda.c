@@ -3,11 +3,11 @@
 #include "tests/kernels/place.h"
 
 #include "kernels/cuda/exec_cuda.h"
-#include "tests/kernels/place_blas.h"
 
 #include <stdlib.h>
 #include <string.h>
 
+#include <cublas_v2.h>
 #include <cuda_runtime_api.h>
 
 static lt_status failed(struct lt_error *error, const char *what, int code)
@@ -58,8 +58,6 @@ void place_kernels_init(struct lt_kernels *best)
     WRAP(attention)
     WRAP(conv)
 #undef WRAP
-    if (!place_blas_here())
-        best->linear_variant = best->low_rank_variant = NULL;
 }
 
 static lt_status open_cuda(struct lt_exec_cuda *cuda, struct lt_error *error)
@@ -68,7 +66,10 @@ static lt_status open_cuda(struct lt_exec_cuda *cuda, struct lt_error *error)
     TRY_CALL(cudaStreamCreateWithFlags(&cuda->stream, cudaStreamNonBlocking));
     TRY_CALL(cudaMalloc((void **)&cuda->zero_one, sizeof zero_one));
     TRY_CALL(cudaMemcpy((void *)cuda->zero_one, zero_one, sizeof zero_one, cudaMemcpyHostToDevice));
-    return place_blas_open(cuda, error);
+    TRY_CALL(cublasCreate(&cuda->blas));
+    TRY_CALL(cublasSetStream(cuda->blas, cuda->stream));
+    TRY_CALL(cublasSetPointerMode(cuda->blas, CUBLAS_POINTER_MODE_DEVICE));
+    return LT_OK;
 }
 
 lt_status place_exec_create(int threads, enum lt_precision precision, struct lt_exec **exec_out,
@@ -89,7 +90,7 @@ lt_status place_exec_create(int threads, enum lt_precision precision, struct lt_
 void place_exec_destroy(struct lt_exec **exec)
 {
     struct lt_exec_cuda *cuda = lt_exec_cuda_of(*exec);
-    place_blas_close(cuda);
+    cublasDestroy(cuda->blas);
     cudaFree((void *)cuda->zero_one);
     cudaStreamDestroy(cuda->stream);
     free(cuda);
