@@ -106,7 +106,10 @@ static void ask_for(struct search *s, size_t task_count, size_t context_bytes)
     if (s->size->keeps) {
         s->request.activation_bytes +=
             inputs * (size_t)(s->size->tokens * s->config->dim) * sizeof(float);
-        s->request.latent_bytes += s->task->engine->reuse_bytes;
+        if (s->request.device_is_ram)
+            s->request.latent_bytes += s->task->engine->reuse_bytes;
+        else /* blocks' sums lie where ops are */
+            s->request.cache_bytes += s->task->engine->reuse_bytes;
     }
 }
 

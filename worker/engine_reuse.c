@@ -17,16 +17,21 @@ struct kept_name {
 };
 
 struct kept {
-    struct lt_view added; /* planned: [L, d] */
+    struct lt_view added; /* planned: [L, d], in the exec's memory */
     uint32_t after;       /* of it: 1 + the step it is of; 0: nothing yet */
     struct easycache easy;
+    struct lt_exec *exec; /* NULL: the values are of RAM */
     void *values;
+    size_t bytes;
 };
 
 static void free_kept(void *value)
 {
     struct kept *kept = value;
-    free(kept->values);
+    if (kept->exec)
+        lt_exec_give(kept->exec, kept->values, kept->bytes);
+    else
+        free(kept->values);
     free(kept);
 }
 
@@ -39,28 +44,40 @@ lt_status engine_reuse_create(struct engine *engine, struct lt_error *error)
     return lt_lru_create(&params, &engine->reuse, error);
 }
 
+struct make_kept {
+    struct lt_exec *exec; /* ops work on the values; NULL: only this code does */
+    size_t bytes;
+};
+
 static lt_status make_kept(void *context, const void *key, void **value_out, uint64_t *bytes_out,
                            struct lt_error *error)
 {
-    const uint64_t *bytes = context;
+    const struct make_kept *make = context;
     struct kept *kept = calloc(1, sizeof *kept);
     (void)key;
-    if (!kept || !(kept->values = malloc((size_t)*bytes))) {
+    if (kept) {
+        *kept = (struct kept){.exec = make->exec, .bytes = make->bytes};
+        if (!make->exec)
+            kept->values = malloc(make->bytes);
+        else if (lt_exec_take(make->exec, make->bytes, &kept->values, error) != LT_OK)
+            kept->values = NULL;
+    }
+    if (!kept || !kept->values) {
         free(kept);
         return lt_fail(error, LT_NO_MEMORY, "no memory for what later steps reuse");
     }
     *value_out = kept;
-    *bytes_out = *bytes;
+    *bytes_out = make->bytes;
     return LT_OK;
 }
 
 /* NULL: there is no room for it, ever. */
 static struct kept *take(const struct engine_task *task, const struct kept_name *name,
-                         uint64_t bytes, struct lt_lru_entry **entry_out)
+                         struct make_kept make, struct lt_lru_entry **entry_out)
 {
     struct lt_error error;
-    if (bytes > task->engine->reuse_bytes ||
-        lt_lru_take(task->engine->reuse, name, make_kept, &bytes, entry_out, &error) != LT_OK)
+    if (make.bytes > task->engine->reuse_bytes ||
+        lt_lru_take(task->engine->reuse, name, make_kept, &make, entry_out, &error) != LT_OK)
         return NULL;
     return lt_lru_value(*entry_out);
 }
@@ -86,9 +103,10 @@ static void begin_planned(struct engine_reuse *reuse, const struct dit_config *c
     const struct lt_task_spec *spec = reuse->task->spec;
     const enum lt_type type = spec->precision == LT_PRECISION_BF16 ? LT_TYPE_BF16 : LT_TYPE_F32;
     const int64_t tokens = x->dim[1] * (x->dim[2] / 2) * (x->dim[3] / 2);
-    const uint64_t bytes = (uint64_t)(tokens * config->dim) * (type == LT_TYPE_BF16 ? 2 : 4);
+    const struct make_kept make = {reuse->task->exec,
+                                   (size_t)(tokens * config->dim) * (type == LT_TYPE_BF16 ? 2 : 4)};
     const struct kept_name name = name_of(reuse, which, type, tokens);
-    struct kept *kept = take(reuse->task, &name, bytes, &reuse->entry[which]);
+    struct kept *kept = take(reuse->task, &name, make, &reuse->entry[which]);
     if (!kept)
         return;
     kept->added = lt_view_2d(kept->values, type, tokens, config->dim);
@@ -106,8 +124,8 @@ static struct easycache *begin_easy(struct engine_reuse *reuse, const struct lt_
 {
     const int64_t count = lt_view_count(x);
     const struct kept_name name = name_of(reuse, which, LT_TYPE_F32, -count);
-    struct kept *kept =
-        take(reuse->task, &name, 3 * (uint64_t)count * sizeof(float), &reuse->entry[which]);
+    const struct make_kept make = {NULL, 3 * (size_t)count * sizeof(float)};
+    struct kept *kept = take(reuse->task, &name, make, &reuse->entry[which]);
     if (!kept)
         return NULL;
     float *values = kept->values;
