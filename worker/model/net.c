@@ -40,14 +40,15 @@ static size_t bytes_of(const struct lt_view *view)
 static lt_status place(const struct net *net, struct lt_arena *arena, const struct lt_view *values,
                        struct lt_view *view_out, struct lt_error *error)
 {
+    const void *from = values->data; /* the view out may be the view in */
+    const size_t bytes = bytes_of(values);
     lt_assert(lt_view_is_contiguous(values));
     *view_out = *values;
-    if (!values->data || lt_exec_is_host(net->exec))
+    if (!from || lt_exec_is_host(net->exec))
         return LT_OK;
-    if (!(view_out->data = lt_arena_take(arena, bytes_of(values))))
-        return lt_fail(error, LT_NO_DEVICE_MEMORY, "no memory for %zu bytes of input",
-                       bytes_of(values));
-    return lt_exec_upload(net->exec, view_out->data, values->data, bytes_of(values), error);
+    if (!(view_out->data = lt_arena_take(arena, bytes)))
+        return lt_fail(error, LT_NO_DEVICE_MEMORY, "no memory for %zu bytes of input", bytes);
+    return lt_exec_upload(net->exec, view_out->data, from, bytes, error);
 }
 
 lt_status net_host(struct net *net, struct lt_view *view_out, int64_t rows, int64_t columns,
