@@ -8,12 +8,21 @@ include(CheckLanguage)
 
 set(LONGTAKE_CUDA AUTO CACHE STRING "build the CUDA backend: ON, OFF, or AUTO: where all it needs is found")
 set_property(CACHE LONGTAKE_CUDA PROPERTY STRINGS AUTO ON OFF)
+set(LONGTAKE_CUDA_CODE "" CACHE STRING "what nvcc makes: 'sm_89,compute_80' …; empty: every architecture and PTX")
 
-# An installation has include/, lib64/ or lib/, bin/. The hints come first; ./farm cuda-headers and cuda-libraries make
-# the last two. CMAKE_PREFIX_PATH may name more.
+# An installation has include/, lib64/ or lib/, bin/: what is named, what a package or NVIDIA's installer left, what
+# ./farm cuda unpacks. CMAKE_PREFIX_PATH may name more.
 set(cuda_hints ENV CUDA_HOME ENV CUDA_PATH)
-set(cuda_paths /usr/local/cuda /opt/cuda /usr/lib/cuda ${CMAKE_SOURCE_DIR}/build-cuda-libraries
-    ${CMAKE_SOURCE_DIR}/build-cuda-headers)
+set(cuda_paths /usr/local/cuda /opt/cuda /usr/lib/cuda)
+foreach(folder IN ITEMS compiler/nvidia/cu13 libraries/nvidia/cu13 libraries/nvidia/nccl headers/nvidia/cu13)
+    list(APPEND cuda_paths ${CMAKE_SOURCE_DIR}/build-cuda-${folder})
+endforeach()
+find_program(LT_NVCC nvcc HINTS ${cuda_hints} PATHS ${cuda_paths} PATH_SUFFIXES bin)
+if(LT_NVCC)
+    file(REAL_PATH ${LT_NVCC} nvcc)
+    cmake_path(GET nvcc PARENT_PATH nvcc)
+    list(APPEND cuda_hints ${nvcc}/..)
+endif()
 find_path(LT_CUDA_INCLUDE cuda_runtime.h HINTS ${cuda_hints} PATHS ${cuda_paths} PATH_SUFFIXES include)
 find_path(LT_CUBLAS_INCLUDE cublas_v2.h HINTS ${cuda_hints} PATHS ${cuda_paths} PATH_SUFFIXES include)
 find_path(LT_NCCL_INCLUDE nccl.h HINTS ${cuda_hints} PATHS ${cuda_paths} PATH_SUFFIXES include)
@@ -22,9 +31,8 @@ find_path(LT_NCCL_INCLUDE nccl.h HINTS ${cuda_hints} PATHS ${cuda_paths} PATH_SU
 
 set(LT_CUDA OFF)
 if(LONGTAKE_CUDA STREQUAL "AUTO" OR LONGTAKE_CUDA)
-    # Wheels have no names without a version.
+    # Libraries of wheels have names with a version only.
     set(suffixes lib64 lib lib/x86_64-linux-gnu lib/aarch64-linux-gnu)
-    find_program(LT_NVCC nvcc HINTS ${cuda_hints} PATHS ${cuda_paths} PATH_SUFFIXES bin)
     find_library(LT_CUDART NAMES cudart libcudart.so.13 libcudart.so.12
                  HINTS ${cuda_hints} PATHS ${cuda_paths} PATH_SUFFIXES ${suffixes})
     find_library(LT_CUBLAS NAMES cublas libcublas.so.13 libcublas.so.12
@@ -56,24 +64,30 @@ endif()
 if(LT_CUDA)
     set(CMAKE_CUDA_COMPILER ${LT_NVCC})
     set(CMAKE_CUDA_ARCHITECTURES OFF)
-    set(CMAKE_CUDA_RUNTIME_LIBRARY Shared)
+    set(CMAKE_CUDA_RUNTIME_LIBRARY None) # lt_toolkit has the shared one
+    cmake_path(GET LT_CUDART PARENT_PATH folder)
+    string(APPEND CMAKE_CUDA_FLAGS " -L${folder}") # CMake tries to link; nvcc looks into lib64, wheels have lib
     enable_language(CUDA)
+    list(REMOVE_ITEM CMAKE_CUDA_IMPLICIT_LINK_DIRECTORIES ${folder}) # they get no rpath
     set(CMAKE_CUDA_STANDARD 17)
     set(CMAKE_CUDA_STANDARD_REQUIRED ON)
     if(CMAKE_CUDA_COMPILER_VERSION VERSION_LESS 12.4)
         message(FATAL_ERROR "CUDA ${CMAKE_CUDA_COMPILER_VERSION} in ${LT_NVCC}: 12.4 or later is needed")
     endif()
-    set(code sm_80,sm_86,sm_89,sm_90)
-    if(CMAKE_CUDA_COMPILER_VERSION VERSION_GREATER_EQUAL 12.8)
-        string(APPEND code ,sm_100,sm_120)
+    set(code ${LONGTAKE_CUDA_CODE})
+    if(NOT code)
+        set(code compute_80,sm_80,sm_86,sm_89,sm_90)
+        if(CMAKE_CUDA_COMPILER_VERSION VERSION_GREATER_EQUAL 12.8)
+            string(APPEND code ,sm_100,sm_120)
+        endif()
     endif()
     add_library(lt_toolkit INTERFACE)
     target_include_directories(lt_toolkit SYSTEM INTERFACE ${LT_CUDA_INCLUDE} ${LT_CUBLAS_INCLUDE} ${LT_NCCL_INCLUDE})
     target_link_libraries(lt_toolkit INTERFACE ${LT_NCCL} ${LT_CUBLAS} ${LT_CUDART})
     target_compile_options(lt_toolkit INTERFACE
-        "$<$<COMPILE_LANGUAGE:CUDA>:-gencode;arch=compute_80,code=[compute_80,${code}];-fmad=false>"
+        "$<$<COMPILE_LANGUAGE:CUDA>:-gencode;arch=compute_80,code=[${code}];-fmad=false>"
         "$<$<AND:$<COMPILE_LANGUAGE:CUDA>,$<BOOL:${LT_WERROR}>>:-Werror;all-warnings>")
-    message(STATUS "CUDA: ${CMAKE_CUDA_COMPILER_VERSION} for ${code} and PTX; ${LT_CUBLAS}, ${LT_NCCL}")
+    message(STATUS "CUDA: ${CMAKE_CUDA_COMPILER_VERSION} for ${code}; ${LT_CUBLAS}, ${LT_NCCL}")
 endif()
 
 # -- the emulator ------------------------------------------------------------------------------------------------------
