@@ -156,8 +156,7 @@ const struct lora_patch *lora_term_patch(const struct lora_set *set,
         if ((patch->info[LORA_ROLE_DIFF] || patch->info[LORA_ROLE_SET]) && at++ == term)
             return patch;
     }
-    lt_assert(!"a term of the target");
-    return NULL;
+    lt_assert_failed("a term of the target", __FILE__, __LINE__);
 }
 
 int64_t lora_term_rank(const struct lora_target *target, size_t index)
