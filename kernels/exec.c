@@ -306,6 +306,7 @@ void lt_scratch_join(struct lt_scratch *most, const struct lt_scratch *other)
 {
     most->shared = other->shared > most->shared ? other->shared : most->shared;
     most->thread = other->thread > most->thread ? other->thread : most->thread;
+    most->cuda = other->cuda > most->cuda ? other->cuda : most->cuda;
 }
 
 size_t lt_scratch_bytes(const struct lt_scratch *scratch, int thread_count)

@@ -7,6 +7,7 @@
 
 struct lt_scratch {
     size_t shared, thread; /* bytes; `thread` is taken by each thread */
+    size_t cuda;           /* bytes of a CUDA device's ops, instead; 0 in a build without CUDA */
 };
 
 /* linear: in [rows, k], weight [n, k]; `exact` as in its arguments. */

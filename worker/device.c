@@ -7,6 +7,7 @@
 #include "common/option.h"
 
 #include <stdlib.h>
+#include <string.h>
 #include <time.h>
 
 static int64_t max(int64_t a, int64_t b)
@@ -153,12 +154,20 @@ lt_status device_event_create(struct device *device, struct device_event **event
         return lt_fail(error, LT_NO_MEMORY, "no memory for an event");
     event->device = device;
     event->done = true;
+    const lt_status status =
+        device->ops->open_event ? device->ops->open_event(device, event, error) : LT_OK;
+    if (status != LT_OK) {
+        free(event);
+        return status;
+    }
     *event_out = event;
     return LT_OK;
 }
 
 void device_event_destroy(struct device_event **event)
 {
+    if (*event && (*event)->device->ops->close_event)
+        (*event)->device->ops->close_event(*event);
     free(*event);
     *event = NULL;
 }
@@ -173,6 +182,12 @@ bool device_event_is_done(struct device_event *event)
 
 /* -- memory ------------------------------------------------------------------------------------ */
 
+static bool is_allowed(const struct device *device, enum device_memory kind, size_t bytes)
+{
+    const uint64_t limit = device->params.limit_bytes[kind];
+    return !limit || (bytes <= limit && device->used_bytes[kind] <= limit - bytes);
+}
+
 static lt_status refuse(struct device *device, enum device_memory kind, size_t bytes,
                         const char *what, struct lt_error *error)
 {
@@ -181,7 +196,7 @@ static lt_status refuse(struct device *device, enum device_memory kind, size_t b
     const char *name = local ? "device memory" : "pinned RAM";
     lt_size_format(bytes, need);
     lt_size_format(device->used_bytes[kind], used);
-    if (!device->params.limit_bytes[kind])
+    if (is_allowed(device, kind, bytes))
         return lt_fail(error, local ? LT_NO_DEVICE_MEMORY : LT_NO_MEMORY,
                        "%s: the system has no %s of %s beside the %s in use", what, name, need,
                        used);
@@ -194,10 +209,10 @@ static lt_status refuse(struct device *device, enum device_memory kind, size_t b
 lt_status device_take(struct device *device, enum device_memory kind, size_t bytes,
                       const char *what, void **data_out, struct lt_error *error)
 {
-    const uint64_t limit = device->params.limit_bytes[kind];
     void *data = NULL;
+    LT_TRY(device_bind(device, error));
     pthread_mutex_lock(&device->lock);
-    if (!limit || (bytes <= limit && device->used_bytes[kind] <= limit - bytes))
+    if (is_allowed(device, kind, bytes))
         data = device->ops->take(device, kind, bytes);
     if (!data) {
         const lt_status status = refuse(device, kind, bytes, what, error);
@@ -229,7 +244,61 @@ void device_prefault(struct device *device, void *data, size_t bytes)
         device->ops->prefault(data, bytes);
 }
 
+/* -- ops --------------------------------------------------------------------------------------- */
+
+void device_class(const struct device *device, char *text, size_t size)
+{
+    device->ops->name_class(device, text, size);
+}
+
+lt_status device_kernels(const struct device *device, const char *selector,
+                         struct lt_kernels *table_out, struct lt_error *error)
+{
+    return device->ops->kernels(device, selector, table_out, error);
+}
+
+lt_status device_exec_create(struct device *device, const struct lt_exec_params *params,
+                             struct lt_exec **exec_out, struct lt_error *error)
+{
+    return device->ops->create_exec(device, params, exec_out, error);
+}
+
+lt_status device_bind(struct device *device, struct lt_error *error)
+{
+    return device->ops->bind ? device->ops->bind(device, error) : LT_OK;
+}
+
+size_t device_scratch_bytes(const struct device *device, const struct lt_scratch *scratch,
+                            int thread_count)
+{
+    return device->ops->scratch_bytes(device, scratch, thread_count);
+}
+
+lt_status device_set_scratch(struct device *device, size_t bytes, struct lt_error *error)
+{
+    return device->ops->set_scratch ? device->ops->set_scratch(device, bytes, error) : LT_OK;
+}
+
+size_t device_staging_bytes(const struct device *device)
+{
+    return device->ops->staging_bytes;
+}
+
 /* -- life -------------------------------------------------------------------------------------- */
+
+lt_status device_open(const char *name, const struct device_params *params,
+                      struct device **device_out, struct lt_error *error)
+{
+    char *end = NULL;
+    if (strcmp(name, "host") == 0)
+        return device_create_host(params, device_out, error);
+    const long index = strncmp(name, "cuda:", 5) == 0 && name[5] >= '0' && name[5] <= '9'
+                           ? strtol(name + 5, &end, 10)
+                           : -1;
+    if (!end || *end || index > 1023)
+        return lt_fail(error, LT_USAGE, "--device %s: expected host or cuda:N", name);
+    return device_create_cuda((int)index, params, device_out, error);
+}
 
 lt_status device_create(const struct device_ops *ops, void *handle,
                         const struct device_params *params, struct device **device_out,
@@ -264,10 +333,10 @@ void device_destroy(struct device **device)
     pthread_cond_broadcast(&d->changed);
     pthread_mutex_unlock(&d->lock);
     pthread_join(d->thread, NULL);
-    for (int kind = 0; kind < DEVICE_MEMORY_COUNT; kind++)
-        lt_assert(d->used_bytes[kind] == 0);
     if (d->ops->destroy)
         d->ops->destroy(d);
+    for (int kind = 0; kind < DEVICE_MEMORY_COUNT; kind++)
+        lt_assert(d->used_bytes[kind] == 0);
     pthread_cond_destroy(&d->changed);
     pthread_mutex_destroy(&d->lock);
     free(d);
@@ -277,6 +346,11 @@ void device_destroy(struct device **device)
 bool device_is_staged(const struct device *device)
 {
     return device->params.staged;
+}
+
+bool device_is_ram(const struct device *device)
+{
+    return device->ops->is_ram;
 }
 
 void device_stats(struct device *device, struct device_stats *stats_out)

@@ -4,10 +4,15 @@
 
 #include "worker/device.h"
 
+#include "kernels/exec.h"
+#include "kernels/kernels.h"
+#include "kernels/scratch.h"
+
 #include <pthread.h>
 
 struct device_ops {
-    /* Page-aligned, zeroed. */
+    bool is_ram;
+    /* NULL: there is no memory, or the device is broken. */
     void *(*take)(struct device *device, enum device_memory kind, size_t bytes);
     void (*give)(struct device *device, enum device_memory kind, void *data, size_t bytes);
     void (*prefault)(void *data, size_t bytes);
@@ -19,7 +24,24 @@ struct device_ops {
     lt_status (*await)(struct device *device, struct device_event *event, struct lt_error *error);
     /* On the compute thread: records the end of what is issued. NULL: compute is synchronous. */
     void (*mark)(struct device *device, struct device_event *event);
-    void (*destroy)(struct device *device); /* of `handle` */
+    /* Of the event's handle. NULL: it has none. */
+    lt_status (*open_event)(struct device *device, struct device_event *event,
+                            struct lt_error *error);
+    void (*close_event)(struct device_event *event);
+    /* The calling thread works on the device. NULL: nothing to do. LT_DEVICE: it is broken. */
+    lt_status (*bind)(struct device *device, struct lt_error *error);
+    void (*destroy)(struct device *device); /* of `handle`, and what it took */
+
+    void (*name_class)(const struct device *device, char *text, size_t size);
+    lt_status (*kernels)(const struct device *device, const char *selector,
+                         struct lt_kernels *table_out, struct lt_error *error);
+    lt_status (*create_exec)(struct device *device, const struct lt_exec_params *params,
+                             struct lt_exec **exec_out, struct lt_error *error);
+    size_t (*scratch_bytes)(const struct device *device, const struct lt_scratch *scratch,
+                            int thread_count);
+    /* NULL: ops take scratch as they need it. */
+    lt_status (*set_scratch)(struct device *device, size_t bytes, struct lt_error *error);
+    size_t staging_bytes;
 };
 
 struct device {

@@ -239,6 +239,14 @@ cublasStatus_t cublasGetVersion_v2(cublasHandle_t, int *version)
     return CUBLAS_STATUS_SUCCESS;
 }
 
+cublasStatus_t cublasGetProperty(libraryPropertyType type, int *value)
+{
+    *value = type == MAJOR_VERSION   ? CUBLAS_VER_MAJOR
+             : type == MINOR_VERSION ? CUBLAS_VER_MINOR
+                                     : CUBLAS_VER_PATCH;
+    return CUBLAS_STATUS_SUCCESS;
+}
+
 cublasStatus_t cublasGemmStridedBatchedEx(cublasHandle_t handle, cublasOperation_t a_operation,
                                           cublasOperation_t b_operation, int m, int n, int k,
                                           const void *alpha, const void *a, cudaDataType a_type,
