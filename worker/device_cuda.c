@@ -203,8 +203,7 @@ static lt_status bound_memory(struct cuda *cuda, struct device_params *params,
     size_t available, total;
     char text[32];
     TRY_CUDA(cuda, error, cudaMemGetInfo(&available, &total));
-    const size_t share = total / RESERVE_SHARE,
-                 reserve = share < RESERVE_MAX ? share : RESERVE_MAX;
+    const size_t share = total / RESERVE_SHARE, reserve = share < RESERVE_MAX ? share : RESERVE_MAX;
     uint64_t *limit = &params->limit_bytes[DEVICE_MEMORY_LOCAL];
     if (available <= reserve)
         return lt_fail(error, LT_NO_DEVICE_MEMORY,

@@ -47,9 +47,9 @@ static lt_status upload(void *context, void *to, const void *from, size_t bytes,
         cudaEvent_t freed = ring->freed[ring->next];
         TRY_CUDA(cuda, error, cudaEventSynchronize(freed));
         memcpy(piece, (const char *)from + done, part);
-        TRY_CUDA(cuda, error,
-                 cudaMemcpyAsync((char *)to + done, piece, part, cudaMemcpyHostToDevice,
-                                 cuda->compute));
+        TRY_CUDA(
+            cuda, error,
+            cudaMemcpyAsync((char *)to + done, piece, part, cudaMemcpyHostToDevice, cuda->compute));
         TRY_CUDA(cuda, error, cudaEventRecord(freed, cuda->compute));
         ring->next = (ring->next + 1) % CUDA_RING_COUNT;
         done += part;
@@ -167,8 +167,8 @@ static lt_status open_execs(struct cuda *cuda, struct lt_error *error)
     void *data = NULL;
     LT_TRY(open_ring(cuda, error));
     LT_TRY(open_blas(cuda, error));
-    LT_TRY(device_take(cuda->device, DEVICE_MEMORY_LOCAL, sizeof zero_one, "constants", &data,
-                       error));
+    LT_TRY(
+        device_take(cuda->device, DEVICE_MEMORY_LOCAL, sizeof zero_one, "constants", &data, error));
     cuda->zero_one = data;
     LT_TRY(upload(cuda, cuda->zero_one, zero_one, sizeof zero_one, error));
     cuda->memory = (struct lt_exec_memory){take, give, upload, download, zero, cuda};

@@ -307,10 +307,12 @@ static size_t head_bytes(const struct lt_attention_args *args)
     return (size_t)padded_keys(args) * WIDTH * 2 * sizeof(uint16_t);
 }
 
-/* Heads taken at a time: what 128 MiB hold, at least one. 4096 blocks at 32760 tokens of 14B. */
+/* Heads taken at a time: what fits there, at least one. 4096 blocks at 32760 tokens of 14B. */
+static constexpr size_t ROOM_BYTES = (size_t)128 << 20;
+
 static int64_t heads_at_a_time(const struct lt_attention_args *args)
 {
-    const int64_t fit = ((int64_t)128 << 20) / (int64_t)head_bytes(args), heads = args->q.dim[1];
+    const int64_t fit = (int64_t)(ROOM_BYTES / head_bytes(args)), heads = args->q.dim[1];
     return fit < 1 ? 1 : fit < heads ? fit : heads;
 }
 
@@ -318,7 +320,9 @@ size_t lt_cuda_scratch_attention(bool bf16, const struct lt_attention_args *args
 {
     if (variant_of(bf16, args) == ATTENTION_ROWS)
         return 0;
-    return (size_t)heads_at_a_time(args) * head_bytes(args);
+    /* fewer keys never take more, however well their heads fill the room */
+    const size_t all = (size_t)args->q.dim[1] * head_bytes(args), one = head_bytes(args);
+    return all < ROOM_BYTES ? all : one < ROOM_BYTES ? ROOM_BYTES : one;
 }
 
 template <int WARPS>

@@ -5,3 +5,15 @@ void lt_kernels_init_cuda(struct lt_kernels *table)
 {
     (void)table;
 }
+
+#define NO_SCRATCH(op)                                                                             \
+    size_t lt_cuda_scratch_##op(bool bf16, const struct lt_##op##_args *args)                      \
+    {                                                                                              \
+        (void)bf16, (void)args;                                                                    \
+        return 0;                                                                                  \
+    }
+NO_SCRATCH(linear)
+NO_SCRATCH(low_rank)
+NO_SCRATCH(attention)
+NO_SCRATCH(conv)
+#undef NO_SCRATCH

@@ -4,6 +4,7 @@
  *
  *   flops 4·L·S·K a head; bytes: K and V of a head are read once per query block from the cache
  * they fit in. */
+#include "kernels/cuda/exec_cuda.h"
 #include "kernels/host/gemm.h"
 #include "kernels/scratch.h"
 
@@ -287,6 +288,9 @@ lt_status lt_scratch_attention(enum lt_precision precision, int64_t keys, int64_
     struct attention a = {.keys = keys, .heads = heads, .width = width};
     LT_TRY(choose_tiles(&a, precision, error));
     *scratch_out = scratch_of(&a);
+    const struct lt_attention_args args = {.q = lt_view_3d(NULL, LT_TYPE_F32, 1, heads, width),
+                                           .k = lt_view_3d(NULL, LT_TYPE_F32, keys, heads, width)};
+    scratch_out->cuda = lt_cuda_scratch_attention(precision == LT_PRECISION_BF16, &args);
     return LT_OK;
 }
 

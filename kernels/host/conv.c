@@ -4,6 +4,7 @@
  * fall on zero frames are skipped. Because taps are summed in one order and bands do not depend on
  * the call, cutting a sequence into calls (with `past`) gives the same bits. */
 #include "common/safetensors.h"
+#include "kernels/cuda/exec_cuda.h"
 #include "kernels/host/gemm.h"
 #include "kernels/host/simd.h"
 #include "kernels/quant.h"
@@ -505,6 +506,7 @@ lt_status lt_scratch_conv_of(enum lt_precision precision, const struct lt_conv_a
     struct conv c;
     LT_TRY(choose(&c, args, precision, error));
     *scratch_out = scratch_of(&c);
+    scratch_out->cuda = lt_cuda_scratch_conv(precision == LT_PRECISION_BF16, args);
     return LT_OK;
 }
 
@@ -524,8 +526,11 @@ struct lt_scratch lt_scratch_conv(int64_t co, int64_t ci, int64_t kt, int64_t ky
     /* blocks of 16 channels, each of at most three layouts; plain weights; bias */
     const int64_t plain = co * ci * kt * ky * kx,
                   packed = (co + 15) / 16 * 16 * ((ci + 15) / 16 * 16) * kt * ky * kx;
+    const struct lt_conv_args args = {
+        .weight = lt_view_make(NULL, LT_TYPE_F32, 5, (int64_t[]){co, ci, kt, ky, kx})};
     return (struct lt_scratch){.shared =
                                    (size_t)(BAND_KINDS * packed + plain + co) * sizeof(float) +
                                    64 * (size_t)(3 * kt + 2),
-                               .thread = (size_t)(BAND_ROWS * columns * co) * sizeof(float) + 64};
+                               .thread = (size_t)(BAND_ROWS * columns * co) * sizeof(float) + 64,
+                               .cuda = lt_cuda_scratch_conv(false, &args)};
 }

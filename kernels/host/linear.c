@@ -6,6 +6,7 @@
  *   bytes: weights once per chunk of 24 MiB, in and out once; 2·L·N·K flops; bound by the product
  * from about 100 rows on, by dequantisation below. Up to four rows are plain dot products: packing
  * would not pay. */
+#include "kernels/cuda/exec_cuda.h"
 #include "kernels/host/gemm.h"
 #include "kernels/quant.h"
 #include "kernels/scratch.h"
@@ -204,6 +205,11 @@ lt_status lt_scratch_linear(enum lt_precision precision, int64_t rows, int64_t k
     struct cut cut;
     LT_TRY(choose_cut(precision, rows, k, n, exact, &cut, error));
     *scratch_out = cut.scratch;
+    /* at most: of a type that is never multiplied as it is */
+    const struct lt_linear_args args = {.in = lt_view_2d(NULL, LT_TYPE_F32, rows, k),
+                                        .weight = lt_view_2d(NULL, LT_TYPE_F16, n, k),
+                                        .exact = exact};
+    scratch_out->cuda = lt_cuda_scratch_linear(precision == LT_PRECISION_BF16, &args);
     return LT_OK;
 }
 

@@ -86,8 +86,9 @@ static void attention_takes_what_it_says(void **state)
 static void the_most_of_both_serves_both(void **state)
 {
     (void)state;
-    struct lt_scratch most = {100, 10};
-    lt_scratch_join(&most, &(struct lt_scratch){50, 65});
+    struct lt_scratch most = {.shared = 100, .thread = 10, .cuda = 7};
+    lt_scratch_join(&most, &(struct lt_scratch){.shared = 50, .thread = 65, .cuda = 8});
+    assert_int_equal(most.cuda, 8);
     assert_int_equal(most.shared, 100);
     assert_int_equal(most.thread, 65);
     assert_int_equal(lt_scratch_bytes(&most, 3), 128 + 3 * 128); /* whole cache lines */
