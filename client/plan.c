@@ -118,22 +118,24 @@ static void print_plan(const struct job *job, const struct plan *plan)
 static lt_status print_all(const struct job_file *file, const struct plan *plan,
                            const struct plan_memory *memory, struct lt_error *error)
 {
-    char model[PATH_MAX];
+    struct plan_memory_files files;
+    const char *lacking = plan_memory_files(file, &files);
     print_plan(&file->job, plan);
-    if (plan_memory_model(file, model, sizeof model))
-        return plan_memory_print(memory, &file->job, plan, model, error);
+    if (!lacking)
+        return plan_memory_print(memory, &file->job, plan, &files, error);
     printf("not known  memory: %s is not on this machine (longtake-worker memory adds it up where "
            "it is)\n",
-           file->job.transformer.name);
+           lacking);
     return LT_OK;
 }
 
 static lt_status write_json(const struct job_file *file, const struct plan *plan,
                             const struct plan_memory *memory, struct lt_error *error)
 {
-    char model[PATH_MAX], *worker = NULL;
-    if (plan_memory_model(file, model, sizeof model))
-        LT_TRY(plan_memory_json(memory, &file->job, plan, model, &worker, error));
+    struct plan_memory_files files;
+    char *worker = NULL;
+    if (!plan_memory_files(file, &files))
+        LT_TRY(plan_memory_json(memory, &file->job, plan, &files, &worker, error));
     const lt_status status = plan_write_json(&file->job, plan, worker, stdout, error);
     free(worker);
     return status;

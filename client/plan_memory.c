@@ -10,18 +10,33 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-enum { JSON_BYTES_MAX = 64 * 1024, ARGUMENTS_MAX = 32 };
+enum { JSON_BYTES_MAX = 64 * 1024, ARGUMENTS_MAX = 64 };
 
-bool plan_memory_model(const struct job_file *file, char *path_out, size_t size)
+static bool find_file(const struct job_file *file, const char *name, char path_out[PATH_MAX])
 {
-    const char *name = file->job.transformer.name;
-    if (!name)
-        return false;
-    if (name[0] == '/')
-        snprintf(path_out, size, "%s", name);
-    else
-        snprintf(path_out, size, "%s/%s", file->dir, name);
-    return access(path_out, R_OK) == 0;
+    const int length = name[0] == '/' ? snprintf(path_out, PATH_MAX, "%s", name)
+                                      : snprintf(path_out, PATH_MAX, "%s/%s", file->dir, name);
+    return length < PATH_MAX && access(path_out, R_OK) == 0;
+}
+
+const char *plan_memory_files(const struct job_file *file, struct plan_memory_files *files_out)
+{
+    const struct job *job = &file->job;
+    struct plan_memory_files *f = files_out;
+    *f = (struct plan_memory_files){0};
+    if (!find_file(file, job->transformer.name, f->transformer))
+        return job->transformer.name;
+    if (job->talk.name && !find_file(file, job->talk.name, f->talk))
+        return job->talk.name;
+    for (size_t i = 0; i < job->lora_count; i++) {
+        const struct job_lora *lora = &job->lora[i];
+        if (lora->on == JOB_EXPERT_LOW) /* the plan is of the other expert */
+            continue;
+        f->combined |= lora->combined;
+        if (!find_file(file, lora->file.name, f->lora[f->lora_count++]))
+            return lora->file.name;
+    }
+    return NULL;
 }
 
 struct arguments {
@@ -49,14 +64,14 @@ static bool is_guided(const struct plan *plan)
 }
 
 static void make_arguments(const struct plan_memory *ask, const struct job *job,
-                           const struct plan *plan, const char *model, bool json,
-                           struct arguments *a)
+                           const struct plan *plan, const struct plan_memory_files *files,
+                           bool json, struct arguments *a)
 {
     snprintf(a->size, sizeof a->size, "%lldx%lld", (long long)job->width, (long long)job->height);
     snprintf(a->frames, sizeof a->frames, "%u", plan->step[0].window[0].frame_count);
     snprintf(a->text_len, sizeof a->text_len, "%lld", (long long)job->text_len);
     a->count = 1; /* the program */
-    add(a, "memory", model);
+    add(a, "memory", files->transformer);
     add(a, "--size", a->size);
     add(a, "--latent-frames", a->frames);
     add(a, "--text-tokens", a->text_len);
@@ -66,6 +81,10 @@ static void make_arguments(const struct plan_memory *ask, const struct job *job,
     add(a, "--ram", ask->ram);
     add(a, "--blocks-to-swap", ask->blocks_to_swap);
     add(a, "--prefetch", ask->prefetch);
+    add(a, "--addon", files->talk[0] ? files->talk : NULL);
+    for (size_t i = 0; i < files->lora_count; i++)
+        add(a, "--lora", files->lora[i]);
+    add(a, "--lora-expert", files->combined ? "high" : NULL);
     add(a, "--guided", is_guided(plan) ? "" : NULL);
     add(a, "--json", json ? "" : NULL);
     a->item[a->count] = NULL;
@@ -101,12 +120,13 @@ static lt_status wait_for(pid_t pid, struct lt_error *error)
 }
 
 lt_status plan_memory_print(const struct plan_memory *ask, const struct job *job,
-                            const struct plan *plan, const char *model, struct lt_error *error)
+                            const struct plan *plan, const struct plan_memory_files *files,
+                            struct lt_error *error)
 {
     char program[PATH_MAX];
     struct arguments a;
     LT_TRY(crew_find_program(ask->worker_program, program, sizeof program, error));
-    make_arguments(ask, job, plan, model, false, &a);
+    make_arguments(ask, job, plan, files, false, &a);
     a.item[0] = program;
     const pid_t pid = run_worker(&a, -1);
     return pid < 0 ? lt_fail(error, LT_NO_MEMORY, "cannot start %s: %s", program, strerror(errno))
@@ -131,8 +151,8 @@ static size_t read_all(int from, char *text, size_t size)
 }
 
 lt_status plan_memory_json(const struct plan_memory *ask, const struct job *job,
-                           const struct plan *plan, const char *model, char **json_out,
-                           struct lt_error *error)
+                           const struct plan *plan, const struct plan_memory_files *files,
+                           char **json_out, struct lt_error *error)
 {
     char program[PATH_MAX];
     struct arguments a;
@@ -143,7 +163,7 @@ lt_status plan_memory_json(const struct plan_memory *ask, const struct job *job,
         free(json);
         return lt_fail(error, LT_NO_MEMORY, "no pipe to %s", program);
     }
-    make_arguments(ask, job, plan, model, true, &a);
+    make_arguments(ask, job, plan, files, true, &a);
     a.item[0] = program;
     const pid_t pid = run_worker(&a, ends[1]);
     close(ends[1]);

@@ -1,44 +1,9 @@
 /* --lora of eval: FILE[:S[,S…]], and what the report says of each file. */
 #include "worker/eval.h"
 
-#include "common/option.h"
+#include "worker/lora_option.h"
 
-#include <stdlib.h>
 #include <string.h>
-
-enum { STRENGTHS_MAX = 256 };
-
-struct parsed {
-    char *path; /* malloc'ed */
-    float strength[STRENGTHS_MAX];
-    size_t count;
-};
-
-/* The part behind the last ':' is strengths when it is numbers; otherwise it is of the path. */
-static bool parse_strengths(const char *text, struct parsed *parsed)
-{
-    size_t count = 0;
-    char *end;
-    for (;; text = end + 1) {
-        if (count == STRENGTHS_MAX)
-            return false;
-        parsed->strength[count++] = strtof(text, &end);
-        if (end == text || (*end && *end != ','))
-            return false;
-        if (!*end)
-            break;
-    }
-    parsed->count = count;
-    return true;
-}
-
-static lt_status parse(const char *item, struct parsed *parsed, struct lt_error *error)
-{
-    const char *colon = strrchr(item, ':');
-    const bool given = colon && parse_strengths(colon + 1, parsed);
-    parsed->path = strndup(item, given ? (size_t)(colon - item) : strlen(item));
-    return parsed->path ? LT_OK : lt_fail(error, LT_NO_MEMORY, "no memory for --lora");
-}
 
 static lt_status read_choices(const struct eval *eval, struct lora_source *choice, bool *streamed,
                               struct lt_error *error)
@@ -62,34 +27,22 @@ static lt_status read_choices(const struct eval *eval, struct lora_source *choic
 lt_status eval_open_loras(struct eval *eval, const struct lt_text_list *list,
                           struct tensor_file *model, struct lt_error *error)
 {
-    struct parsed *parsed = calloc(list->count, sizeof *parsed);
-    struct lora_source *source = calloc(list->count, sizeof *source), choice = {0};
+    struct lora_source choice = {0};
+    struct lora_option option = {0};
     struct lora_params params = {
-        .source = source,
-        .count = list->count,
         .type = lt_exec_precision(eval->exec) == LT_PRECISION_F32 ? LT_TYPE_F32 : LT_TYPE_BF16};
     int64_t step = 0;
-    lt_status status = parsed && source ? read_choices(eval, &choice, &params.streamed, error)
-                                        : lt_fail(error, LT_NO_MEMORY, "no memory for --lora");
-    for (size_t i = 0; i < list->count && status == LT_OK; i++) {
-        status = parse(list->item[i], &parsed[i], error);
-        source[i] = choice;
-        source[i].path = parsed[i].path;
-        source[i].strength = parsed[i].strength;
-        source[i].strength_count = parsed[i].count;
-    }
-    if (status == LT_OK)
-        status = eval_setting_int(eval, "lora_step", 0, 100000, &step, error);
-    if (status == LT_OK)
-        status = lora_set_create(&params, model, &eval->lora, error);
+    LT_TRY(read_choices(eval, &choice, &params.streamed, error));
+    LT_TRY(eval_setting_int(eval, "lora_step", 0, 100000, &step, error));
+    LT_TRY(lora_option_parse(list, &choice, &option, error));
+    params.source = option.source;
+    params.count = option.count;
+    const lt_status status = lora_set_create(&params, model, &eval->lora, error);
     if (status == LT_OK) {
         lora_set_step(eval->lora, (size_t)step);
         eval->extras[0] = lora_set_extras(eval->lora);
     }
-    for (size_t i = 0; parsed && i < list->count; i++)
-        free(parsed[i].path);
-    free(parsed);
-    free(source);
+    lora_option_fini(&option);
     return status;
 }
 

@@ -253,10 +253,10 @@ void memory_plan_print(const struct memory_plan *plan, const struct memory_reque
               request->ram_limit, to);
 }
 
-void memory_plan_write_json(const struct memory_plan *plan, FILE *to)
+void memory_plan_write_members(const struct memory_plan *plan, FILE *to)
 {
     fprintf(to,
-            "{\"blocks\": %zu, \"swap_blocks\": %zu, \"disk_blocks\": %zu, \"slots\": %zu, "
+            "\"blocks\": %zu, \"swap_blocks\": %zu, \"disk_blocks\": %zu, \"slots\": %zu, "
             "\"swap_order\": \"%s\", \"exchange\": %s, \"device_bytes\": %llu, "
             "\"ram_bytes\": %llu, \"lines\": {",
             plan->block_count, plan->store.blocks_to_swap, plan->store.disk_blocks,
@@ -268,5 +268,12 @@ void memory_plan_write_json(const struct memory_plan *plan, FILE *to)
             fputc(*c >= 'A' && *c <= 'Z' ? *c + 32 : *c, to);
         fprintf(to, "\": %llu", (unsigned long long)plan->line[i]);
     }
-    fprintf(to, "}}");
+    fputc('}', to);
+}
+
+void memory_plan_write_json(const struct memory_plan *plan, FILE *to)
+{
+    fputc('{', to);
+    memory_plan_write_members(plan, to);
+    fputc('}', to);
 }

@@ -69,5 +69,7 @@ uint64_t memory_program_bytes(void);
 /* The sum as a table. */
 void memory_plan_print(const struct memory_plan *plan, const struct memory_request *request,
                        FILE *to);
-/* {"swap_blocks": 8, …, "lines": {"resident_blocks": …}}, without a line end. */
+/* {"swap_blocks": 8, …, "lines": {"resident_blocks": …}}, without a line end; the second one
+ * without the outer braces, for an object with more. */
 void memory_plan_write_json(const struct memory_plan *plan, FILE *to);
+void memory_plan_write_members(const struct memory_plan *plan, FILE *to);

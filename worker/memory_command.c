@@ -2,6 +2,7 @@
 #include "worker/commands.h"
 
 #include "kernels/exec.h"
+#include "worker/lora_option.h"
 #include "worker/memory_options.h"
 #include "worker/model/dit.h"
 
@@ -12,6 +13,8 @@ struct settings {
     const char *size, *precision, *device;
     int64_t latent_frames, text_tokens, threads;
     bool guided, json;
+    const char *addon, *lora_expert;
+    struct lt_text_list lora;
     struct memory_settings memory;
 };
 
@@ -23,6 +26,12 @@ static const struct lt_option options[] = {
               .help = "of the prompt"),
     LT_OPTION(struct settings, guided, FLAG, NULL, NULL,
               .help = "with a negative prompt: two predictions at a time"),
+    LT_OPTION(struct settings, addon, TEXT, "FILE", NULL,
+              .help = "merged onto the model: that of MultiTalk or InfiniteTalk"),
+    LT_OPTION(struct settings, lora, LIST, "FILE[:S]", NULL,
+              .help = "LoRA file and strength; of DoRA the model's rows are read too"),
+    LT_OPTION(struct settings, lora_expert, TEXT, "E", "any", .choices = "any|high|low",
+              .help = "of LoRA files that hold both experts': whose model this is"),
     LT_OPTION(struct settings, precision, TEXT, "P", "bf16", .choices = "f32|bf16",
               .help = "of products"),
     LT_OPTION(struct settings, threads, INT, "N", "0", .min = 0, .max = 1024,
@@ -89,11 +98,80 @@ static lt_status describe_work(const struct settings *s, const struct dit_config
     return LT_OK;
 }
 
-static lt_status plan(const struct settings *s, const struct tensor_file *file,
-                      struct lt_error *error)
-{
+struct subject {
+    struct tensor_file *file;
     struct dit_config config;
+    struct lora_set *lora; /* NULL: none */
+};
+
+static lt_status open_loras(const struct settings *s, struct subject *subject,
+                            struct lt_error *error)
+{
+    static const enum lora_expert experts[] = {
+        ['a'] = LORA_EXPERT_ANY, ['h'] = LORA_EXPERT_HIGH, ['l'] = LORA_EXPERT_LOW};
+    const struct lora_source choice = {.expert = experts[(int)s->lora_expert[0]]};
+    struct lora_option option;
+    LT_TRY(lora_option_parse(&s->lora, &choice, &option, error));
+    const struct lora_params params = {.source = option.source,
+                                       .count = option.count,
+                                       .type = s->precision[0] == 'f' ? LT_TYPE_F32 : LT_TYPE_BF16};
+    const lt_status status = lora_set_create(&params, subject->file, &subject->lora, error);
+    lora_option_fini(&option);
+    return status;
+}
+
+static lt_status open_subject(const char *path, const struct settings *s, struct subject *subject,
+                              struct lt_error *error)
+{
+    struct tensor_file *addon = NULL;
+    LT_TRY(tensor_file_open(path, &subject->file, error));
+    if (s->addon) {
+        LT_TRY(tensor_file_open(s->addon, &addon, error));
+        const lt_status status = tensor_file_join(subject->file, &addon, error);
+        tensor_file_close(&addon);
+        LT_TRY(status);
+    }
+    LT_TRY(dit_config_detect(subject->file, &subject->config, error));
+    return s->lora.count ? open_loras(s, subject, error) : LT_OK;
+}
+
+/* With the LoRAs as they are now, in slabs or streamed. */
+static lt_status make_plan(const struct subject *subject, struct memory_request request,
+                           struct memory_plan *made, struct lt_error *error)
+{
     struct layout layout;
+    const struct lora_set *lora = subject->lora;
+    LT_TRY(layout_build(subject->file, NULL, NULL, lora ? lora_set_extras(lora) : NULL, &layout,
+                        error));
+    request.layout = &layout;
+    request.activation_bytes += lora ? lora_set_use_bytes(lora) : 0;
+    lt_status status = memory_plan_make(&request, made, error);
+    if (status == LT_NO_MEMORY || status == LT_NO_DEVICE_MEMORY) { /* prompts are then not kept */
+        request.cache_bytes = 0;
+        status = memory_plan_make(&request, made, error);
+    }
+    layout_fini(&layout);
+    return status;
+}
+
+static void print_loras(const struct lora_set *lora, bool json)
+{
+    char size[32];
+    struct lora_stats stats;
+    const bool streamed = lora_set_is_streamed(lora);
+    lora_set_stats(lora, &stats);
+    if (json)
+        printf("\"lora_files\": %zu, \"lora_bytes\": %llu, \"lora_streamed\": %s, ",
+               lora_set_count(lora), (unsigned long long)stats.extra_bytes,
+               streamed ? "true" : "false");
+    else
+        printf("LoRAs      %zu, %s, %s\n", lora_set_count(lora),
+               lt_size_format(stats.extra_bytes, size),
+               streamed ? "read from their files when they are used" : "placed with the weights");
+}
+
+static lt_status plan(const struct settings *s, struct subject *subject, struct lt_error *error)
+{
     struct memory_plan made;
     struct memory_request request = {.runtime_bytes = memory_program_bytes(),
                                      .device_is_ram = s->device[0] == 'h',
@@ -102,33 +180,37 @@ static lt_status plan(const struct settings *s, const struct tensor_file *file,
                                      .blocks_to_swap = s->memory.blocks_to_swap,
                                      .prefetch = s->memory.prefetch,
                                      .order = memory_swap_order(&s->memory)};
-    LT_TRY(dit_config_detect(file, &config, error));
-    LT_TRY(describe_work(s, &config, &request, error));
-    LT_TRY(layout_build(file, NULL, NULL, NULL, &layout, error));
-    request.layout = &layout;
-    lt_status status = memory_plan_make(&request, &made, error);
-    if (status == LT_NO_MEMORY || status == LT_NO_DEVICE_MEMORY) { /* prompts are then not kept */
-        request.cache_bytes = 0;
-        status = memory_plan_make(&request, &made, error);
+    LT_TRY(describe_work(s, &subject->config, &request, error));
+    lt_status status = make_plan(subject, request, &made, error);
+    /* slots would hold the pairs of all LoRAs at once (engine_models.c) */
+    if (subject->lora && (status != LT_OK || made.store.disk_blocks > 0)) {
+        lora_set_stream(subject->lora);
+        status = make_plan(subject, request, &made, error);
     }
-    if (status == LT_OK && s->json) {
-        memory_plan_write_json(&made, stdout);
-        fputc('\n', stdout);
-    } else if (status == LT_OK) {
+    LT_TRY(status);
+    if (s->json)
+        fputc('{', stdout);
+    if (subject->lora)
+        print_loras(subject->lora, s->json);
+    if (s->json) {
+        memory_plan_write_members(&made, stdout);
+        puts("}");
+    } else {
         memory_plan_print(&made, &request, stdout);
     }
-    layout_fini(&layout);
-    return status;
+    return LT_OK;
 }
 
 static lt_status start(void *context, const void *settings, const struct lt_operands *operands,
                        struct lt_error *error)
 {
-    struct tensor_file *file = NULL;
+    struct subject subject = {0};
     (void)context;
-    LT_TRY(tensor_file_open(operands->item[0], &file, error));
-    const lt_status status = plan(settings, file, error);
-    tensor_file_close(&file);
+    lt_status status = open_subject(operands->item[0], settings, &subject, error);
+    if (status == LT_OK)
+        status = plan(settings, &subject, error);
+    lora_set_destroy(&subject.lora);
+    tensor_file_close(&subject.file);
     return status;
 }
 

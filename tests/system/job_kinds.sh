@@ -109,6 +109,7 @@ sed -i 's/"positive": "prompt.safetensors"/"prompt": "a harbour | at dawn", "neg
 check prompt 14
 sed 's/"kind"/"lora": [{"file": "lora.safetensors", "strength": [1, 0.5]}], "kind"/' prompt.json >lora.json
 check lora 14
+[[ $("$build/longtake" plan lora.json --json | jq .memory.worker.lora_files) == 1 ]] || fail "the plan does not count the LoRA"
 differ prompt lora
 
 # A voice: one window a clip or many windows, one speaker and two. 16 kHz mono, a second and a half.
@@ -126,6 +127,11 @@ talk="\"image\": \"$image\", \"voice\": \"one.wav\""
 job speech talk 16 i2v21 "$talk" '"talk": {"audio_guidance": 3}'
 sed -i 's/"text_len": 32/"text_len": 32, "talk": "talk.safetensors", "audio_encoder": "wav2vec2.safetensors", "audio_layers": 2, "audio_width": 64, "vision": "clip.safetensors"/' speech.json
 check speech 16
+weights() { jq '.lines | .weights_rest + .blocks_resident'; }
+planned=$("$build/longtake" plan speech.json --json | jq .memory.worker | weights)
+[[ $planned == "$("$build/longtake-worker" memory i2v21.gguf --addon talk.safetensors --json | weights)" ]] ||
+    fail "the plan's weights: $planned"
+((planned > $("$build/longtake-worker" memory i2v21.gguf --json | weights))) || fail "the plan does not count the add-on"
 sed 's/"kind"/"mode": "loop", "loop": {"frames": 13, "overlap": 5}, "kind"/' speech.json >multitalk.json
 check multitalk 16
 sed 's/"talk": {/"talk": {"variant": "infinitetalk", /; s/one.wav"/one.wav", "voice_2": "two.wav"/' multitalk.json \

@@ -33,6 +33,17 @@ part='"problems": []' expect 0 "$worker" inspect --json model.safetensors
 part='"kind": "vae-z16"' expect 0 "$worker" inspect --json vae.safetensors
 [[ $(ls) == $'clip.safetensors\nmodel.gguf\nmodel.safetensors\nout\nvae.safetensors\nvoice.safetensors' ]] || { echo "left behind:"; ls; exit 1; }
 
+# What LoRAs and an add-on take is in the sum, to the byte.
+part="20 tensors" expect 0 "$worker" synth --variant lora --base t2v-1.3b $small --rank 8 --output lora.safetensors
+planned() { "$worker" memory model.gguf --size 64x64 --latent-frames 3 --json "$@" | jq -r '.lines.blocks_resident, .lora_bytes // 0' | xargs; }
+read -r alone _ < <(planned)
+read -r with lora < <(planned --lora lora.safetensors:0.5)
+((lora > 0 && with - alone == lora)) || { echo "blocks take $alone, $with with a LoRA of $lora bytes"; exit 1; }
+part="LoRAs      1, " expect 0 "$worker" memory model.gguf --lora lora.safetensors
+part="no-such-file" expect 4 "$worker" memory model.gguf --lora no-such-file
+part="no-such-file" expect 4 "$worker" memory model.gguf --addon no-such-file
+rm lora.safetensors
+
 head -c 100000 model.gguf >cut.gguf
 part="cut short" expect 13 "$worker" inspect cut.gguf
 LC_ALL=C sed 's/norm3/norm4/' model.gguf >renamed.gguf # equal length: a well-formed file of a wrong model
