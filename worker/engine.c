@@ -11,6 +11,25 @@ enum { SAMPLES_MAX = 256 };
 
 /* -- life -------------------------------------------------------------------------------------- */
 
+/* A card's own limit is then the user's too. */
+static lt_status open_device(struct engine *engine, const struct engine_params *params,
+                             struct lt_error *error)
+{
+    const struct device_params device = {
+        .limit_bytes = {[DEVICE_MEMORY_LOCAL] = params->memory.device_memory},
+        .copy_bytes_per_second = params->memory.copy_bandwidth,
+        .sync_ops = params->memory.sync_ops};
+    struct device_stats stats;
+    char kernels[96];
+    LT_TRY(device_open(params->device ? params->device : "host", &device, &engine->device, error));
+    device_stats(engine->device, &stats);
+    engine->memory.device_memory = stats.limit_bytes[DEVICE_MEMORY_LOCAL];
+    device_class(engine->device, kernels, sizeof kernels);
+    snprintf(engine->kernel_class, sizeof engine->kernel_class, "%s %.24s", kernels,
+             params->kernel_selector);
+    return device_kernels(engine->device, params->kernel_selector, &engine->kernels, error);
+}
+
 lt_status engine_create(const struct engine_params *params, struct engine **engine_out,
                         struct lt_error *error)
 {
@@ -18,21 +37,11 @@ lt_status engine_create(const struct engine_params *params, struct engine **engi
     if (!engine)
         return lt_fail(error, LT_NO_MEMORY, "no memory for the engine");
     pthread_mutex_init(&engine->lock, NULL);
-    char kernels[96];
-    lt_kernels_class(kernels, sizeof kernels);
     engine->thread_count = params->thread_count;
-    lt_status status =
-        lt_kernels_select(&engine->kernels, lt_caps_detect(), params->kernel_selector, error);
-    snprintf(engine->kernel_class, sizeof engine->kernel_class, "%s %.24s", kernels,
-             params->kernel_selector);
-    const struct device_params device = {
-        .limit_bytes = {[DEVICE_MEMORY_LOCAL] = params->memory.device_memory},
-        .copy_bytes_per_second = params->memory.copy_bandwidth};
     atomic_store(&engine->batch_max, 1);
     engine->memory = params->memory;
     engine->blob_bytes = params->blob_bytes;
-    if (status == LT_OK)
-        status = device_create_host(&device, &engine->device, error);
+    lt_status status = open_device(engine, params, error);
     if (status == LT_OK)
         status = engine_windows_create(engine, error);
     engine->reuse_bytes = params->reuse_bytes;
@@ -47,7 +56,7 @@ lt_status engine_create(const struct engine_params *params, struct engine **engi
         return status;
     }
     engine_sample(engine, MEMORY_STAGE_START, 0, "engine");
-    engine->runtime_bytes = memory_program_bytes();
+    engine->runtime_bytes = memory_program_bytes() + device_staging_bytes(engine->device);
     *engine_out = engine;
     return LT_OK;
 }
@@ -61,10 +70,10 @@ void engine_destroy(struct engine **engine)
         engine_drop(e, (enum engine_slot)slot);
     lt_lru_destroy(&e->windows);
     lt_lru_destroy(&e->reuse);
-    device_destroy(&e->device);
     diagnostics_destroy(&e->diagnostics);
     lt_exec_destroy(&e->exec[0]);
     lt_exec_destroy(&e->exec[1]);
+    device_destroy(&e->device);
     for (size_t i = 0; i < e->model_count; i++)
         free(e->found[i].path);
     pthread_mutex_destroy(&e->lock);
@@ -93,9 +102,11 @@ static lt_status take_exec(struct engine *engine, enum lt_precision precision,
                            struct lt_error *error)
 {
     struct lt_exec **exec = &engine->exec[precision];
+    LT_TRY(device_bind(engine->device, error));
     if (!*exec)
-        LT_TRY(
-            lt_exec_create(&(struct lt_exec_params){engine->thread_count, precision}, exec, error));
+        LT_TRY(device_exec_create(engine->device,
+                                  &(struct lt_exec_params){engine->thread_count, precision}, exec,
+                                  error));
     lt_exec_set_cancel(*exec, &progress->cancel);
     *exec_out = *exec;
     return LT_OK;

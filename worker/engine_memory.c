@@ -28,8 +28,13 @@ static void count_all(const struct engine *engine, struct memory_counts *counts)
     for (int i = 0; i < 2; i++)
         if (engine->exec[i])
             counts->scratch_bytes += lt_exec_scratch_bytes(engine->exec[i]);
-    counts->device_bytes = counts->weights_resident_bytes;
-    counts->device_peak_bytes = counts->device_bytes;
+    counts->device_peak_bytes = counts->device_bytes = counts->weights_resident_bytes;
+    if (!device_is_ram(engine->device)) { /* all that is taken of a card is taken through it */
+        struct device_stats device;
+        device_stats(engine->device, &device);
+        counts->device_bytes = device.used_bytes[DEVICE_MEMORY_LOCAL];
+        counts->device_peak_bytes = device.peak_bytes[DEVICE_MEMORY_LOCAL];
+    }
 }
 
 void engine_sample(struct engine *engine, enum memory_stage stage, uint64_t task,
@@ -37,8 +42,8 @@ void engine_sample(struct engine *engine, enum memory_stage stage, uint64_t task
 {
     struct memory_counts counts;
     count_all(engine, &counts);
-    if (counts.device_bytes > engine->device_peak_bytes)
-        engine->device_peak_bytes = counts.device_bytes;
+    if (counts.device_peak_bytes > engine->device_peak_bytes)
+        engine->device_peak_bytes = counts.device_peak_bytes;
     counts.device_peak_bytes = engine->device_peak_bytes;
     diagnostics_sample(engine->diagnostics, stage, task, subject, &counts);
 }

@@ -139,8 +139,7 @@ static lt_status make_dit(const struct engine_task *task, struct tensor_file *fi
     config.text_len = resident->size.text_len;
     LT_TRY(plan_with_lora(task, file, &config, resident, &plan, error));
     LT_TRY(make_prompts(engine, &plan, error));
-    resident->planned_bytes = plan.memory.device_bytes;
-    plan.memory.store.device = engine->device;
+    LT_TRY(engine_take_plan(engine, ENGINE_TRANSFORMER, &plan.memory, error));
     plan.memory.store.extras = resident->lora ? lora_set_extras(resident->lora) : NULL;
     log_plan(&plan);
     LT_TRY(store_open(file, NULL, NULL, &plan.memory.store, &resident->store, error));
@@ -163,6 +162,11 @@ struct extent {
     size_t activation_bytes, scratch_bytes;
 };
 
+static size_t scratch_of(const struct engine_task *task, const struct lt_scratch *scratch)
+{
+    return device_scratch_bytes(task->engine->device, scratch, lt_exec_thread_count(task->exec));
+}
+
 /* All weights that `wants` takes, placed as there is room. */
 static lt_status open_planned(const struct engine_task *task, enum engine_slot slot,
                               struct tensor_file *file, store_filter *wants, void *context,
@@ -177,8 +181,7 @@ static lt_status open_planned(const struct engine_task *task, enum engine_slot s
                                          extent->scratch_bytes, what, &plan, error);
     layout_fini(&layout);
     LT_TRY(status);
-    resident->planned_bytes = plan.device_bytes;
-    plan.store.device = engine->device;
+    LT_TRY(engine_take_plan(engine, slot, &plan, error));
     LT_TRY(store_open(file, wants, context, &plan.store, &resident->store, error));
     return store_finish_loading(resident->store, error);
 }
@@ -197,7 +200,7 @@ static lt_status vae_extent(const struct engine_task *task, const struct tensor_
     const int64_t rows = shape[2] / scale, columns = shape[3] / scale;
     struct lt_scratch scratch;
     LT_TRY(vae_scratch(part, file, precision, rows, columns, &scratch, error));
-    extent->scratch_bytes = lt_scratch_bytes(&scratch, lt_exec_thread_count(task->exec));
+    extent->scratch_bytes = scratch_of(task, &scratch);
     return vae_bytes(part, file, precision, frames, rows, columns, &extent->activation_bytes,
                      error);
 }
@@ -240,8 +243,7 @@ static lt_status make_text(const struct engine_task *task, struct tensor_file *f
     struct lt_scratch scratch;
     const size_t rows = task->spec->shape[0];
     LT_TRY(text_scratch(&config, (enum lt_precision)task->spec->precision, rows, &scratch, error));
-    const struct extent extent = {text_activation_bytes(&config, rows),
-                                  lt_scratch_bytes(&scratch, lt_exec_thread_count(task->exec))};
+    const struct extent extent = {text_activation_bytes(&config, rows), scratch_of(task, &scratch)};
     LT_TRY(open_planned(task, ENGINE_TEXT, file, text_wants, NULL, &extent, "the text encoder",
                         resident, error));
     return text_create(&config, resident->store, &task->engine->kernels, task->exec,
@@ -260,7 +262,9 @@ static lt_status make_vision(const struct engine_task *task, struct tensor_file 
 {
     struct vision_config *config = &resident->vision_config;
     LT_TRY(vision_config_detect(file, config, error));
-    const struct extent extent = {.activation_bytes = vision_activation_bytes(config)};
+    struct lt_scratch scratch;
+    LT_TRY(vision_scratch(config, (enum lt_precision)task->spec->precision, &scratch, error));
+    const struct extent extent = {vision_activation_bytes(config), scratch_of(task, &scratch)};
     LT_TRY(open_planned(task, ENGINE_VISION, file, vision_wants, config, &extent,
                         "the image encoder", resident, error));
     return vision_create(config, resident->store, &task->engine->kernels, task->exec,
@@ -278,8 +282,13 @@ static lt_status make_audio(const struct engine_task *task, struct tensor_file *
 {
     struct audio_config *config = &resident->audio_config;
     LT_TRY(audio_config_detect(file, config, error));
-    const struct extent extent = {
-        audio_activation_bytes(config, task->spec->shape[3]) + audio_prepared_bytes(config), 0};
+    struct lt_scratch scratch;
+    const uint32_t samples = task->spec->shape[3];
+    LT_TRY(
+        audio_scratch(config, (enum lt_precision)task->spec->precision, samples, &scratch, error));
+    const struct extent extent = {audio_activation_bytes(config, samples) +
+                                      audio_prepared_bytes(config),
+                                  scratch_of(task, &scratch)};
     LT_TRY(open_planned(task, ENGINE_AUDIO, file, NULL, NULL, &extent, "the audio encoder",
                         resident, error));
     return audio_create(config, resident->store, &task->engine->kernels, task->exec,

@@ -36,7 +36,7 @@ static struct memory_request request_of(const struct engine *engine, const struc
     return (struct memory_request){.layout = layout,
                                    .runtime_bytes = engine->runtime_bytes,
                                    .latent_bytes = engine->blob_bytes,
-                                   .device_is_ram = true,
+                                   .device_is_ram = device_is_ram(engine->device),
                                    .blocks_to_swap = engine->memory.blocks_to_swap,
                                    .prefetch = engine->memory.prefetch,
                                    .order = memory_swap_order(&engine->memory)};
@@ -60,6 +60,18 @@ static lt_status plan_in_room(struct engine *engine, enum engine_slot slot,
         return LT_OK;
     }
     return status == LT_OK ? LT_NO_MEMORY : status;
+}
+
+lt_status engine_take_plan(struct engine *engine, enum engine_slot slot, struct memory_plan *plan,
+                           struct lt_error *error)
+{
+    size_t most = 0;
+    engine->slot[slot].planned_bytes = plan->device_bytes;
+    engine->slot[slot].scratch_bytes = (size_t)plan->line[MEMORY_SCRATCH];
+    plan->store.device = engine->device;
+    for (int i = 0; i < ENGINE_SLOT_COUNT; i++)
+        most = engine->slot[i].scratch_bytes > most ? engine->slot[i].scratch_bytes : most;
+    return device_set_scratch(engine->device, most, error);
 }
 
 /* -- other components -------------------------------------------------------------------------- */
@@ -155,17 +167,22 @@ lt_status engine_plan_dit(const struct engine_task *task, const struct tensor_fi
     struct layout layout;
     struct lt_scratch scratch;
     struct engine_plan plan = {.batch_max = 1};
+    lt_status status;
     LT_TRY(dit_scratch(config, (enum lt_precision)task->spec->precision, size->tokens, &scratch,
                        error));
     LT_TRY(layout_build(file, NULL, NULL, lora ? lora_set_extras(lora) : NULL, &layout, error));
     struct search search = {task, config, size, lora ? lora_set_use_bytes(lora) : 0,
                             request_of(task->engine, &layout)};
-    search.request.scratch_bytes = lt_scratch_bytes(&scratch, lt_exec_thread_count(task->exec));
-    const lt_status status = find_plan(&search, &plan, error);
-    if (status == LT_OK) {
-        plan.batch_max = find_batch(&search, &plan);
-        *plan_out = plan;
-    }
+    if (lora)
+        LT_TRY_OR(lora_set_scratch(lora, (enum lt_precision)task->spec->precision, size->tokens,
+                                   &scratch, error),
+                  out);
+    search.request.scratch_bytes =
+        device_scratch_bytes(task->engine->device, &scratch, lt_exec_thread_count(task->exec));
+    LT_TRY_OR(find_plan(&search, &plan, error), out);
+    plan.batch_max = find_batch(&search, &plan);
+    *plan_out = plan;
+out:
     layout_fini(&layout);
     return status;
 }

@@ -55,6 +55,7 @@ struct resident {
     struct lora_set *lora;              /* transformer only; NULL: none placed */
     struct engine_size size;            /* what it was planned for */
     uint64_t planned_bytes;             /* of the device, at work */
+    size_t scratch_bytes;               /* of those, for the ops */
     struct store *store;                /* NULL: nothing is loaded */
     union {
         struct dit *dit;
@@ -154,6 +155,9 @@ lt_status engine_plan_dit(const struct engine_task *task, const struct tensor_fi
                           struct lt_error *error);
 /* The same for any other component, `what` in messages: beside what is resident, in its place, or
  * streamed. */
+/* Makes it `slot`'s: what ops will take is taken of a card now, and the store's device is ours. */
+lt_status engine_take_plan(struct engine *engine, enum engine_slot slot, struct memory_plan *plan,
+                           struct lt_error *error);
 lt_status engine_plan(struct engine *engine, enum engine_slot slot, const struct layout *layout,
                       uint64_t activation_bytes, uint64_t scratch_bytes, const char *what,
                       struct memory_plan *plan_out, struct lt_error *error);

@@ -27,7 +27,8 @@ static const struct lt_option options[] = {
               .help = "safetensors file with the input tensors"),
     LT_OPTION(struct eval_settings, output, TEXT, "FILE", NULL,
               .help = "safetensors file to write"),
-    LT_OPTION(struct eval_settings, device, TEXT, "NAME", "host", .help = "where to run"),
+    LT_OPTION(struct eval_settings, device, TEXT, "NAME", "host",
+              .help = "where to run: host, or cuda:N"),
     LT_OPTION(struct eval_settings, precision, TEXT, "P", "bf16", .choices = "f32|bf16",
               .help = "of GEMM, convolution and attention inputs; sums are f32"),
     LT_OPTION(struct eval_settings, kernel, TEXT, "SEL", "best",
@@ -35,6 +36,7 @@ static const struct lt_option options[] = {
     LT_OPTION(struct eval_settings, threads, INT, "N", "0", .min = 0, .max = 1024,
               .help = "0: all processors"),
     MEMORY_OPTIONS(struct eval_settings, memory),
+    MEMORY_SYNC_OPTION(struct eval_settings, memory),
     LT_OPTION(struct eval_settings, set, LIST, "KEY=VALUE", NULL,
               .help = "what the tensors do not tell: text_len=8"),
     LT_OPTION(struct eval_settings, report, TEXT, "FILE", NULL,
@@ -187,8 +189,7 @@ void eval_sample(struct eval *eval, enum memory_stage stage)
     struct store_stats stats;
     struct device_stats device = {0};
     eval_store_stats(eval, &stats);
-    if (eval->device)
-        device_stats(eval->device, &device);
+    device_stats(eval->device, &device);
     const struct memory_counts counts = {
         .weights_resident_bytes = stats.device_bytes,
         .weights_swapped_bytes = stats.pinned_bytes,
@@ -210,8 +211,7 @@ static lt_status write_report(const struct eval *eval, struct lt_error *error)
     struct device_stats device = {0};
     struct rusage usage;
     eval_store_stats(eval, &stats);
-    if (eval->device)
-        device_stats(eval->device, &device);
+    device_stats(eval->device, &device);
     getrusage(RUSAGE_SELF, &usage);
     FILE *file = fopen(eval->settings->report, "w");
     if (!file)
@@ -220,7 +220,8 @@ static lt_status write_report(const struct eval *eval, struct lt_error *error)
             eval->seconds, stats.load_seconds, (double)stats.load_wait_us * 1e-3);
     fprintf(file, ", \"rss_peak_bytes\": %llu, \"device_peak_bytes\": %llu",
             (unsigned long long)usage.ru_maxrss * 1024,
-            (unsigned long long)(device.peak_bytes[DEVICE_MEMORY_LOCAL] + eval->activation_bytes));
+            (unsigned long long)(device.peak_bytes[DEVICE_MEMORY_LOCAL] +
+                                 (device_is_ram(eval->device) ? eval->activation_bytes : 0)));
     fprintf(file, ", \"host_weight_bytes\": %llu, \"swapped_weight_bytes\": %llu",
             (unsigned long long)stats.weight_bytes, (unsigned long long)stats.pinned_bytes);
     fprintf(file, ", \"copy_bytes\": %llu, \"copy_stall_ms\": %.3f, \"read_bytes\": %llu",
@@ -242,9 +243,6 @@ static lt_status write_report(const struct eval *eval, struct lt_error *error)
 static lt_status check_settings(const struct eval_component *component,
                                 const struct eval_settings *settings, struct lt_error *error)
 {
-    if (strcmp(settings->device, "host") != 0)
-        return lt_fail(error, LT_UNSUPPORTED,
-                       "--device %s: this build has no CUDA; use --device host", settings->device);
     if (settings->lora.count && !component->takes_lora)
         return lt_fail(error, LT_USAGE, "--lora: %s takes none", component->name);
     if (settings->model.count < component->model_min ||
@@ -286,6 +284,23 @@ static lt_status open_files(struct eval *eval, struct lt_error *error)
                                 : LT_OK;
 }
 
+/* One device for all models of the command. A card's own limit is then the user's too. */
+static lt_status open_device(struct eval *eval, struct lt_error *error)
+{
+    const struct device_params params = {
+        .limit_bytes = {[DEVICE_MEMORY_LOCAL] = eval->memory.device_memory,
+                        [DEVICE_MEMORY_PINNED] = eval->memory.ram},
+        .copy_bytes_per_second = eval->memory.copy_bandwidth,
+        .sync_ops = eval->memory.sync_ops,
+    };
+    struct device_stats stats;
+    LT_TRY(device_open(eval->settings->device, &params, &eval->device, error));
+    device_stats(eval->device, &stats);
+    eval->memory.device_memory = stats.limit_bytes[DEVICE_MEMORY_LOCAL];
+    eval->runtime_bytes += device_staging_bytes(eval->device);
+    return LT_OK;
+}
+
 static lt_status run(struct eval *eval, struct lt_error *error)
 {
     const struct eval_settings *settings = eval->settings;
@@ -296,8 +311,9 @@ static lt_status run(struct eval *eval, struct lt_error *error)
     eval->memory = settings->memory;
     eval->runtime_bytes = memory_program_bytes();
     LT_TRY(refuse_unknown_keys(eval, error));
-    LT_TRY(lt_kernels_select(&eval->kernels, lt_caps_detect(), settings->kernel, error));
-    LT_TRY(lt_exec_create(&params, &eval->exec, error));
+    LT_TRY(open_device(eval, error));
+    LT_TRY(device_kernels(eval->device, settings->kernel, &eval->kernels, error));
+    LT_TRY(device_exec_create(eval->device, &params, &eval->exec, error));
     LT_TRY(open_files(eval, error));
     LT_TRY(diagnostics_create(SAMPLES_MAX, &eval->diagnostics, error));
     eval_sample(eval, MEMORY_STAGE_START);
@@ -319,10 +335,10 @@ static void finish(struct eval *eval)
         tensor_file_close(&eval->file[i]);
     }
     lora_set_destroy(&eval->lora);
-    device_destroy(&eval->device);
     diagnostics_destroy(&eval->diagnostics);
     lt_safetensors_close(&eval->inputs);
     lt_exec_destroy(&eval->exec);
+    device_destroy(&eval->device);
 }
 
 static lt_status start(void *context, const void *settings, const struct lt_operands *operands,

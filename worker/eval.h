@@ -5,6 +5,7 @@
 
 #include "kernels/exec.h"
 #include "kernels/kernels.h"
+#include "kernels/scratch.h"
 #include "common/safetensors.h"
 #include "worker/diagnostics.h"
 #include "worker/memory_options.h"
@@ -44,8 +45,9 @@ struct eval {
     const struct store_extras *extras[EVAL_MODELS_MAX]; /* for eval_load; NULL: none */
     struct lora_set *lora; /* of --lora, for model 0, which has its extras; NULL: none */
     struct memory_settings memory;
-    struct device *device;                    /* by eval_load */
+    struct device *device;                    /* of --device, for all models */
     uint64_t activation_bytes, scratch_bytes; /* the component tells before eval_load */
+    uint64_t cache_bytes;                     /* the same: of a prompt */
     uint64_t input_bytes, runtime_bytes;      /* of the tensors read; of the program at its start */
     struct memory_plan plan;                  /* of the last eval_load */
     struct diagnostics *diagnostics;          /* samples for the report */
@@ -77,6 +79,9 @@ lt_status eval_setting_int(const struct eval *eval, const char *key, int64_t min
 lt_status eval_setting_real(const struct eval *eval, const char *key, double min, double max,
                             double *value, struct lt_error *error);
 
+/* What the component will take beside its weights, of the ops of `scratch` too: before eval_load.
+ */
+void eval_tell(struct eval *eval, uint64_t activation_bytes, const struct lt_scratch *scratch);
 /* Places what `wanted` accepts of model `index` in eval->store[index] (owned by eval) as the memory
  * plan says; blocks go on loading behind it. */
 lt_status eval_load(struct eval *eval, size_t index, store_filter *wanted, void *context,

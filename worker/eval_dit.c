@@ -138,9 +138,18 @@ static lt_status tell_memory(struct eval *eval, const struct dit_config *config,
     if (!r->window.face.data) /* its encoder does not run */
         used.face = (struct face_config){0};
     LT_TRY(dit_scratch(&used, lt_exec_precision(eval->exec), tokens, &scratch, error));
-    eval->activation_bytes =
-        dit_activation_bytes(&used, tokens, 1) + (eval->lora ? lora_set_use_bytes(eval->lora) : 0);
-    eval->scratch_bytes = lt_scratch_bytes(&scratch, lt_exec_thread_count(eval->exec));
+    uint64_t bytes = dit_activation_bytes(&used, tokens, 1);
+    if (eval->lora) {
+        bytes += lora_set_use_bytes(eval->lora);
+        LT_TRY(
+            lora_set_scratch(eval->lora, lt_exec_precision(eval->exec), tokens, &scratch, error));
+    }
+    eval_tell(eval, bytes, &scratch);
+    /* keys and values of the prompt, the padding's row and the pictures' rows */
+    const int64_t rows = (r->prompt.text.dim[0] + 1) +
+                         (r->prompt.nag_text.data ? r->prompt.nag_text.dim[0] + 1 : 0) +
+                         (r->prompt.clip.data ? r->prompt.clip.dim[0] : 0);
+    eval->cache_bytes = (uint64_t)(config->layer_count * 2 * config->dim * rows) * sizeof(float);
     return LT_OK;
 }
 

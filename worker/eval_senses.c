@@ -51,12 +51,15 @@ static lt_status run_image(struct eval *eval, struct lt_error *error)
 {
     struct vision_config config;
     struct vision *vision = NULL;
+    struct lt_scratch scratch;
     struct lt_view pixels;
     enum image_preparation preparation = IMAGE_PREPARE_WAN;
     LT_TRY(preparation_of(eval, &preparation, error));
     LT_TRY(vision_config_detect(eval->file[0], &config, error));
     LT_TRY(eval_setting_int(eval, "heads", 1, 1024, &config.head_count, error));
     LT_TRY(eval_input(eval, "pixels", 3, &pixels, error));
+    LT_TRY(vision_scratch(&config, lt_exec_precision(eval->exec), &scratch, error));
+    eval_tell(eval, vision_activation_bytes(&config), &scratch);
     LT_TRY(eval_load(eval, 0, vision_wants, &config, error));
     LT_TRY(vision_create(&config, eval->store[0], &eval->kernels, eval->exec, &vision, error));
     const lt_status status = encode_image(eval, vision, &config, &pixels, preparation, error);
@@ -105,10 +108,14 @@ static lt_status run_audio(struct eval *eval, struct lt_error *error)
     struct audio_config config;
     struct audio_inputs inputs;
     struct audio *audio = NULL;
+    struct lt_scratch scratch;
     struct lt_view out;
     lt_status status;
     LT_TRY(read_audio(eval, &config, &inputs, error));
     const int64_t dim[] = {audio_frame_count(inputs.count), config.layer_count, config.width};
+    LT_TRY(audio_scratch(&config, lt_exec_precision(eval->exec), inputs.count, &scratch, error));
+    eval_tell(eval, audio_activation_bytes(&config, inputs.count) + audio_prepared_bytes(&config),
+              &scratch);
     LT_TRY(eval_load(eval, 0, NULL, NULL, error));
     LT_TRY(audio_create(&config, eval->store[0], &eval->kernels, eval->exec, &audio, error));
     LT_TRY_OR(eval_output(eval, "audio", LT_TYPE_F32, 3, dim, &out, error), out);

@@ -9,9 +9,10 @@ static lt_status make_plan(struct eval *eval, const struct layout *layout, struc
         .layout = layout,
         .activation_bytes = eval->activation_bytes,
         .scratch_bytes = eval->scratch_bytes,
+        .cache_bytes = eval->cache_bytes,
         .latent_bytes = eval->input_bytes,
         .runtime_bytes = eval->runtime_bytes,
-        .device_is_ram = true,
+        .device_is_ram = device_is_ram(eval->device),
         .device_limit = m->device_memory,
         .ram_limit = m->ram,
         .blocks_to_swap = m->blocks_to_swap,
@@ -23,15 +24,11 @@ static lt_status make_plan(struct eval *eval, const struct layout *layout, struc
     return LT_OK;
 }
 
-/* One device for all models of the command. */
-static lt_status take_device(struct eval *eval, struct lt_error *error)
+void eval_tell(struct eval *eval, uint64_t activation_bytes, const struct lt_scratch *scratch)
 {
-    const struct device_params params = {
-        .limit_bytes = {[DEVICE_MEMORY_LOCAL] = eval->memory.device_memory,
-                        [DEVICE_MEMORY_PINNED] = eval->memory.ram},
-        .copy_bytes_per_second = eval->memory.copy_bandwidth,
-    };
-    return eval->device ? LT_OK : device_create_host(&params, &eval->device, error);
+    eval->activation_bytes = activation_bytes;
+    eval->scratch_bytes =
+        device_scratch_bytes(eval->device, scratch, lt_exec_thread_count(eval->exec));
 }
 
 static lt_status plan_model(struct eval *eval, size_t index, store_filter *wanted, void *context,
@@ -57,7 +54,6 @@ lt_status eval_load(struct eval *eval, size_t index, store_filter *wanted, void 
 {
     struct memory_plan plan;
     lt_assert(index < EVAL_MODELS_MAX && eval->file[index] && !eval->store[index]);
-    LT_TRY(take_device(eval, error));
     lt_status status = plan_model(eval, index, wanted, context, &plan, error);
     if (eval->extras[index] && eval->lora && pairs_are_too_much(status, &plan)) {
         eval->activation_bytes -= lora_set_use_bytes(eval->lora);
@@ -67,6 +63,7 @@ lt_status eval_load(struct eval *eval, size_t index, store_filter *wanted, void 
         status = plan_model(eval, index, wanted, context, &plan, error);
     }
     LT_TRY(status);
+    LT_TRY(device_set_scratch(eval->device, eval->scratch_bytes, error));
     plan.store.device = eval->device;
     plan.store.extras = eval->extras[index];
     LT_TRY(store_open(eval->file[index], wanted, context, &plan.store, &eval->store[index], error));

@@ -64,8 +64,7 @@ static lt_status tell_memory(struct eval *eval, const struct text_config *config
 {
     struct lt_scratch scratch;
     LT_TRY(text_scratch(config, lt_exec_precision(eval->exec), tokens, &scratch, error));
-    eval->activation_bytes = text_activation_bytes(config, tokens);
-    eval->scratch_bytes = lt_scratch_bytes(&scratch, lt_exec_thread_count(eval->exec));
+    eval_tell(eval, text_activation_bytes(config, tokens), &scratch);
     return LT_OK;
 }
 

@@ -77,11 +77,32 @@ static lt_status encode(struct eval *eval, struct vae *vae, const struct lt_view
                  : vae_encode(vae, pixels, &latents, NULL, error);
 }
 
+static lt_status tell_memory(struct eval *eval, enum vae_part part, const struct lt_view *in,
+                             struct lt_error *error)
+{
+    const enum lt_precision precision = lt_exec_precision(eval->exec);
+    int64_t scale = 1, frames = in->dim[1];
+    struct lt_scratch scratch;
+    size_t bytes;
+    if (part == VAE_ENCODER) {
+        LT_TRY(vae_file_scale(part, eval->file[0], &scale, error));
+        frames = (frames + 3) / 4;
+    }
+    const int64_t rows = in->dim[2] / scale, columns = in->dim[3] / scale;
+    if (frames < 1 || rows < 1 || columns < 1)
+        return LT_OK; /* refused later, in words */
+    LT_TRY(vae_scratch(part, eval->file[0], precision, rows, columns, &scratch, error));
+    LT_TRY(vae_bytes(part, eval->file[0], precision, frames, rows, columns, &bytes, error));
+    eval_tell(eval, bytes, &scratch);
+    return LT_OK;
+}
+
 static lt_status run(struct eval *eval, enum vae_part part, struct lt_error *error)
 {
     struct vae *vae = NULL;
     struct lt_view in;
     LT_TRY(eval_input(eval, eval->component->inputs[0], 4, &in, error));
+    LT_TRY(tell_memory(eval, part, &in, error));
     LT_TRY(eval_load(eval, 0, vae_wants, &part, error));
     LT_TRY(vae_create(part, eval->store[0], &eval->kernels, eval->exec, &vae, error));
     const int64_t start = lt_clock_now_us();

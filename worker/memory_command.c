@@ -8,6 +8,7 @@
 
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 struct settings {
     const char *size, *precision, *device;
@@ -36,8 +37,9 @@ static const struct lt_option options[] = {
               .help = "of products"),
     LT_OPTION(struct settings, threads, INT, "N", "0", .min = 0, .max = 1024,
               .help = "0: all processors; each takes scratch"),
-    LT_OPTION(struct settings, device, TEXT, "NAME", "host", .choices = "host|gpu",
-              .help = "gpu: a card with memory of its own; scratch of its kernels is not counted"),
+    LT_OPTION(struct settings, device, TEXT, "NAME", "host",
+              .help = "host; cuda:N: that card, with what is free on it; gpu: a card that is not "
+                      "here, with the scratch of kernels only in a build with CUDA"),
     MEMORY_OPTIONS(struct settings, memory),
     LT_OPTION(struct settings, json, FLAG, NULL, NULL, .help = "one JSON object"),
 };
@@ -69,10 +71,18 @@ static lt_status parse_size(const char *text, int64_t *width, int64_t *height,
     return LT_OK;
 }
 
+struct subject {
+    struct tensor_file *file;
+    struct dit_config config;
+    struct lora_set *lora; /* NULL: none */
+    struct device *device; /* NULL: a card that is not here */
+};
+
 /* The terms of a plan that come from the work, not from the weights. */
-static lt_status describe_work(const struct settings *s, const struct dit_config *config,
+static lt_status describe_work(const struct settings *s, const struct subject *subject,
                                struct memory_request *request, struct lt_error *error)
 {
+    const struct dit_config *config = &subject->config;
     int64_t width, height;
     struct lt_scratch scratch = {0};
     struct lt_exec *exec = NULL;
@@ -87,9 +97,11 @@ static lt_status describe_work(const struct settings *s, const struct dit_config
     LT_TRY(lt_exec_create(&(struct lt_exec_params){(int)s->threads, precision}, &exec, error));
     const int threads = lt_exec_thread_count(exec);
     lt_exec_destroy(&exec);
-    if (request->device_is_ram)
-        LT_TRY(dit_scratch(config, precision, tokens, &scratch, error));
-    request->scratch_bytes = lt_scratch_bytes(&scratch, threads);
+    LT_TRY(dit_scratch(config, precision, tokens, &scratch, error));
+    if (subject->lora)
+        LT_TRY(lora_set_scratch(subject->lora, precision, tokens, &scratch, error));
+    request->scratch_bytes =
+        subject->device ? device_scratch_bytes(subject->device, &scratch, threads) : scratch.cuda;
     request->activation_bytes = dit_activation_bytes(config, tokens, inputs);
     request->cache_bytes = inputs * (uint64_t)(config->layer_count * 2 * config->dim) *
                            (uint64_t)(s->text_tokens + 1) * sizeof(float);
@@ -97,12 +109,6 @@ static lt_status describe_work(const struct settings *s, const struct dit_config
                             (uint64_t)(s->latent_frames * rows * columns * 4);
     return LT_OK;
 }
-
-struct subject {
-    struct tensor_file *file;
-    struct dit_config config;
-    struct lora_set *lora; /* NULL: none */
-};
 
 static lt_status open_loras(const struct settings *s, struct subject *subject,
                             struct lt_error *error)
@@ -132,6 +138,10 @@ static lt_status open_subject(const char *path, const struct settings *s, struct
         LT_TRY(status);
     }
     LT_TRY(dit_config_detect(subject->file, &subject->config, error));
+    const struct device_params params = {
+        .limit_bytes = {[DEVICE_MEMORY_LOCAL] = s->memory.device_memory}};
+    if (strcmp(s->device, "gpu") != 0)
+        LT_TRY(device_open(s->device, &params, &subject->device, error));
     return s->lora.count ? open_loras(s, subject, error) : LT_OK;
 }
 
@@ -174,13 +184,20 @@ static lt_status plan(const struct settings *s, struct subject *subject, struct 
 {
     struct memory_plan made;
     struct memory_request request = {.runtime_bytes = memory_program_bytes(),
-                                     .device_is_ram = s->device[0] == 'h',
+                                     .device_is_ram =
+                                         subject->device && device_is_ram(subject->device),
                                      .device_limit = s->memory.device_memory,
                                      .ram_limit = s->memory.ram,
                                      .blocks_to_swap = s->memory.blocks_to_swap,
                                      .prefetch = s->memory.prefetch,
                                      .order = memory_swap_order(&s->memory)};
-    LT_TRY(describe_work(s, &subject->config, &request, error));
+    if (subject->device) {
+        struct device_stats stats;
+        device_stats(subject->device, &stats);
+        request.device_limit = stats.limit_bytes[DEVICE_MEMORY_LOCAL];
+        request.runtime_bytes += device_staging_bytes(subject->device);
+    }
+    LT_TRY(describe_work(s, subject, &request, error));
     lt_status status = make_plan(subject, request, &made, error);
     /* slots would hold the pairs of all LoRAs at once (engine_models.c) */
     if (subject->lora && (status != LT_OK || made.store.disk_blocks > 0)) {
@@ -210,6 +227,7 @@ static lt_status start(void *context, const void *settings, const struct lt_oper
     if (status == LT_OK)
         status = plan(settings, &subject, error);
     lora_set_destroy(&subject.lora);
+    device_destroy(&subject.device);
     tensor_file_close(&subject.file);
     return status;
 }

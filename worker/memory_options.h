@@ -12,6 +12,7 @@ struct memory_settings {
     uint64_t device_memory, ram, copy_bandwidth; /* 0: no limit */
     int64_t blocks_to_swap, prefetch;            /* -1: the plan chooses */
     const char *swap_order;
+    bool sync_ops;
 };
 
 /* Rows for a settings struct `type` with a struct memory_settings named `member`. */
@@ -34,6 +35,11 @@ struct memory_settings {
                       .help = "which blocks are streamed: the last, or evenly spread"),            \
         MEMORY_OPTION(type, member, copy_bandwidth, SIZE, "copy_bandwidth", "SIZE", NULL,          \
                       .help = "bytes a second to the device, to try a slower one; none: as it is")
+
+/* For commands that compute. */
+#define MEMORY_SYNC_OPTION(type, member)                                                           \
+    MEMORY_OPTION(type, member, sync_ops, FLAG, "sync_ops", NULL, NULL,                            \
+                  .help = "a card waits for each op, to name the one that failed")
 
 static inline enum store_order memory_swap_order(const struct memory_settings *settings)
 {

@@ -35,12 +35,14 @@ static const struct lt_option options[] = {
               .help = "tcp://host:7701 or ipc:///path: the coordinator's worker address"),
     LT_OPTION(struct settings, models, LIST, "DIR", NULL,
               .help = "folder (or file) with models; may be given again"),
-    LT_OPTION(struct settings, device, TEXT, "NAME", "host", .help = "where to compute"),
+    LT_OPTION(struct settings, device, TEXT, "NAME", "host",
+              .help = "where to compute: host, or cuda:N"),
     LT_OPTION(struct settings, threads, INT, "N", "0", .min = 0, .max = 1024,
               .help = "0: every processor"),
     LT_OPTION(struct settings, name, TEXT, "NAME", NULL,
               .help = "shown to operators; default: host name and process"),
     MEMORY_OPTIONS(struct settings, memory),
+    MEMORY_SYNC_OPTION(struct settings, memory),
     LT_OPTION(struct settings, blob_cache, SIZE, "SIZE", NULL,
               .help = "prompts and latents kept for tasks to come; none: 1/16 of --ram, at most "
                       "1GiB"),
@@ -81,6 +83,7 @@ struct worker {
     bool reconnect, exit;
     lt_status exit_status;
     char exit_text[256];
+    struct lt_error broken; /* the device; code LT_OK: works */
 
     /* The compute thread: a batch is handed over under the lock and comes back under it. */
     pthread_t thread;
@@ -150,6 +153,17 @@ static void log_end(const struct worker *w, const struct engine_work *work)
            failed ? work->error.text : "");
 }
 
+/* The card gives no way back but a new process: what waits goes back to the farm at once, what is
+ * finished is delivered, and the process ends. */
+static void leave_the_device(struct worker *w, const struct lt_error *error)
+{
+    if (w->broken.code != LT_OK)
+        return;
+    w->broken = *error;
+    lt_log(LT_LOG_ERROR, "worker.device", "%s; handing back what waits, then leaving", error->text);
+    worker_core_drain(w->core, lt_clock_now_us());
+}
+
 /* Hands a finished batch to the core, which may start the next one with the last of it. */
 static void take_results(struct worker *w)
 {
@@ -159,6 +173,9 @@ static void take_results(struct worker *w)
     memcpy(work, w->work, count * sizeof *work);
     w->has_result = false;
     pthread_mutex_unlock(&w->lock);
+    for (size_t i = 0; i < count; i++)
+        if (work[i].status == LT_DEVICE)
+            leave_the_device(w, &work[i].error);
     for (size_t i = 0; i < count; i++) {
         log_end(w, &work[i]);
         worker_core_finished(w->core, work[i].task, work[i].status,
@@ -259,6 +276,8 @@ static lt_status loop(struct worker *w, struct lt_error *error)
             worker_core_drain(w->core, lt_clock_now_us());
         }
     }
+    if (w->broken.code != LT_OK && w->exit_status == LT_OK)
+        return lt_fail(error, LT_DEVICE, "%s", w->broken.text);
     return w->exit_status == LT_OK ? LT_OK : lt_fail(error, w->exit_status, "%s", w->exit_text);
 }
 
@@ -271,9 +290,6 @@ static lt_status check_settings(const struct settings *settings, struct lt_error
     if (settings->models.count == 0)
         return lt_fail(error, LT_USAGE,
                        "--models is needed: a folder with GGUF or safetensors files");
-    if (strcmp(settings->device, "host") != 0)
-        return lt_fail(error, LT_UNSUPPORTED,
-                       "--device %s: this build has no CUDA; use --device host", settings->device);
     return LT_OK;
 }
 
@@ -307,6 +323,7 @@ static lt_status begin(struct worker *w, struct worker_params *params, char *nam
                                    .model_dir_count = s->models.count,
                                    .thread_count = (int)s->threads,
                                    .kernel_selector = s->kernel,
+                                   .device = s->device,
                                    .memory = s->memory};
     if (!engine.memory.ram)
         engine.memory.ram = lt_memory_limit();

@@ -18,6 +18,7 @@
  * One thread uses a set (find, terms, strengths); the store's copy queue calls the fill. */
 #pragma once
 
+#include "kernels/scratch.h"
 #include "worker/weights/lora_names.h"
 #include "worker/weights/store.h"
 
@@ -90,6 +91,9 @@ void lora_set_stats(const struct lora_set *set, struct lora_stats *stats_out);
 /* What a model with this set takes beside its slabs while it runs: hidden rows and factors of one
  * linear, patched vectors of one block; of a streamed set also the largest term. */
 uint64_t lora_set_use_bytes(const struct lora_set *set);
+/* `most` becomes what serves its products of at most `rows` rows too. */
+lt_status lora_set_scratch(const struct lora_set *set, enum lt_precision precision, int64_t rows,
+                           struct lt_scratch *most, struct lt_error *error);
 
 /* -- use --------------------------------------------------------------------------------------- */
 

@@ -123,6 +123,30 @@ uint64_t lora_set_use_bytes(const struct lora_set *set)
            (set->streamed ? set->stats.term_bytes : 0);
 }
 
+static lt_status join_product(struct lt_scratch *most, enum lt_precision precision, int64_t rows,
+                              int64_t k, int64_t n, struct lt_error *error)
+{
+    for (int exact = 0; exact < 2; exact++) {
+        struct lt_scratch one;
+        LT_TRY(lt_scratch_linear(precision, rows, k, n, exact, &one, error));
+        lt_scratch_join(most, &one);
+    }
+    return LT_OK;
+}
+
+lt_status lora_set_scratch(const struct lora_set *set, enum lt_precision precision, int64_t rows,
+                           struct lt_scratch *most, struct lt_error *error)
+{
+    for (size_t i = 0; i < set->target_count; i++) {
+        const struct lora_target *target = &set->target[i];
+        if (!target->matrix || target->rank == 0)
+            continue;
+        LT_TRY(join_product(most, precision, rows, target->columns, target->rank, error));
+        LT_TRY(join_product(most, precision, rows, target->rank, target->rows, error));
+    }
+    return LT_OK;
+}
+
 /* -- targets ----------------------------------------------------------------------------------- */
 
 static int by_name(const void *name, const void *target)
