@@ -147,6 +147,7 @@ static void groups_wait_in_ram_or_on_disk(void **state)
         struct store *store = open_store(&model, &params);
         struct store_memory plan;
         struct lt_view view;
+        assert_ok(store_finish_loading(store, &error)); /* or the look ahead ends early */
         layout_memory(&store->layout, &params, false, &plan);
         assert_int_equal(plan.resident_bytes, store->layout.slab_bytes[BLOCKS]);
         assert_int_equal(plan.slot_count, 2);
