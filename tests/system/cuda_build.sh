@@ -33,7 +33,7 @@ stand_in() { # cublas|nccl HEADER SONAME
 }
 
 # A build without CUDA says so.
-refused "$build/longtake-worker" 'CUDA'
+refused "$build/longtake-worker" 'built without CUDA'
 
 missing=$(configure -DLONGTAKE_CUDA=AUTO)
 case $missing in *nvcc* | *cuda_runtime.h* | *libcudart*)
@@ -49,7 +49,7 @@ cmake --build cuda --target longtake-worker >build.out || fail "$(grep -E 'error
 readelf -d cuda/longtake-worker | grep -q 'NEEDED.*libcudart.so' || fail "the CUDA runtime is not linked as a shared library"
 
 # With CUDA but no card, the card is refused and the host works.
-ls /dev/nvidia[0-9]* >/dev/null 2>&1 || refused cuda/longtake-worker 'CUDA'
+ls /dev/nvidia[0-9]* >/dev/null 2>&1 || refused cuda/longtake-worker 'no NVIDIA driver'
 cp "$build/longtake" cuda/ # it starts the worker that lies beside it
 build=$work/cuda
 make_models
