@@ -12,6 +12,43 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+/* -- what a sample asks of the system ---------------------------------------------------------- */
+
+static struct calls {
+    int opens, reads, pieces;
+} calls;
+
+#define WRAP(type, name, ...)                                                                      \
+    type __real_##name(__VA_ARGS__);                                                               \
+    type __wrap_##name(__VA_ARGS__);                                                               \
+    type __wrap_##name(__VA_ARGS__)
+
+WRAP(int, open, const char *path, int flags, mode_t mode)
+{
+    calls.opens++;
+    return __real_open(path, flags, mode);
+}
+
+WRAP(ssize_t, pread, int fd, void *data, size_t bytes, off_t offset)
+{
+    calls.reads++;
+    return __real_pread(fd, data, bytes, offset);
+}
+
+WRAP(void *, malloc, size_t bytes)
+{
+    calls.pieces++;
+    return __real_malloc(bytes);
+}
+
+WRAP(void *, calloc, size_t count, size_t bytes)
+{
+    calls.pieces++;
+    return __real_calloc(count, bytes);
+}
+
+/* -- tests ------------------------------------------------------------------------------------- */
+
 static struct diagnostics *make(size_t max)
 {
     struct diagnostics *d;
@@ -150,9 +187,25 @@ static void g7_4_major_faults_while_computing_raise_the_alarm(void **state)
     assert_int_equal(warnings, 1);
 }
 
+/* G7.1: some microseconds, as it is three short reads of files that stay open, and nothing else. */
+static void g7_1_a_sample_is_three_reads(void **state)
+{
+    (void)state;
+    struct diagnostics *d = make(2);
+    diagnostics_sample(d, MEMORY_STAGE_TASK_BEGIN, 1, "predict", &(struct memory_counts){0});
+    calls = (struct calls){0};
+    for (int i = 0; i < 10; i++)
+        diagnostics_sample(d, MEMORY_STAGE_TASK_BEGIN, 1, "predict", &(struct memory_counts){0});
+    assert_int_equal(calls.opens, 0);
+    assert_int_equal(calls.pieces, 0);
+    assert_in_range(calls.reads, 10, 30); /* no cgroup: one */
+    diagnostics_destroy(&d);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(g7_1_a_sample_is_three_reads),
         cmocka_unit_test(g7_2_counts_come_out_as_they_went_in),
         cmocka_unit_test(the_ring_keeps_the_newest),
         cmocka_unit_test(g7_4_major_faults_while_computing_raise_the_alarm),

@@ -11,6 +11,8 @@
 #include "worker/synth.h"
 
 #include <errno.h>
+#include <pthread.h>
+#include <stdarg.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
@@ -19,15 +21,23 @@
 
 /* -- calls that fail --------------------------------------------------------------------------- */
 
-enum { LAYERS = 2, VALUES = 16 * 2 * 4 * 4, TEXT_ROWS = 3, TEXT_DIM = 16 };
+enum {
+    LAYERS = 2,
+    VALUES = 16 * 2 * 4 * 4,
+    TEXT_ROWS = 3,
+    TEXT_DIM = 16,
+    ERROR_BYTES = sizeof((struct lt_error *)0)->text
+};
 
 static atomic_int fail_at = -1, calls; /* the call that fails; -1: none */
 static atomic_llong live;              /* pieces of memory that were taken and not given back */
 
+static atomic_bool fail_on; /* so do all after it */
+
 static bool fails(void)
 {
-    const int call = atomic_fetch_add(&calls, 1);
-    return call == atomic_load(&fail_at);
+    const int call = atomic_fetch_add(&calls, 1), at = atomic_load(&fail_at);
+    return call == at || (at >= 0 && call > at && atomic_load(&fail_on));
 }
 
 static void *taken(void *data)
@@ -88,6 +98,25 @@ WRAP(void *, mmap, void *at, size_t bytes, int protection, int flags, int fd, of
         return __real_mmap(at, bytes, protection, flags, fd, offset);
     errno = ENOMEM;
     return MAP_FAILED;
+}
+
+static char cause[2]
+                 [ERROR_BYTES]; /* the first failure told since: of the test's thread, of others */
+static pthread_t computing;
+
+lt_status __real_lt_fail(struct lt_error *error, lt_status status, const char *format, ...);
+lt_status __wrap_lt_fail(struct lt_error *error, lt_status status, const char *format, ...);
+lt_status __wrap_lt_fail(struct lt_error *error, lt_status status, const char *format, ...)
+{
+    struct lt_error made;
+    va_list args;
+    va_start(args, format);
+    vsnprintf(made.text, sizeof made.text, format, args);
+    va_end(args);
+    char *first = cause[!pthread_equal(pthread_self(), computing)];
+    if (atomic_load(&fail_on) && error && !first[0])
+        strcpy(first, made.text);
+    return __real_lt_fail(error, status, "%s", made.text);
 }
 
 /* -- a task of each kind ----------------------------------------------------------------------- */
@@ -238,6 +267,38 @@ static void g9_3_calls_of_a_decode_may_fail(void **state)
     fail_calls(1, LT_SANITIZED ? 29 : 7); /* some 900 calls, alike for each frame and layer */
 }
 
+/* From call `call` on everything fails, cleaning up too. False: the task needed none of it. */
+static bool break_down(int call, char told[ERROR_BYTES])
+{
+    struct engine *engine;
+    struct lt_error error;
+    assert_ok(make_engine(&engine, &error));
+    memset(cause, 0, sizeof cause);
+    computing = pthread_self();
+    atomic_store(&calls, 0);
+    atomic_store(&fail_on, true);
+    atomic_store(&fail_at, call);
+    struct engine_work work = run(engine, 0);
+    atomic_store(&fail_at, -1);
+    atomic_store(&fail_on, false);
+    strcpy(told, work.error.text);
+    free(work.result);
+    engine_destroy(&engine);
+    return work.status != LT_OK;
+}
+
+/* A task tells what failed first, on the thread that computes or on the one that reads. */
+static void g9_2_the_first_cause_is_told(void **state)
+{
+    (void)state;
+    int count = 0;
+    char told[ERROR_BYTES];
+    for (int call = 0; break_down(call, told); call += LT_SANITIZED ? 37 : 11, count++)
+        if ((!cause[0][0] || !strstr(told, cause[0])) && (!cause[1][0] || !strstr(told, cause[1])))
+            fail_msg("call %d: told '%s', first was '%s' or '%s'", call, told, cause[0], cause[1]);
+    assert_true(count > (LT_SANITIZED ? 3 : 10));
+}
+
 static void g9_3_every_call_of_a_start_may_fail(void **state)
 {
     (void)state;
@@ -285,6 +346,7 @@ static void g9_1_cancel_cleans_up_once(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(g9_2_the_first_cause_is_told),
         cmocka_unit_test(g9_3_every_call_of_a_prediction_may_fail),
         cmocka_unit_test(g9_3_calls_of_a_decode_may_fail),
         cmocka_unit_test(g9_3_every_call_of_a_start_may_fail),

@@ -4,7 +4,7 @@
 #include "tests/test.h"
 
 #include "common/file.h"
-#include "worker/engine.h"
+#include "worker/engine_private.h"
 #include "worker/guidance.h"
 #include "worker/synth.h"
 
@@ -314,6 +314,28 @@ static void g5_3_a_failed_load_clears_the_signature(void **state)
     free_job(job);
 }
 
+/* However it goes: out of the device for another component, or for good. */
+static void g5_4_an_eviction_clears_the_signature(void **state)
+{
+    (void)state;
+    struct job *job = make_job(5);
+    struct engine *engine = make_engine(&resident);
+    float *want = run_with(engine, job, NULL, 0, 0);
+    const struct lt_digest before = engine_signature(engine);
+    const uint64_t read = memory_of(engine).read_bytes;
+    assert_false(lt_digest_is_zero(&before));
+    engine_drop(engine, ENGINE_TRANSFORMER);
+    const struct lt_digest whole = engine_signature(engine), base = engine_resident(engine);
+    assert_true(lt_digest_is_zero(&whole) && lt_digest_is_zero(&base));
+    expect_result(engine, job, NULL, 0, 0, want, true);
+    assert_int_equal(memory_of(engine).read_bytes, 2 * read);
+    const struct lt_digest after = engine_signature(engine);
+    assert_true(lt_digest_equal(&after, &before));
+    free(want);
+    engine_destroy(&engine);
+    free_job(job);
+}
+
 static void one_wrong_task_does_not_spoil_its_batch(void **state)
 {
     (void)state;
@@ -455,6 +477,7 @@ int main(void)
         cmocka_unit_test(g5_1_what_is_resident_is_not_read_again),
         cmocka_unit_test(g5_strengths_and_absence_read_nothing),
         cmocka_unit_test(g5_3_a_failed_load_clears_the_signature),
+        cmocka_unit_test(g5_4_an_eviction_clears_the_signature),
         cmocka_unit_test(one_wrong_task_does_not_spoil_its_batch),
         cmocka_unit_test(options_of_a_task_have_their_effect),
         cmocka_unit_test(what_does_not_fit_is_refused_with_the_sum),

@@ -2,6 +2,7 @@
  * run out of memory, or stand still for every copy. Walks over a model whose every byte names its
  * tensor; times are those of a virtual clock. */
 #include "tests/worker/block_file.h"
+#include "worker/device_private.h"
 #include "worker/weights/store_private.h"
 
 #include <stdlib.h>
@@ -146,6 +147,7 @@ static void groups_wait_in_ram_or_on_disk(void **state)
         struct store *store = open_store(&model, &params);
         struct store_memory plan;
         struct lt_view view;
+        assert_ok(store_finish_loading(store, &error)); /* or the look ahead ends early */
         layout_memory(&store->layout, &params, false, &plan);
         assert_int_equal(plan.resident_bytes, store->layout.slab_bytes[BLOCKS]);
         assert_int_equal(plan.slot_count, 2);
@@ -242,6 +244,101 @@ static void test_g4_1_a_forward_copies_each_swapped_block_once(void **state)
         assert_int_equal(four.copy_bytes - one.copy_bytes, 3 * 4 * slab);
         assert_int_equal(four.read_bytes - one.read_bytes, 3 * on_disk * model.block_bytes);
         store_destroy(&store);
+        device_destroy(&device);
+    }
+    block_file_close(&model);
+}
+
+/* A device whose compute runs behind its callers, as a GPU's does: it keeps the order in which the
+ * copy queue waits and copies. */
+struct late {
+    struct store *store;
+    struct device_event *awaited; /* by the job that runs */
+    unsigned copies, early, elsewhere, marks;
+};
+
+static void *late_take(struct device *device, enum device_memory kind, size_t bytes)
+{
+    (void)device;
+    (void)kind;
+    return aligned_alloc(4096, (bytes + 4095) / 4096 * 4096);
+}
+
+static void late_give(struct device *device, enum device_memory kind, void *data, size_t bytes)
+{
+    (void)device;
+    (void)kind;
+    (void)bytes;
+    free(data);
+}
+
+static void late_prefault(void *data, size_t bytes)
+{
+    (void)data;
+    (void)bytes;
+}
+
+static lt_status late_await(struct device *device, struct device_event *event,
+                            struct lt_error *error)
+{
+    (void)error;
+    ((struct late *)device->handle)->awaited = event;
+    return LT_OK;
+}
+
+static void late_mark(struct device *device, struct device_event *event)
+{
+    (void)event;
+    ((struct late *)device->handle)->marks++;
+}
+
+static lt_status late_copy(struct device *device, void *to, const void *from, size_t bytes,
+                           struct lt_error *error)
+{
+    struct late *late = device->handle;
+    const struct slot *slot = NULL;
+    (void)error;
+    for (size_t i = 0; late->store && i < late->store->slot_count; i++)
+        if (late->store->slot[i].data == to)
+            slot = &late->store->slot[i];
+    late->copies++;
+    late->elsewhere += !slot;
+    late->early += slot && late->awaited != slot->idle;
+    memcpy(to, from, bytes);
+    return LT_OK;
+}
+
+/* G4.2: a slot is written when the compute that last used it has been waited for; nothing is copied
+ * anywhere but to a slot, so nothing comes back. */
+static void test_g4_2_a_slot_waits_for_the_compute_before_it(void **state)
+{
+    (void)state;
+    static const struct device_ops ops = {.take = late_take,
+                                          .give = late_give,
+                                          .prefault = late_prefault,
+                                          .copy = late_copy,
+                                          .await = late_await,
+                                          .mark = late_mark};
+    struct block_file model = block_file_open(BLOCKS, ROWS);
+    for (size_t prefetch = 0; prefetch < 3; prefetch++) {
+        struct late late = {0};
+        struct lt_error error;
+        struct device *device;
+        const struct device_params unlimited = {0};
+        assert_ok(device_create(&ops, &late, &unlimited, &device, &error));
+        const struct store_params params = {
+            .device = device, .blocks_to_swap = BLOCKS - 1, .prefetch = prefetch};
+        late.store = open_store(&model, &params);
+        assert_ok(store_finish_loading(late.store, &error));
+        for (int forward = 0; forward < 3; forward++)
+            block_file_forward(late.store, device, 0);
+        const struct store_stats stats = settled_stats_of(late.store);
+        assert_int_equal(late.copies, stats.fetch_count);
+        assert_true(late.copies >= 3 * (BLOCKS - 1));
+        assert_true(late.marks >= 3 * (BLOCKS - 1));
+        assert_int_equal(late.early, 0);
+        assert_int_equal(late.elsewhere, 0);
+        store_destroy(&late.store);
         device_destroy(&device);
     }
     block_file_close(&model);
@@ -489,6 +586,7 @@ int main(void)
         cmocka_unit_test(groups_wait_in_ram_or_on_disk),
         cmocka_unit_test(test_g4_4_memory_is_as_planned),
         cmocka_unit_test(test_g4_1_a_forward_copies_each_swapped_block_once),
+        cmocka_unit_test(test_g4_2_a_slot_waits_for_the_compute_before_it),
         cmocka_unit_test(test_g4_5_no_stall_while_copies_hide_under_compute),
         cmocka_unit_test(test_g4_5_else_a_forward_takes_the_larger_of_both),
         cmocka_unit_test(test_g4_7_spread_gives_each_copy_more_time),

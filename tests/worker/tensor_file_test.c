@@ -6,6 +6,7 @@
 #include "common/file.h"
 #include "common/safetensors.h"
 #include "tests/worker/model_file.h"
+#include "worker/weights/store.h"
 
 #include <fcntl.h>
 #include <sys/stat.h>
@@ -118,6 +119,31 @@ static void test_g2_3_a_changed_file_is_noticed(void **state)
         assert_fails(tensor_file_fingerprint(file, &digest, &error), LT_CORRUPT, "changed");
         tensor_file_close(&file);
     }
+}
+
+/* G2.2: nothing that was read points into the file: it may be cut to nothing and closed. */
+static void test_g2_2_what_was_read_outlives_the_file(void **state)
+{
+    struct lt_error error;
+    struct tensor_file *file = NULL;
+    struct store *store;
+    struct lt_view view;
+    const char *path = write_model(state, "model", "", 7);
+    assert_ok(tensor_file_open(path, &file, &error));
+    const struct tensor_info *info = tensor_file_at(file, tensor_file_count(file) - 1);
+    char name[128];
+    snprintf(name, sizeof name, "%s", info->name);
+    uint8_t *want = malloc(info->bytes);
+    const size_t bytes = info->bytes;
+    assert_ok(tensor_file_read(file, info, want, &error));
+    assert_ok(store_load(file, NULL, NULL, &store, &error));
+    tensor_file_close(&file);
+    assert_int_equal(truncate(path, 0), 0);
+    assert_ok(store_tensor(store, name, &view, &error));
+    assert_memory_equal(view.data, want, bytes);
+    assert_int_equal(want[bytes - 1], 7);
+    store_destroy(&store);
+    free(want);
 }
 
 static struct lt_digest fingerprint_of(const char *path)
@@ -285,6 +311,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_g1_4_prefixes_are_stripped_only_where_they_hide_a_model),
+        cmocka_unit_test(test_g2_2_what_was_read_outlives_the_file),
         cmocka_unit_test(test_g2_3_a_changed_file_is_noticed),
         cmocka_unit_test(fingerprints_tell_files_apart),
         cmocka_unit_test(test_g2_1_nothing_is_mapped_and_the_cache_stays_small),
