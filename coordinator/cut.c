@@ -313,6 +313,9 @@ static void decode_spec(const struct job *job, const struct plan *plan, uint32_t
     spec->drop_frames = segment->drop_frames;
     spec->match = (uint32_t)job->match;
     spec->match_strength = job->match_strength;
+    spec->tile = (uint32_t)(job->decode_tile / plan->scale);
+    spec->tile_stride =
+        spec->tile ? (uint32_t)((job->decode_tile - job->decode_overlap) / plan->scale) : 0;
     const uint64_t frames = 4 * ((uint64_t)segment->frame_count - 1) + 1 - segment->drop_frames;
     spec->result_bytes = frames * picture_bytes(job);
     if (plan->clips.count && index + 1 < plan->clips.count) {

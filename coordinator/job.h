@@ -172,9 +172,10 @@ struct job {
     unsigned text_style; /* how a prompt is cleaned: 0 wan, 1 comfy */
     struct job_input input[JOB_INPUT_COUNT];
     enum job_fit fit;
-    unsigned match;                    /* enum lt_match: colours of every clip as in the image */
-    double match_strength;             /* 0 … 1 */
-    int64_t clip_frames, clip_overlap; /* loop mode, pixel frames: 0: the model's own */
+    int64_t decode_tile, decode_overlap; /* pixels; 0: the picture whole. Overlap -1: half of it */
+    unsigned match;                      /* enum lt_match: colours of every clip as in the image */
+    double match_strength;               /* 0 … 1 */
+    int64_t clip_frames, clip_overlap;   /* loop mode, pixel frames: 0: the model's own */
 
     enum sampler_kind sampler;
     bool beta_schedule;   /* "unipc/beta" … */

@@ -201,6 +201,28 @@ static lt_status check_cache(const struct job_reader *reader)
     return LT_OK;
 }
 
+static lt_status check_tiles(const struct job_reader *reader)
+{
+    struct job *job = reader->job;
+    if (job->decode_tile == 0)
+        return job->decode_overlap < 0
+                   ? LT_OK
+                   : job_fail_at(reader, "decode", "overlap", LT_BAD_INPUT,
+                                 "of tiles, and /decode/tile is 0: the picture is decoded whole");
+    if (job->decode_tile % 16 || job->decode_tile < 64)
+        return job_fail_at(reader, "decode", "tile", LT_BAD_INPUT,
+                           "expected 0 or a multiple of 16 from 64 on, found %lld",
+                           (long long)job->decode_tile);
+    if (job->decode_overlap < 0)
+        job->decode_overlap = job->decode_tile / 2 / 16 * 16;
+    if (job->decode_overlap % 16 || job->decode_overlap >= job->decode_tile)
+        return job_fail_at(
+            reader, "decode", "overlap", LT_BAD_INPUT,
+            "expected a multiple of 16 below /decode/tile, which is %lld, found %lld",
+            (long long)job->decode_tile, (long long)job->decode_overlap);
+    return LT_OK;
+}
+
 lt_status job_check(const struct job_reader *reader)
 {
     struct job *job = reader->job;
@@ -243,6 +265,7 @@ lt_status job_check(const struct job_reader *reader)
                                job->guidance[i]);
     LT_TRY(check_guide(reader));
     LT_TRY(check_cache(reader));
+    LT_TRY(check_tiles(reader));
     struct sigma_list list;
     const struct lt_mark mark = lt_arena_mark(reader->arena);
     const lt_status status = sigma_list_build(job, reader->arena, &list, reader->error);

@@ -189,6 +189,8 @@ const struct job_field job_fields[] = {
     BOOL("window", "barrier", barrier),
     INT("decode", "segment", decode_segment, 0, LATENTS_MAX),
     INT("decode", "warmup", decode_warmup, 0, LATENTS_MAX),
+    INT("decode", "tile", decode_tile, 0, 8192),
+    INT("decode", "overlap", decode_overlap, -1, 8191),
 };
 const size_t job_field_count = LT_COUNT(job_fields);
 
@@ -233,6 +235,7 @@ void job_defaults(struct job *job)
         .freenoise = true,
         .decode_segment = 32,
         .decode_warmup = 12,
+        .decode_overlap = -1,
     };
 }
 

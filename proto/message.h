@@ -183,7 +183,9 @@ struct lt_task_spec {
     uint32_t handoff_frames, handoff_length; /* vae-decode: the last frames, encoded for the next
                                                 clip as the first of `handoff_length`, the others
                                                 grey; 0: none */
-    uint32_t match;                          /* enum lt_match: vae-decode */
+    uint32_t tile,
+        tile_stride; /* vae-decode: latents a side of a tile, and to the next; 0: whole */
+    uint32_t match;  /* enum lt_match: vae-decode */
     double match_strength;
     enum lt_guide guide;
     bool no_velocity;        /* predict: the result is 0, nothing is computed */

@@ -221,6 +221,8 @@ static void decode_spec(struct decoder *d, const Longtake__TaskSpec *from, struc
         .result_bytes = from->result_size,
         .handoff_frames = from->handoff_frames,
         .handoff_length = from->handoff_length,
+        .tile = from->tile,
+        .tile_stride = from->tile_stride,
         .match = take_enum(d, "match", from->match, LT_MATCH_NONE, LT_MATCH_MKL),
         .match_strength = from->match_strength,
         .text_style = take_enum(d, "text_style", from->text_style, 0, 1),
@@ -255,6 +257,8 @@ static void decode_spec(struct decoder *d, const Longtake__TaskSpec *from, struc
     if (!(from->timestep >= 0 && from->timestep <= 1000) ||
         !(from->guidance > -1e6 && from->guidance < 1e6))
         reject(d, "timestep or guidance", "out of range");
+    if (from->tile_stride > from->tile || (from->tile > 0 && from->tile_stride == 0))
+        reject(d, "tile_stride", "out of range");
     if (!(from->match_strength >= 0 && from->match_strength <= 1))
         reject(d, "match_strength", "out of range");
 }

@@ -205,6 +205,8 @@ static Longtake__TaskSpec *encode_spec(struct encoder *e, const struct lt_task_s
     to->n_clean_slot = from->clean_slot_count;
     to->handoff_frames = from->handoff_frames;
     to->handoff_length = from->handoff_length;
+    to->tile = from->tile;
+    to->tile_stride = from->tile_stride;
     to->match = from->match;
     to->match_strength = from->match_strength;
     to->text_style = from->text_style;

@@ -160,6 +160,7 @@ static void drop_dit(struct engine *engine, struct resident *resident)
 /* What a component takes beside its weights. */
 struct extent {
     size_t activation_bytes, scratch_bytes;
+    size_t held_bytes; /* in RAM, wherever the device is */
 };
 
 static size_t scratch_of(const struct engine_task *task, const struct lt_scratch *scratch)
@@ -177,8 +178,9 @@ static lt_status open_planned(const struct engine_task *task, enum engine_slot s
     struct layout layout;
     struct memory_plan plan;
     LT_TRY(layout_build(file, wants, context, NULL, &layout, error));
-    const lt_status status = engine_plan(engine, slot, &layout, extent->activation_bytes,
-                                         extent->scratch_bytes, what, &plan, error);
+    const lt_status status =
+        engine_plan(engine, slot, &layout, extent->activation_bytes, extent->scratch_bytes,
+                    extent->held_bytes, what, &plan, error);
     layout_fini(&layout);
     LT_TRY(status);
     LT_TRY(engine_take_plan(engine, slot, &plan, error));
@@ -186,23 +188,36 @@ static lt_status open_planned(const struct engine_task *task, enum engine_slot s
     return store_finish_loading(resident->store, error);
 }
 
-/* Latents of the spec's shape: [z, T, h, w], or pixels [3, F, H, W] of them. */
+/* The tiles of a decode; rows 0: the picture whole. */
+struct vae_tiling engine_tiling(const struct lt_task_spec *spec)
+{
+    const int64_t tile = spec->tile, stride = spec->tile_stride;
+    return (struct vae_tiling){tile, tile, stride, stride};
+}
+
+/* Frames, rows and columns in latents, of the picture. */
 static lt_status vae_extent(const struct engine_task *task, const struct tensor_file *file,
                             enum vae_part part, struct extent *extent, struct lt_error *error)
 {
-    const uint32_t *shape = task->spec->shape;
-    int64_t frames = shape[1], scale = 1;
+    const enum lt_precision precision = (enum lt_precision)task->spec->precision;
+    const uint32_t *shape = part == VAE_DECODER ? &task->spec->shape[1] : task->pixels;
+    const struct vae_tiling tiling = engine_tiling(task->spec);
+    const bool tiled = part == VAE_DECODER && tiling.rows > 0;
+    int64_t frames = shape[0], scale = 1;
     if (part == VAE_ENCODER) {
         LT_TRY(vae_file_scale(part, file, &scale, error));
         frames = (frames + 3) / 4;
     }
-    const enum lt_precision precision = (enum lt_precision)task->spec->precision;
-    const int64_t rows = shape[2] / scale, columns = shape[3] / scale;
+    const int64_t rows = shape[1] / scale, columns = shape[2] / scale;
     struct lt_scratch scratch;
-    LT_TRY(vae_scratch(part, file, precision, rows, columns, &scratch, error));
+    LT_TRY(vae_scratch(part, file, precision, tiled && tiling.rows < rows ? tiling.rows : rows,
+                       tiled && tiling.columns < columns ? tiling.columns : columns, &scratch,
+                       error));
     extent->scratch_bytes = scratch_of(task, &scratch);
-    return vae_bytes(part, file, precision, frames, rows, columns, &extent->activation_bytes,
-                     error);
+    return tiled ? vae_decode_tiled_bytes(file, precision, &tiling, frames, rows, columns,
+                                          &extent->activation_bytes, &extent->held_bytes, error)
+                 : vae_bytes(part, file, precision, frames, rows, columns,
+                             &extent->activation_bytes, error);
 }
 
 static lt_status make_vae(const struct engine_task *task, struct tensor_file *file,
@@ -243,7 +258,8 @@ static lt_status make_text(const struct engine_task *task, struct tensor_file *f
     struct lt_scratch scratch;
     const size_t rows = task->spec->shape[0];
     LT_TRY(text_scratch(&config, (enum lt_precision)task->spec->precision, rows, &scratch, error));
-    const struct extent extent = {text_activation_bytes(&config, rows), scratch_of(task, &scratch)};
+    const struct extent extent = {.activation_bytes = text_activation_bytes(&config, rows),
+                                  .scratch_bytes = scratch_of(task, &scratch)};
     LT_TRY(open_planned(task, ENGINE_TEXT, file, text_wants, NULL, &extent, "the text encoder",
                         resident, error));
     return text_create(&config, resident->store, &task->engine->kernels, task->exec,
@@ -264,7 +280,8 @@ static lt_status make_vision(const struct engine_task *task, struct tensor_file 
     LT_TRY(vision_config_detect(file, config, error));
     struct lt_scratch scratch;
     LT_TRY(vision_scratch(config, (enum lt_precision)task->spec->precision, &scratch, error));
-    const struct extent extent = {vision_activation_bytes(config), scratch_of(task, &scratch)};
+    const struct extent extent = {.activation_bytes = vision_activation_bytes(config),
+                                  .scratch_bytes = scratch_of(task, &scratch)};
     LT_TRY(open_planned(task, ENGINE_VISION, file, vision_wants, config, &extent,
                         "the image encoder", resident, error));
     return vision_create(config, resident->store, &task->engine->kernels, task->exec,
@@ -286,9 +303,9 @@ static lt_status make_audio(const struct engine_task *task, struct tensor_file *
     const uint32_t samples = task->spec->shape[3];
     LT_TRY(
         audio_scratch(config, (enum lt_precision)task->spec->precision, samples, &scratch, error));
-    const struct extent extent = {audio_activation_bytes(config, samples) +
-                                      audio_prepared_bytes(config),
-                                  scratch_of(task, &scratch)};
+    const struct extent extent = {.activation_bytes = audio_activation_bytes(config, samples) +
+                                                      audio_prepared_bytes(config),
+                                  .scratch_bytes = scratch_of(task, &scratch)};
     LT_TRY(open_planned(task, ENGINE_AUDIO, file, NULL, NULL, &extent, "the audio encoder",
                         resident, error));
     return audio_create(config, resident->store, &task->engine->kernels, task->exec,
@@ -329,7 +346,7 @@ void engine_drop(struct engine *engine, enum engine_slot slot)
 
 enum { TEXT_WIDTH = 4096 }; /* of every published text encoder */
 
-static struct engine_size size_of(const struct engine_task *task)
+static struct engine_size transformer_size(const struct engine_task *task)
 {
     const struct lt_task_spec *spec = task->spec;
     const struct engine_blob *text = engine_find_blob(task, LT_BLOB_TEXT);
@@ -344,19 +361,56 @@ static struct engine_size size_of(const struct engine_task *task)
                                 .keeps = ahead || spec->cache != LT_CACHE_NONE};
 }
 
+static uint32_t at_most(uint32_t value, uint32_t most)
+{
+    return most > 0 && most < value ? most : value;
+}
+
+static struct engine_size size_of(const struct engine_task *task, enum engine_slot slot)
+{
+    const uint32_t *shape = task->spec->shape, tile = task->spec->tile;
+    struct engine_size size = {0};
+    switch (slot) {
+    case ENGINE_TRANSFORMER:
+        return transformer_size(task);
+    case ENGINE_VAE_DECODER:
+        size.extent[0] = shape[1];
+        size.extent[1] = at_most(shape[2], tile);
+        size.extent[2] = at_most(shape[3], tile);
+        size.extent[3] = tile ? shape[2] * shape[3] : 0;
+        break;
+    case ENGINE_VAE_ENCODER:
+        memcpy(size.extent, task->pixels, sizeof task->pixels);
+        break;
+    case ENGINE_TEXT: /* rows of the result */
+        size.extent[0] = shape[0];
+        break;
+    case ENGINE_AUDIO: /* samples */
+        size.extent[0] = shape[3];
+        break;
+    case ENGINE_VISION: /* one picture at a time, of the model's size */
+    case ENGINE_SLOT_COUNT:
+        break;
+    }
+    return size;
+}
+
 /* What was planned serves what is asked for. */
 static bool holds(const struct engine_size *planned, const struct engine_size *asked)
 {
-    return planned->text_len == asked->text_len && planned->tokens >= asked->tokens &&
-           planned->text_values >= asked->text_values &&
-           planned->input_count >= asked->input_count && planned->keeps >= asked->keeps;
+    bool held = planned->text_len == asked->text_len && planned->tokens >= asked->tokens &&
+                planned->text_values >= asked->text_values &&
+                planned->input_count >= asked->input_count && planned->keeps >= asked->keeps;
+    for (size_t i = 0; i < LT_COUNT(asked->extent); i++)
+        held = held && planned->extent[i] >= asked->extent[i];
+    return held;
 }
 
 static bool is_resident(const struct resident *resident, const struct weights_signature *wanted,
-                        enum engine_slot slot, const struct engine_size *size)
+                        const struct engine_size *size)
 {
     return resident->store && lt_digest_equal(&resident->signature.base, &wanted->base) &&
-           (slot != ENGINE_TRANSFORMER || holds(&resident->size, size));
+           holds(&resident->size, size);
 }
 
 /* Opens a found file, which must still be the one that was found. */
@@ -420,14 +474,14 @@ lt_status engine_load(const struct engine_task *task, enum engine_slot slot,
 {
     struct engine *engine = task->engine;
     struct resident *resident = &engine->slot[slot];
-    const struct engine_size size = size_of(task);
+    const struct engine_size size = size_of(task, slot);
     const struct found *found = NULL;
     struct weights_signature wanted;
     bool served = false;
     LT_TRY(engine_find_model(engine, &task->spec->model, &found, error));
     LT_TRY(engine_name_weights(task, slot, found, &wanted, error));
     *resident_out = resident;
-    if (is_resident(resident, &wanted, slot, &size)) {
+    if (is_resident(resident, &wanted, &size)) {
         served = true;
         if (slot == ENGINE_TRANSFORMER)
             LT_TRY(engine_turn_lora(task, resident, &wanted, &served, error));

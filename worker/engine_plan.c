@@ -77,12 +77,13 @@ lt_status engine_take_plan(struct engine *engine, enum engine_slot slot, struct 
 /* -- other components -------------------------------------------------------------------------- */
 
 lt_status engine_plan(struct engine *engine, enum engine_slot slot, const struct layout *layout,
-                      uint64_t activation_bytes, uint64_t scratch_bytes, const char *what,
-                      struct memory_plan *plan_out, struct lt_error *error)
+                      uint64_t activation_bytes, uint64_t scratch_bytes, uint64_t held_bytes,
+                      const char *what, struct memory_plan *plan_out, struct lt_error *error)
 {
     struct memory_request request = request_of(engine, layout);
     request.activation_bytes = activation_bytes;
     request.scratch_bytes = scratch_bytes;
+    request.latent_bytes += held_bytes;
     request.blocks_to_swap = -1; /* the user's wish is about the transformer */
     if (plan_in_room(engine, slot, &request, false, plan_out, error) == LT_OK ||
         plan_in_room(engine, slot, &request, true, plan_out, error) == LT_OK)

@@ -47,6 +47,8 @@ struct engine_size {
     uint64_t text_values; /* transformer: of the positive prompt */
     size_t input_count;   /* transformer: predictions of one task */
     bool keeps;           /* transformer: something is kept for later steps */
+    uint32_t extent[4];   /* others: what their activations grow with; VAE decoder: frames, rows and
+                             columns of a tile, latents of the picture */
 };
 
 struct resident {
@@ -103,6 +105,7 @@ struct engine_task {
     const struct lt_task_spec *spec; /* of the work */
     struct engine_progress *progress;
     struct lt_exec *exec; /* of the spec's precision */
+    uint32_t pixels[3]; /* what the VAE encoder gets: frames, rows, columns; set by who loads it */
 };
 
 /* -- engine_models.c --------------------------------------------------------------------------- */
@@ -114,6 +117,8 @@ lt_status engine_add_models(struct engine *engine, const char *path, struct lt_e
 lt_status engine_load(const struct engine_task *task, enum engine_slot slot,
                       struct resident **resident_out, struct lt_error *error);
 void engine_drop(struct engine *engine, enum engine_slot slot);
+/* The tiles of a decode; rows 0: the picture whole. */
+struct vae_tiling engine_tiling(const struct lt_task_spec *spec);
 /* By fingerprint, or by name when that is zero. LT_NOT_FOUND says what is here instead. */
 lt_status engine_find_model(const struct engine *engine, const struct lt_model_file *wanted,
                             const struct found **found_out, struct lt_error *error);
@@ -159,8 +164,8 @@ lt_status engine_plan_dit(const struct engine_task *task, const struct tensor_fi
 lt_status engine_take_plan(struct engine *engine, enum engine_slot slot, struct memory_plan *plan,
                            struct lt_error *error);
 lt_status engine_plan(struct engine *engine, enum engine_slot slot, const struct layout *layout,
-                      uint64_t activation_bytes, uint64_t scratch_bytes, const char *what,
-                      struct memory_plan *plan_out, struct lt_error *error);
+                      uint64_t activation_bytes, uint64_t scratch_bytes, uint64_t held_bytes,
+                      const char *what, struct memory_plan *plan_out, struct lt_error *error);
 
 /* -- engine_windows.c -------------------------------------------------------------------------- */
 

@@ -77,13 +77,17 @@ static lt_status encode(struct eval *eval, struct vae *vae, const struct lt_view
                  : vae_encode(vae, pixels, &latents, NULL, error);
 }
 
+/* Frames, rows and columns in latents. */
 static lt_status tell_memory(struct eval *eval, enum vae_part part, const struct lt_view *in,
                              struct lt_error *error)
 {
     const enum lt_precision precision = lt_exec_precision(eval->exec);
     int64_t scale = 1, frames = in->dim[1];
     struct lt_scratch scratch;
-    size_t bytes;
+    struct vae_tiling tiling;
+    bool tiled;
+    size_t bytes, held = 0;
+    LT_TRY(read_tiling(eval, &tiling, &tiled, error));
     if (part == VAE_ENCODER) {
         LT_TRY(vae_file_scale(part, eval->file[0], &scale, error));
         frames = (frames + 3) / 4;
@@ -92,7 +96,12 @@ static lt_status tell_memory(struct eval *eval, enum vae_part part, const struct
     if (frames < 1 || rows < 1 || columns < 1)
         return LT_OK; /* refused later, in words */
     LT_TRY(vae_scratch(part, eval->file[0], precision, rows, columns, &scratch, error));
-    LT_TRY(vae_bytes(part, eval->file[0], precision, frames, rows, columns, &bytes, error));
+    if (part == VAE_DECODER && tiled)
+        LT_TRY(vae_decode_tiled_bytes(eval->file[0], precision, &tiling, frames, rows, columns,
+                                      &bytes, &held, error));
+    else
+        LT_TRY(vae_bytes(part, eval->file[0], precision, frames, rows, columns, &bytes, error));
+    eval->input_bytes += held;
     eval_tell(eval, bytes, &scratch);
     return LT_OK;
 }

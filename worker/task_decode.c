@@ -157,6 +157,15 @@ static lt_status hand_on(const struct engine_task *task, const struct lt_view *l
     return engine_encode_frames(task, &frames, to, (int64_t)handed, error);
 }
 
+static lt_status decode(const struct engine_task *task, struct vae *vae,
+                        const struct vae_tiling *tiling, const struct lt_view *latents,
+                        struct pixels *pixels, struct lt_error *error)
+{
+    atomic_uint *done = &task->progress->done;
+    return tiling->rows ? vae_decode_tiled(vae, tiling, latents, keep_frame, pixels, done, error)
+                        : vae_decode(vae, latents, keep_frame, pixels, done, error);
+}
+
 lt_status engine_vae_decode(const struct engine_task *task, void **result_out,
                             struct lt_error *error)
 {
@@ -168,12 +177,13 @@ lt_status engine_vae_decode(const struct engine_task *task, void **result_out,
     LT_TRY(engine_load(task, ENGINE_VAE_DECODER, &resident, error));
     LT_TRY(measure(task, &latents, vae_scale(resident->vae), &pixels, &handed, error));
     LT_TRY(take(&pixels, task->spec, error));
-    engine_begin(task,
-                 (unsigned)(latents.dim[1] + (handed ? (pixels.tail_length - 1) / 4 + 1 : 0)));
+    const struct vae_tiling tiling = engine_tiling(task->spec);
+    const int64_t tiles = tiling.rows ? vae_tile_count(&tiling, latents.dim[2], latents.dim[3]) : 1;
+    engine_begin(
+        task, (unsigned)(tiles * latents.dim[1] + (handed ? (pixels.tail_length - 1) / 4 + 1 : 0)));
     lt_status status = measure_reference(task, &pixels, error);
     if (status == LT_OK)
-        status =
-            vae_decode(resident->vae, &latents, keep_frame, &pixels, &task->progress->done, error);
+        status = decode(task, resident->vae, &tiling, &latents, &pixels, error);
     if (status == LT_OK && handed)
         status = hand_on(task, &latents, &pixels, handed, error);
     free(pixels.tail);

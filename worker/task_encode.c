@@ -73,7 +73,11 @@ lt_status engine_encode_frames(const struct engine_task *task, const struct engi
                                float *values, int64_t count, struct lt_error *error)
 {
     struct resident *resident;
-    LT_TRY(engine_load(task, ENGINE_VAE_ENCODER, &resident, error));
+    struct engine_task sized = *task;
+    sized.pixels[0] = (uint32_t)frames->count;
+    sized.pixels[1] = (uint32_t)frames->rows;
+    sized.pixels[2] = (uint32_t)frames->columns;
+    LT_TRY(engine_load(&sized, ENGINE_VAE_ENCODER, &resident, error));
     const int64_t scale = vae_scale(resident->vae);
     const int64_t dim[4] = {vae_latent_channels(resident->vae), (frames->count - 1) / 4 + 1,
                             frames->rows / scale, frames->columns / scale};

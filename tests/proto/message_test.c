@@ -113,6 +113,8 @@ static void conditioning_survives(void **state)
     m.assign.spec.handoff_length = 81;
     m.assign.spec.match = LT_MATCH_MKL;
     m.assign.spec.match_strength = 0.5;
+    m.assign.spec.tile = 34;
+    m.assign.spec.tile_stride = 18;
     m.assign.spec.lora[0] = (struct lt_spec_lora){{"l", lt_sha256("l", 1), 5}, -0.5, 2, true};
     m.assign.spec.lora_count = 1;
     m.assign.spec.addon = (struct lt_model_file){"talk", lt_sha256("t", 1), 6};
@@ -127,6 +129,8 @@ static void conditioning_survives(void **state)
     assert_int_equal(spec.handoff_length, 81);
     assert_int_equal(spec.match, LT_MATCH_MKL);
     assert_true(spec.match_strength == 0.5);
+    assert_int_equal(spec.tile, 34);
+    assert_int_equal(spec.tile_stride, 18);
     assert_int_equal(spec.lora_count, 1);
     assert_string_equal(spec.lora[0].file.name, "l");
     assert_true(spec.lora[0].strength == -0.5 && spec.lora[0].plain_peft);

@@ -54,6 +54,13 @@ job cached text-to-video 13 t2v '' '"cache": {"kind": "teacache", "curve": "plai
 check cached 13
 [[ $(field mag-1.report frames_sha256) == $(field cached-1.report frames_sha256) ]] || fail "one plan, two takes"
 
+sed 's/"size": \[64, 64\]/"size": [96, 64]/' text.json >wide.json
+take wide-1 wide 1
+sed 's/"decode": {/"decode": {"tile": 64, "overlap": 32, /' wide.json >tiled.json
+check tiled 13
+differ tiled wide
+[[ $(field tiled-1.report latents_sha256) == "$(field wide-1.report latents_sha256)" ]] || fail "tiles changed the latents"
+
 image=text-1/frame_00000.png
 end=text-1/frame_00012.png
 

@@ -336,6 +336,91 @@ static void g5_4_an_eviction_clears_the_signature(void **state)
     free_job(job);
 }
 
+/* -- pictures ---------------------------------------------------------------------------------- */
+
+enum { SIDE = 12, PICTURE_FRAMES = 5 };
+
+/* side x side latents over two frames; the u8 result is the caller's. Tells what of the device was
+ * planned. */
+static uint64_t decode(struct engine *engine, uint32_t side, uint32_t tile, uint8_t **rgb_out)
+{
+    static float latents[16 * 2 * SIDE * SIDE];
+    for (size_t i = 0; i < LT_COUNT(latents); i++)
+        latents[i] = 0.1f * (float)(i * 7 % 23) - 1;
+    const size_t count = 16 * 2 * side * side;
+    const struct lt_task_spec spec = {.kind = LT_TASK_VAE_DECODE,
+                                      .model = {.name = "vae.safetensors"},
+                                      .shape = {16, 2, side, side},
+                                      .precision = LT_PRECISION_F32,
+                                      .tile = tile,
+                                      .tile_stride = tile / 2,
+                                      .result_bytes = PICTURE_FRAMES * 3 * 64 * side * side};
+    struct engine_work work = {.task = 1,
+                               .spec = &spec,
+                               .blob = {{LT_BLOB_LATENTS, latents, count * sizeof(float)}},
+                               .blob_count = 1};
+    struct engine_progress progress = {0};
+    engine_run(engine, &work, 1, &progress);
+    if (work.status != LT_OK)
+        fail_msg("%s", work.error.text);
+    const unsigned tiles = tile ? 4 : 1; /* 12 latents: from 0 and from 4, with tiles of 8 */
+    assert_int_equal(atomic_load(&progress.done), 2 * tiles);
+    *rgb_out = work.result;
+    return engine->slot[ENGINE_VAE_DECODER].planned_bytes;
+}
+
+static uint64_t decode_alone(uint32_t side, uint32_t tile, uint8_t **rgb_out)
+{
+    struct engine *engine = make_engine(&resident);
+    const uint64_t planned = decode(engine, side, tile, rgb_out);
+    engine_destroy(&engine);
+    return planned;
+}
+
+static void a_larger_picture_is_planned_anew(void **state)
+{
+    (void)state;
+    uint8_t *small, *large, *again, *alone;
+    const uint64_t small_bytes = decode_alone(4, 0, &small),
+                   large_bytes = decode_alone(SIDE, 0, &alone);
+    struct engine *engine = make_engine(&resident);
+    assert_true(small_bytes < large_bytes);
+    assert_int_equal(decode(engine, 4, 0, &again), small_bytes);
+    free(again);
+    const uint64_t read = memory_of(engine).read_bytes;
+    assert_int_equal(decode(engine, SIDE, 0, &large), large_bytes);
+    assert_memory_equal(large, alone, PICTURE_FRAMES * 3 * 64 * SIDE * SIDE);
+    assert_int_equal(memory_of(engine).read_bytes, 2 * read);
+    assert_int_equal(decode(engine, 4, 0, &again), large_bytes); /* which serves it too */
+    assert_int_equal(memory_of(engine).read_bytes, 2 * read);
+    assert_memory_equal(again, small, PICTURE_FRAMES * 3 * 64 * 4 * 4);
+    free(small);
+    free(large);
+    free(again);
+    free(alone);
+    engine_destroy(&engine);
+}
+
+/* For who asks: less memory, another picture (vae_test holds it to the wrapper's), the same each
+ * time. */
+static void tiles_take_less_memory(void **state)
+{
+    (void)state;
+    uint8_t *whole, *tiled, *again;
+    const uint64_t whole_bytes = decode_alone(SIDE, 0, &whole),
+                   tiled_bytes = decode_alone(SIDE, 8, &tiled);
+    const size_t bytes = PICTURE_FRAMES * 3 * 64 * SIDE * SIDE;
+    assert_true(tiled_bytes < whole_bytes);
+    assert_memory_not_equal(tiled, whole, bytes);
+    assert_int_equal(decode_alone(SIDE, 8, &again), tiled_bytes);
+    assert_memory_equal(again, tiled, bytes);
+    free(whole);
+    free(tiled);
+    free(again);
+}
+
+/* -- refusals ---------------------------------------------------------------------------------- */
+
 static void one_wrong_task_does_not_spoil_its_batch(void **state)
 {
     (void)state;
@@ -478,6 +563,8 @@ int main(void)
         cmocka_unit_test(g5_strengths_and_absence_read_nothing),
         cmocka_unit_test(g5_3_a_failed_load_clears_the_signature),
         cmocka_unit_test(g5_4_an_eviction_clears_the_signature),
+        cmocka_unit_test(a_larger_picture_is_planned_anew),
+        cmocka_unit_test(tiles_take_less_memory),
         cmocka_unit_test(one_wrong_task_does_not_spoil_its_batch),
         cmocka_unit_test(options_of_a_task_have_their_effect),
         cmocka_unit_test(what_does_not_fit_is_refused_with_the_sum),

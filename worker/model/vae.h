@@ -76,6 +76,13 @@ void vae_forget(struct vae *vae);
 struct vae_tiling {
     int64_t rows, columns, row_stride, column_stride; /* 1 <= stride <= size */
 };
+/* Tiles of a picture of rows x columns latents: each counts all its latent frames in `done`. */
+int64_t vae_tile_count(const struct vae_tiling *tiling, int64_t rows, int64_t columns);
+/* vae_bytes of a decode in tiles, and what it holds in RAM beside that. */
+lt_status vae_decode_tiled_bytes(const struct tensor_file *file, enum lt_precision precision,
+                                 const struct vae_tiling *tiling, int64_t frames, int64_t rows,
+                                 int64_t columns, size_t *bytes_out, size_t *held_bytes_out,
+                                 struct lt_error *error);
 /* All frames of a tile, then the next tile. Holds the sum of all frames, f32. */
 lt_status vae_decode_tiled(struct vae *vae, const struct vae_tiling *tiling,
                            const struct lt_view *latents, vae_frame *on_frame, void *context,

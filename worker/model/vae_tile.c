@@ -112,6 +112,32 @@ static lt_status check_tiling(const struct vae_tiling *tiling, struct lt_error *
                    (long long)tiling->row_stride, (long long)tiling->column_stride);
 }
 
+int64_t vae_tile_count(const struct vae_tiling *tiling, int64_t rows, int64_t columns)
+{
+    int64_t down = 0, across = 0;
+    while (has_span(down * tiling->row_stride, tiling->rows, tiling->row_stride, rows))
+        down++;
+    while (
+        has_span(across * tiling->column_stride, tiling->columns, tiling->column_stride, columns))
+        across++;
+    return down * across;
+}
+
+lt_status vae_decode_tiled_bytes(const struct tensor_file *file, enum lt_precision precision,
+                                 const struct vae_tiling *tiling, int64_t frames, int64_t rows,
+                                 int64_t columns, size_t *bytes_out, size_t *held_bytes_out,
+                                 struct lt_error *error)
+{
+    int64_t scale;
+    LT_TRY(check_tiling(tiling, error));
+    LT_TRY(vae_file_scale(VAE_DECODER, file, &scale, error));
+    const size_t pixels = (size_t)(rows * columns * scale * scale);
+    *held_bytes_out = ((size_t)(4 * frames - 3) * 3 + 1) * pixels * sizeof(float);
+    return vae_bytes(VAE_DECODER, file, precision, frames,
+                     tiling->rows < rows ? tiling->rows : rows,
+                     tiling->columns < columns ? tiling->columns : columns, bytes_out, error);
+}
+
 /* Runs `one` for every tile, rows of tiles first. */
 static lt_status each_tile(struct tiles *t, const struct vae_tiling *tiling, int64_t rows,
                            int64_t columns,
