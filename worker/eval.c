@@ -218,7 +218,11 @@ static lt_status write_report(const struct eval *eval, struct lt_error *error)
         return lt_fail(error, LT_IO, "%s: cannot create", eval->settings->report);
     fprintf(file, "{\"seconds\": %.6f, \"load_seconds\": %.6f, \"load_wait_ms\": %.3f",
             eval->seconds, stats.load_seconds, (double)stats.load_wait_us * 1e-3);
-    fprintf(file, ", \"rss_peak_bytes\": %llu, \"device_peak_bytes\": %llu",
+    fprintf(file, ", \"first_block_seconds\": %.6f, \"forward_seconds\": [",
+            stats.first_block_seconds);
+    for (size_t i = 0; i < eval->forward_count; i++)
+        fprintf(file, "%s%.6f", i ? ", " : "", eval->forward_seconds[i]);
+    fprintf(file, "], \"rss_peak_bytes\": %llu, \"device_peak_bytes\": %llu",
             (unsigned long long)usage.ru_maxrss * 1024,
             (unsigned long long)(device.peak_bytes[DEVICE_MEMORY_LOCAL] +
                                  (device_is_ram(eval->device) ? eval->activation_bytes : 0)));

@@ -14,7 +14,7 @@
 
 #include <stdio.h>
 
-enum { EVAL_MODELS_MAX = 4, EVAL_TENSORS_MAX = 32, EVAL_OUTPUTS_MAX = 4 };
+enum { EVAL_MODELS_MAX = 4, EVAL_TENSORS_MAX = 32, EVAL_OUTPUTS_MAX = 4, EVAL_REPEAT_MAX = 16 };
 
 struct eval;
 struct eval_settings;
@@ -57,6 +57,8 @@ struct eval {
     struct lt_named_view output[EVAL_OUTPUTS_MAX]; /* data freed at the end */
     size_t output_count;
     double seconds;
+    double forward_seconds[EVAL_REPEAT_MAX]; /* the first from the opening of the weights on */
+    size_t forward_count;                    /* 0: the component does not tell */
 };
 
 /* An input as f32, valid until the command ends. Wrong rank: LT_BAD_INPUT naming file and tensor.

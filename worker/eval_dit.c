@@ -159,14 +159,17 @@ static lt_status run(struct eval *eval, struct lt_error *error)
     struct dit *dit = NULL;
     struct request r = {0};
     struct lt_view v;
+    int64_t repeat = 1;
     lt_status status;
     if (eval->file[1]) /* an add-on */
         LT_TRY(tensor_file_join(eval->file[0], &eval->file[1], error));
     LT_TRY(dit_config_detect(eval->file[0], &config, error));
     LT_TRY(catalogue_check_dit(&config, eval->file[0], error));
     LT_TRY(eval_setting_int(eval, "text_len", 1, 65536, &config.text_len, error));
+    LT_TRY(eval_setting_int(eval, "repeat", 1, EVAL_REPEAT_MAX, &repeat, error));
     LT_TRY_OR(read_request(eval, &r, error), out);
     LT_TRY_OR(tell_memory(eval, &config, &r, error), out);
+    const int64_t opened = lt_clock_now_us();
     LT_TRY_OR(eval_load(eval, 0, NULL, NULL, error), out);
     LT_TRY_OR(dit_create(&config, eval->store[0], &eval->kernels, eval->exec, &dit, error), out);
     dit_set_lora(dit, eval->lora);
@@ -175,7 +178,11 @@ static lt_status run(struct eval *eval, struct lt_error *error)
     LT_TRY_OR(dit_context_create(dit, &r.prompt, 0, &r.inputs.context, error), out);
     LT_TRY_OR(animate_context_create(dit, &r.window, 0, &r.inputs.animate, error), out);
     LT_TRY_OR(talk_context_create(dit, &r.speech, 0, &r.inputs.talk, error), out);
-    LT_TRY_OR(dit_forward(dit, &r.inputs, 1, &v, error), out);
+    for (int64_t i = 0; i < repeat; i++) {
+        const int64_t from = i == 0 ? opened : lt_clock_now_us();
+        LT_TRY_OR(dit_forward(dit, &r.inputs, 1, &v, error), out);
+        eval->forward_seconds[eval->forward_count++] = (double)(lt_clock_now_us() - from) * 1e-6;
+    }
     eval->seconds = (double)(lt_clock_now_us() - start) * 1e-6;
 out:
     talk_context_destroy(&r.inputs.talk);
@@ -195,7 +202,7 @@ const struct eval_component eval_dit = {
     .keys = (const char *const[]){"text_len", "nag_scale", "nag_tau", "nag_alpha", "riflex_index",
                                   "riflex_frames", "memory_frames", "rope_negative_offset",
                                   "skip_layers", "pose_strength", "face_strength", "audio_scale",
-                                  "lora_expert", "lora_peft", "lora_step", "lora_stream", NULL},
+                                  "lora_expert", "lora_peft", "lora_step", "lora_stream", "repeat", NULL},
     .model_min = 1,
     .model_max = 2,
     .takes_lora = true,

@@ -88,6 +88,7 @@ void eval_store_stats(const struct eval *eval, struct store_stats *sum_out)
         sum.stall_us += one.stall_us;
         sum.load_wait_us += one.load_wait_us;
         sum.load_seconds += one.load_seconds;
+        sum.first_block_seconds += one.first_block_seconds;
     }
     *sum_out = sum;
 }

@@ -57,6 +57,11 @@ lt_status place_tensor(struct store *store, const struct layout_tensor *tensor, 
                         : read_part(store, tensor, 0, to, tensor->bytes, error);
 }
 
+static double seconds_open(const struct store *store)
+{
+    return (double)(lt_clock_now_us() - store->opened_us) * 1e-6;
+}
+
 /* Places one tensor of the order where it stays. */
 static lt_status place_one(struct store *store, size_t at, struct lt_error *error)
 {
@@ -67,10 +72,13 @@ static lt_status place_one(struct store *store, size_t at, struct lt_error *erro
     store->is_placed[t] = true;
     pthread_mutex_lock(&store->lock);
     store->left--;
-    if (--slab->left == 0)
+    if (--slab->left == 0) {
         pthread_cond_broadcast(&store->placed);
+        if (tensor->slab == 0)
+            store->stats.first_block_seconds = seconds_open(store);
+    }
     if (store->left == 0)
-        store->stats.load_seconds = (double)(lt_clock_now_us() - store->opened_us) * 1e-6;
+        store->stats.load_seconds = seconds_open(store);
     pthread_mutex_unlock(&store->lock);
     return LT_OK;
 }

@@ -23,6 +23,7 @@ struct store_stats {
     uint64_t staging_peak_bytes; /* extra memory while loading */
     int64_t stall_us;            /* acquire stood still for a fetch */
     int64_t load_wait_us;        /* acquire stood still for the first placement */
+    double first_block_seconds;  /* until block 0 was placed; 0: it is read when it is used */
     double load_seconds;         /* until everything was placed */
     size_t tensor_count, slab_count;
 };
