@@ -8,6 +8,7 @@
     X("memory", worker_memory, "add up what a model takes, and choose what is streamed")           \
     X("synth", worker_synth, "write a model file with real shapes and random weights")             \
     X("eval", worker_eval, "run one component once, on tensors from a file")                       \
+    X("selftest", worker_selftest, "hold this machine's kernels and copies to the reference")      \
     X("bench-load", worker_bench_load, "time loading a model file beside a plain read of it")
 
 #define WORKER_COMMAND_PROTOTYPE(name, function, summary) int function(int argc, char **argv);

@@ -242,6 +242,18 @@ static lt_status prepare(struct engine_task *task, struct lt_error *error)
                      &task->exec, error);
 }
 
+/* A failing call may have seen no more than a NULL: what a broken device says goes before it. */
+static void tell_broken(struct engine *engine, struct engine_work *work, size_t count)
+{
+    for (size_t i = 0; i < count; i++) {
+        struct lt_error broken;
+        if (work[i].status == LT_OK || device_bind(engine->device, &broken) != LT_DEVICE)
+            continue;
+        work[i].status = LT_DEVICE;
+        work[i].error = broken;
+    }
+}
+
 void engine_run(struct engine *engine, struct engine_work *work, size_t count,
                 struct engine_progress *progress)
 {
@@ -265,5 +277,6 @@ void engine_run(struct engine *engine, struct engine_work *work, size_t count,
         engine_predict(task, count);
     else
         work[0].status = run_one(&task[0], &work[0].result, &work[0].error);
+    tell_broken(engine, work, count);
     engine_sample(engine, MEMORY_STAGE_TASK_END, work[0].task, kind_name(work[0].spec->kind));
 }

@@ -23,9 +23,6 @@ static lt_status run(struct eval *eval, struct lt_error *error)
     struct tae *tae = NULL;
     struct lt_view latents;
     LT_TRY(eval_input(eval, "latents", 4, &latents, error));
-    if (!device_is_ram(eval->device))
-        return lt_fail(error, LT_UNSUPPORTED,
-                       "preview reads its frames in main memory: use --device host");
     LT_TRY(eval_load(eval, 0, tae_wants, NULL, error));
     LT_TRY(tae_create(eval->store[0], &eval->kernels, eval->exec, &tae, error));
     const int64_t start = lt_clock_now_us();
