@@ -41,6 +41,7 @@ lt_status engine_create(const struct engine_params *params, struct engine **engi
     atomic_store(&engine->batch_max, 1);
     engine->memory = params->memory;
     engine->blob_bytes = params->blob_bytes;
+    engine->verify = params->verify;
     lt_status status = open_device(engine, params, error);
     if (status == LT_OK)
         status = engine_windows_create(engine, error);

@@ -29,6 +29,7 @@ struct engine_params {
     const char *kernel_selector; /* lt_kernels_select: "best" */
     const char *device;          /* device_open: "cuda:0"; NULL: the host */
     struct memory_settings memory;
+    bool verify;          /* all bytes of a model file are hashed whenever it is opened */
     uint64_t reuse_bytes; /* at most, of what steps leave for later ones; 0: nothing is kept */
     uint64_t blob_bytes;  /* of blobs and results the caller keeps: part of the plan */
 };

@@ -52,6 +52,19 @@ lt_status engine_name_weights(const struct engine_task *task, enum engine_slot s
     return LT_OK;
 }
 
+/* A file of theirs that changed is told before it is used. */
+static lt_status check_files(const struct engine_task *task, struct lt_error *error)
+{
+    for (size_t i = 0; i < task->work->lora_count; i++) {
+        const struct found *found = NULL;
+        struct tensor_file *file = NULL;
+        LT_TRY(engine_find_model(task->engine, &task->work->lora[i].file, &found, error));
+        LT_TRY(engine_open_found(task->engine, found, &file, error));
+        tensor_file_close(&file);
+    }
+    return LT_OK;
+}
+
 lt_status engine_open_lora(const struct engine_task *task, struct tensor_file *model,
                            struct lora_set **set_out, struct lt_error *error)
 {
@@ -62,6 +75,7 @@ lt_status engine_open_lora(const struct engine_task *task, struct tensor_file *m
         .count = task->work->lora_count,
         .type = task->spec->precision == LT_PRECISION_F32 ? LT_TYPE_F32 : LT_TYPE_BF16};
     LT_TRY(find_sources(task, source, named, error));
+    LT_TRY(check_files(task, error));
     return lora_set_create(&params, model, set_out, error);
 }
 

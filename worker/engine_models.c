@@ -413,18 +413,38 @@ static bool is_resident(const struct resident *resident, const struct weights_si
            holds(&resident->size, size);
 }
 
-/* Opens a found file, which must still be the one that was found. */
-static lt_status open_found(const struct found *found, struct tensor_file **file_out,
-                            struct lt_error *error)
+static lt_status refuse_changed(const struct found *found, struct lt_error *error)
+{
+    return lt_fail(error, LT_CORRUPT,
+                   "%s: the file changed since this worker started; start it again", found->path);
+}
+
+/* What it held when it was first opened is what it must hold. */
+static lt_status check_content(struct engine *engine, const struct found *found,
+                               struct tensor_file *file, struct lt_error *error)
+{
+    struct lt_digest *known = &engine->found[found - engine->found].content, now;
+    char hex[LT_DIGEST_HEX];
+    LT_TRY(tensor_file_hash(file, &now, error));
+    if (!lt_digest_is_zero(known) && !lt_digest_equal(known, &now))
+        return refuse_changed(found, error);
+    *known = now;
+    lt_digest_format(&now, hex);
+    lt_log(LT_LOG_INFO, "model.verified", "file=%s sha256=%s", found->file.name, hex);
+    return LT_OK;
+}
+
+lt_status engine_open_found(struct engine *engine, const struct found *found,
+                            struct tensor_file **file_out, struct lt_error *error)
 {
     struct tensor_file *file;
     struct lt_digest now;
     LT_TRY(tensor_file_open(found->path, &file, error));
     lt_status status = tensor_file_fingerprint(file, &now, error);
     if (status == LT_OK && !lt_digest_equal(&now, &found->file.fingerprint))
-        status =
-            lt_fail(error, LT_CORRUPT,
-                    "%s: the file changed since this worker started; start it again", found->path);
+        status = refuse_changed(found, error);
+    if (status == LT_OK && engine->verify)
+        status = check_content(engine, found, file, error);
     if (status != LT_OK) {
         tensor_file_close(&file);
         return status;
@@ -442,7 +462,7 @@ static lt_status join_addon(const struct engine_task *task, struct tensor_file *
     if (!task->spec->addon.name)
         return LT_OK;
     LT_TRY(engine_find_model(task->engine, &task->spec->addon, &found, error));
-    LT_TRY(open_found(found, &addon, error));
+    LT_TRY(engine_open_found(task->engine, found, &addon, error));
     const lt_status status = tensor_file_join(file, &addon, error);
     tensor_file_close(&addon);
     return status;
@@ -456,7 +476,7 @@ static lt_status load(const struct engine_task *task, enum engine_slot slot,
     struct tensor_file *file = NULL;
     bool served = true;
     lt_status status;
-    LT_TRY(open_found(found, &file, error));
+    LT_TRY(engine_open_found(task->engine, found, &file, error));
     if (slot == ENGINE_TRANSFORMER)
         LT_TRY_OR(join_addon(task, file, error), out);
     LT_TRY_OR(components[slot].make(task, file, resident, error), out);

@@ -27,6 +27,7 @@ enum {
 struct found { /* a model file of the folders */
     char *path;
     struct lt_model_file file;
+    struct lt_digest content; /* of all bytes as first opened; zero: not asked for, or not opened */
 };
 
 /* One model of each component is resident at a time. */
@@ -86,6 +87,7 @@ struct engine {
     size_t context_bytes;   /* keys and values kept for each */
     struct memory_settings memory;
     uint64_t blob_bytes, runtime_bytes;
+    bool verify;
     struct device *device;
     struct lt_lru *windows; /* engine_windows.c: of it too */
     struct lt_lru *reuse;   /* engine_reuse.c: what steps leave for later ones */
@@ -122,6 +124,11 @@ struct vae_tiling engine_tiling(const struct lt_task_spec *spec);
 /* By fingerprint, or by name when that is zero. LT_NOT_FOUND says what is here instead. */
 lt_status engine_find_model(const struct engine *engine, const struct lt_model_file *wanted,
                             const struct found **found_out, struct lt_error *error);
+
+/* Opens a found file, which must still be the one that was found (pipeline.md G2.3): LT_CORRUPT
+ * when its fingerprint is another, and with `verify` when any byte is. */
+lt_status engine_open_found(struct engine *engine, const struct found *found,
+                            struct tensor_file **file_out, struct lt_error *error);
 
 /* -- engine_lora.c ----------------------------------------------------------------------------- */
 

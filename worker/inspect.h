@@ -42,6 +42,7 @@ struct inspect_report {
     struct vision_config vision;
     struct audio_config audio;
     struct lt_digest fingerprint;
+    struct lt_digest content; /* of all bytes; zero: not asked for. By the caller */
     uint64_t parameters, tensor_bytes, rest_bytes; /* rest: outside the blocks */
     uint64_t block_bytes_min, block_bytes_max;     /* 0 without blocks */
     size_t block_count;

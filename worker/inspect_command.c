@@ -4,16 +4,18 @@
 #include "worker/inspect.h"
 
 struct settings {
-    bool json;
+    bool json, hash;
 };
 
 static const struct lt_option options[] = {
     LT_OPTION(struct settings, json, FLAG, NULL, NULL, .help = "one JSON object"),
+    LT_OPTION(struct settings, hash, FLAG, NULL, NULL,
+              .help = "also the SHA-256 of all its bytes; reads the whole file"),
 };
 
 static const struct lt_command command = {
     .program = "longtake-worker inspect",
-    .usage = "FILE [--json]",
+    .usage = "FILE [--json] [--hash]",
     .summary = "Tells what a GGUF or safetensors file of a model or a LoRA is: variant, sizes, "
                "types, bytes per "
                "block, and which tensors are missing, extra or of a wrong shape. Reads the header "
@@ -26,18 +28,22 @@ static const struct lt_command command = {
     .operand_max = 1,
 };
 
-static lt_status run(const char *path, bool json, struct lt_error *error)
+static lt_status run(const char *path, const struct settings *settings, struct lt_error *error)
 {
     struct tensor_file *file = NULL;
     struct inspect_report report = {0};
+    lt_status status;
     LT_TRY(tensor_file_open(path, &file, error));
-    lt_status status = inspect_file(file, &report, error);
-    if (status == LT_OK) {
-        json ? inspect_print_json(file, &report, stdout) : inspect_print(file, &report, stdout);
-        if (report.problem_count > 0)
-            status = lt_fail(error, LT_BAD_INPUT, "%s: %zu problems", path, report.problem_count);
-        inspect_fini(&report);
-    }
+    LT_TRY_OR(inspect_file(file, &report, error), close);
+    if (settings->hash)
+        LT_TRY_OR(tensor_file_hash(file, &report.content, error), fini);
+    settings->json ? inspect_print_json(file, &report, stdout)
+                   : inspect_print(file, &report, stdout);
+    if (report.problem_count > 0)
+        status = lt_fail(error, LT_BAD_INPUT, "%s: %zu problems", path, report.problem_count);
+fini:
+    inspect_fini(&report);
+close:
     tensor_file_close(&file);
     return status;
 }
@@ -46,7 +52,7 @@ static lt_status start(void *context, const void *settings, const struct lt_oper
                        struct lt_error *error)
 {
     (void)context;
-    return run(operands->item[0], ((const struct settings *)settings)->json, error);
+    return run(operands->item[0], settings, error);
 }
 
 int worker_inspect(int argc, char **argv)

@@ -118,6 +118,9 @@ void inspect_print(const struct tensor_file *file, const struct inspect_report *
     fprintf(to, "\nformat       %s, %s\n", tensor_file_format(file),
             lt_size_format(tensor_file_bytes(file), size));
     fprintf(to, "fingerprint  %s\n", digest);
+    lt_digest_format(&report->content, digest);
+    if (!lt_digest_is_zero(&report->content))
+        fprintf(to, "sha256       %s\n", digest);
     fprintf(to, "kind         %s\n", kind_name(report));
     print_model(report, to);
     fprintf(to, "tensors      %zu, %.3f M parameters\n", tensor_file_count(file),
@@ -227,6 +230,9 @@ void inspect_print_json(const struct tensor_file *file, const struct inspect_rep
     fprintf(to, ", \"format\": \"%s\", \"bytes\": %llu, \"fingerprint\": \"%s\", \"kind\": \"%s\"",
             tensor_file_format(file), (unsigned long long)tensor_file_bytes(file), digest,
             kind_name(report));
+    lt_digest_format(&report->content, digest);
+    if (!lt_digest_is_zero(&report->content))
+        fprintf(to, ", \"sha256\": \"%s\"", digest);
     print_json_model(report, to);
     fprintf(to, ", \"parameters\": %llu, \"tensors\": %zu, \"tensor_bytes\": %llu, \"types\": {",
             (unsigned long long)report->parameters, tensor_file_count(file),

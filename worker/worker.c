@@ -27,7 +27,7 @@ struct settings {
     int64_t threads;
     uint64_t blob_cache, reuse_cache;
     struct memory_settings memory;
-    bool insecure, exit_with_parent;
+    bool verify, insecure, exit_with_parent;
 };
 
 static const struct lt_option options[] = {
@@ -35,6 +35,9 @@ static const struct lt_option options[] = {
               .help = "tcp://host:7701 or ipc:///path: the coordinator's worker address"),
     LT_OPTION(struct settings, models, LIST, "DIR", NULL,
               .help = "folder (or file) with models; may be given again"),
+    LT_OPTION(struct settings, verify, FLAG, NULL, NULL,
+              .help = "hash all of a model file whenever it is loaded, and refuse one whose bytes "
+                      "changed; otherwise size, time, inode and 64 samples tell"),
     LT_OPTION(struct settings, device, TEXT, "NAME", "host",
               .help = "where to compute: host, or cuda:N"),
     LT_OPTION(struct settings, threads, INT, "N", "0", .min = 0, .max = 1024,
@@ -324,6 +327,7 @@ static lt_status begin(struct worker *w, struct worker_params *params, char *nam
                                    .thread_count = (int)s->threads,
                                    .kernel_selector = s->kernel,
                                    .device = s->device,
+                                   .verify = s->verify,
                                    .memory = s->memory};
     if (!engine.memory.ram)
         engine.memory.ram = lt_memory_limit();

@@ -8,8 +8,11 @@
 #include "worker/guidance.h"
 #include "worker/synth.h"
 
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 enum { LAYERS = 6, VALUES = 16 * 3 * 4 * 6, TEXT_ROWS = 5, TEXT_DIM = 32 };
 
@@ -116,18 +119,24 @@ static void run(struct engine *engine, struct job *job, size_t first, size_t cou
             fail_msg("task %zu: %s", n, job->work[n].error.text);
 }
 
-static struct engine *make_engine(const struct memory_settings *memory)
+static struct engine *make_engine_that(const struct memory_settings *memory, bool verifies)
 {
     const char *const dirs[] = {dir};
     const struct engine_params params = {.model_dir = dirs,
                                          .model_dir_count = 1,
                                          .thread_count = 2,
                                          .kernel_selector = "best",
+                                         .verify = verifies,
                                          .memory = *memory};
     struct engine *engine;
     struct lt_error error;
     assert_ok(engine_create(&params, &engine, &error));
     return engine;
+}
+
+static struct engine *make_engine(const struct memory_settings *memory)
+{
+    return make_engine_that(memory, false);
 }
 
 static struct lt_beat_memory memory_of(struct engine *engine)
@@ -334,6 +343,57 @@ static void g5_4_an_eviction_clears_the_signature(void **state)
     free(want);
     engine_destroy(&engine);
     free_job(job);
+}
+
+/* -- files that change ------------------------------------------------------------------------- */
+
+/* Another last byte, which no sample of the fingerprint has; size, time and inode stay. */
+static void flip_last_byte(const char *name)
+{
+    char path[300];
+    struct stat info;
+    uint8_t byte;
+    snprintf(path, sizeof path, "%s/%s", dir, name);
+    const int fd = open(path, O_RDWR);
+    assert_true(fd >= 0);
+    assert_int_equal(fstat(fd, &info), 0);
+    assert_int_equal(pread(fd, &byte, 1, info.st_size - 1), 1);
+    byte ^= 1;
+    assert_int_equal(pwrite(fd, &byte, 1, info.st_size - 1), 1);
+    const struct timespec times[2] = {{0, UTIME_OMIT}, info.st_mtim};
+    assert_int_equal(futimens(fd, times), 0);
+    close(fd);
+}
+
+/* G2.3, hash on request: a file is opened again for every load. */
+static void g2_3_all_bytes_are_verified_on_request(void **state)
+{
+    (void)state;
+    const struct engine_lora style = {.file = {.name = "style.safetensors"}};
+    static const char *const names[] = {"t2v.gguf", "style.safetensors"};
+    for (size_t changed = 0; changed < LT_COUNT(names); changed++)
+        for (int verifies = 0; verifies < 2; verifies++) {
+            struct job *job = make_job(1);
+            struct engine *engine = make_engine_that(&resident, verifies);
+            free(run_with(engine, job, &style, 1, 0));
+            engine_drop(engine, ENGINE_TRANSFORMER);
+            flip_last_byte(names[changed]);
+            engine_run(engine, job->work, 1, &job->progress);
+            if (verifies) {
+                assert_int_equal(job->work[0].status, LT_CORRUPT);
+                assert_non_null(strstr(job->work[0].error.text, names[changed]));
+                assert_non_null(strstr(job->work[0].error.text, "the file changed"));
+                const struct lt_digest none = engine_signature(engine);
+                assert_true(lt_digest_is_zero(&none));
+            } else {
+                assert_int_equal(job->work[0].status, LT_OK);
+            }
+            flip_last_byte(names[changed]);
+            free(job->work[0].result);
+            free(run_with(engine, job, &style, 1, 0)); /* as it was: served again */
+            engine_destroy(&engine);
+            free_job(job);
+        }
 }
 
 /* -- pictures ---------------------------------------------------------------------------------- */
@@ -563,6 +623,7 @@ int main(void)
         cmocka_unit_test(g5_strengths_and_absence_read_nothing),
         cmocka_unit_test(g5_3_a_failed_load_clears_the_signature),
         cmocka_unit_test(g5_4_an_eviction_clears_the_signature),
+        cmocka_unit_test(g2_3_all_bytes_are_verified_on_request),
         cmocka_unit_test(a_larger_picture_is_planned_anew),
         cmocka_unit_test(tiles_take_less_memory),
         cmocka_unit_test(one_wrong_task_does_not_spoil_its_batch),

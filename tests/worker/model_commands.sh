@@ -29,6 +29,8 @@ part='"kind": "wav2vec2", "dim": 32, "ffn": 48, "layers": 1' expect 0 "$worker" 
 part="must end so" expect 5 "$worker" synth --variant wav2vec2 --output voice.gguf
 part="multiple of 16" expect 3 "$worker" synth --variant clip-vision --dim 40 --output x.safetensors
 part="variant      t2v" expect 0 "$worker" inspect model.gguf
+part="sha256       $(sha256sum <model.gguf | cut -d' ' -f1)" expect 0 "$worker" inspect --hash model.gguf
+part="\"sha256\": \"$(sha256sum <vae.safetensors | cut -d' ' -f1)\"" expect 0 "$worker" inspect --json --hash vae.safetensors
 part='"problems": []' expect 0 "$worker" inspect --json model.safetensors
 part='"kind": "vae-z16"' expect 0 "$worker" inspect --json vae.safetensors
 [[ $(ls) == $'clip.safetensors\nmodel.gguf\nmodel.safetensors\nout\nvae.safetensors\nvoice.safetensors' ]] || { echo "left behind:"; ls; exit 1; }

@@ -168,6 +168,30 @@ static void fingerprints_tell_files_apart(void **state)
     assert_false(lt_digest_equal(&a, &names));
 }
 
+/* G2.3: on request all bytes tell, as sha256sum would. */
+static void test_g2_3_the_hash_is_of_every_byte(void **state)
+{
+    struct lt_error error;
+    struct tensor_file *file = NULL;
+    struct lt_digest got;
+    void *bytes;
+    size_t count;
+    const char *path = write_model(state, "hashed", "", 3);
+    assert_ok(tensor_file_open(path, &file, &error));
+    assert_ok(tensor_file_hash(file, &got, &error));
+    assert_ok(lt_file_read(path, 1 << 20, &bytes, &count, &error));
+    for (int flip = 0; flip < 2; flip++) {
+        ((uint8_t *)bytes)[count - 1] ^= (uint8_t)flip;
+        const struct lt_digest want = lt_sha256(bytes, count);
+        assert_int_equal(lt_digest_equal(&got, &want), !flip);
+    }
+    free(bytes);
+    assert_int_equal(tensor_file_bytes_read(file), 0);
+    assert_int_equal(truncate(path, (off_t)count - 1), 0);
+    assert_fails(tensor_file_hash(file, &got, &error), LT_CORRUPT, "changed");
+    tensor_file_close(&file);
+}
+
 /* G2.1, G2.4: while and after reading, nothing of the file is mapped; behind the reader its pages
  * are dropped. */
 static void test_g2_1_nothing_is_mapped_and_the_cache_stays_small(void **state)
@@ -314,6 +338,7 @@ int main(void)
         cmocka_unit_test(test_g2_2_what_was_read_outlives_the_file),
         cmocka_unit_test(test_g2_3_a_changed_file_is_noticed),
         cmocka_unit_test(fingerprints_tell_files_apart),
+        cmocka_unit_test(test_g2_3_the_hash_is_of_every_byte),
         cmocka_unit_test(test_g2_1_nothing_is_mapped_and_the_cache_stays_small),
         cmocka_unit_test(safetensors_are_read_alike),
         cmocka_unit_test(an_addition_is_read_from_its_own_file),

@@ -479,3 +479,24 @@ lt_status tensor_file_fingerprint(struct tensor_file *file, struct lt_digest *fi
     *fingerprint_out = lt_sha256_end(&hash);
     return LT_OK;
 }
+
+lt_status tensor_file_hash(struct tensor_file *file, struct lt_digest *content_out,
+                           struct lt_error *error)
+{
+    const uint64_t size = tensor_file_bytes(file);
+    struct lt_sha256 hash;
+    uint8_t piece[64 * 1024];
+    LT_TRY(check_unchanged(file, error));
+    lt_sha256_begin(&hash);
+    for (uint64_t at = 0; at < size;) {
+        const uint64_t left = size - at, part = left < sizeof piece ? left : sizeof piece;
+        LT_TRY(lt_file_read_at(file->fd, file->path, at, piece, (size_t)part, error));
+        lt_sha256_add(&hash, piece, (size_t)part);
+        at += part;
+        if (at % PIECE_BYTES == 0 || at == size)
+            drop_cache(file, at - part, part);
+    }
+    LT_TRY(check_unchanged(file, error)); /* nor while it was read */
+    *content_out = lt_sha256_end(&hash);
+    return LT_OK;
+}

@@ -78,3 +78,7 @@ uint64_t tensor_file_bytes_read(const struct tensor_file *file);
  * says what it is used for. */
 lt_status tensor_file_fingerprint(struct tensor_file *file, struct lt_digest *fingerprint_out,
                                   struct lt_error *error);
+/* SHA-256 of all its bytes, as sha256sum and model pages tell it: reads the whole file once, front
+ * to back, and leaves none of it in the page cache. Not counted in tensor_file_bytes_read. */
+lt_status tensor_file_hash(struct tensor_file *file, struct lt_digest *content_out,
+                           struct lt_error *error);
