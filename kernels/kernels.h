@@ -183,6 +183,20 @@ struct lt_rotate_args {
     struct lt_view position; /* [L] f32 */
 };
 
+/* Which of C masks each token looks at most, as a position (dit.md 4.5). looks[l, h, c] is what
+ * head h of token l gave to mask c: maps[c, l] = mean over heads / size[c] (0: 0), range[c] = the
+ * lowest and highest of maps[c], and with the first c whose maps[c, l] is highest position[l] =
+ * first[c] + width · (maps[c, l] - low) / (high - low + 1e-8), or first[C-1] of the last mask. Sums
+ * in f64. */
+struct lt_route_args {
+    struct lt_view position;    /* [L] f32 */
+    struct lt_view maps;        /* [C, L] f32, contiguous */
+    struct lt_view range;       /* [C - 1, 2] f32, contiguous */
+    struct lt_view looks;       /* [L, H, K] f32, C <= K; rows and heads may be strided */
+    struct lt_view size, first; /* [C] f32 */
+    float width;
+};
+
 /* Each channel filtered by [1 3 3 1]/8 along rows and columns, zeros around, every `stride`-th
  * place kept: places are (Y + 2·pad - 4) / stride + 1 by (X + 2·pad - 4) / stride + 1. dit.md 3.6.
  */
@@ -233,6 +247,7 @@ struct lt_dup_up_args {
     X(channel_norm)                                                                                \
     X(nag)                                                                                         \
     X(rotate)                                                                                      \
+    X(route)                                                                                       \
     X(blur)                                                                                        \
     X(avg_down)                                                                                    \
     X(dup_up)

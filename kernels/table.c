@@ -283,6 +283,19 @@ static lt_status rotate(const struct lt_rotate_args *a, struct lt_error *error)
     return LT_OK;
 }
 
+static lt_status route(const struct lt_route_args *a, struct lt_error *error)
+{
+    const int64_t masks = a->maps.dim[0], count = a->maps.dim[1];
+    REQUIRE(is_f32(&a->maps, 2) && lt_view_is_contiguous(&a->maps) && masks >= 1 && count >= 1);
+    REQUIRE(is_f32(&a->looks, 3) && a->looks.dim[0] == count && a->looks.dim[2] >= masks);
+    REQUIRE(is_f32(&a->position, 1) && a->position.dim[0] == count && a->looks.dim[1] >= 1);
+    REQUIRE(is_f32(&a->range, 2) && lt_view_is_contiguous(&a->range));
+    REQUIRE(a->range.dim[0] >= masks - 1 && a->range.dim[1] == 2);
+    REQUIRE(is_f32(&a->size, 1) && a->size.dim[0] == masks);
+    REQUIRE(is_f32(&a->first, 1) && a->first.dim[0] == masks);
+    return LT_OK;
+}
+
 static lt_status blur(const struct lt_blur_args *a, struct lt_error *error)
 {
     REQUIRE(is_f32(&a->in, 4) && is_f32(&a->out, 4));

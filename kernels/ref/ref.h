@@ -73,6 +73,7 @@ lt_status ref_conv(struct lt_exec *exec, const struct lt_conv_args *args, struct
 lt_status ref_nag(struct lt_exec *exec, const struct lt_nag_args *args, struct lt_error *error);
 lt_status ref_rotate(struct lt_exec *exec, const struct lt_rotate_args *args,
                      struct lt_error *error);
+lt_status ref_route(struct lt_exec *exec, const struct lt_route_args *args, struct lt_error *error);
 lt_status ref_blur(struct lt_exec *exec, const struct lt_blur_args *args, struct lt_error *error);
 lt_status ref_channel_norm(struct lt_exec *exec, const struct lt_channel_norm_args *args,
                            struct lt_error *error);

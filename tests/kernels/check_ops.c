@@ -478,6 +478,39 @@ void check_rotate(struct check *check)
     check_same(check, got, again, (size_t)count * sizeof *again, "in place differs");
 }
 
+void check_route(struct check *check)
+{
+    const int64_t count = check_int(check, 1, 700), heads = check_int(check, 1, 6),
+                  masks = check_int(check, 2, 9), width = check_int(check, 9, 12);
+    const int64_t outs = count + masks * count + 2 * (masks - 1);
+    float *looks = check_buffer(check, count * heads * width), *size = check_buffer(check, masks),
+          *first = check_buffer(check, masks);
+    float *out[3]; /* wanted, got, again: position, maps and range */
+    check_fill(check, looks, count * heads * width, 1);
+    for (int64_t c = 0; c < masks; c++) {
+        size[c] = (float)check_int(check, 0, 20); /* nobody may be there */
+        first[c] = (float)(4 * c);
+    }
+    struct lt_error error;
+    for (int i = 0; i < 3; i++) {
+        out[i] = check_buffer(check, outs);
+        const struct lt_route_args args = {
+            .position = lt_view_1d(out[i], LT_TYPE_F32, count),
+            .maps = lt_view_2d(out[i] + count, LT_TYPE_F32, masks, count),
+            .range = lt_view_2d(out[i] + count + masks * count, LT_TYPE_F32, masks - 1, 2),
+            .looks = lt_view_3d(looks, LT_TYPE_F32, count, heads, width),
+            .size = lt_view_1d(size, LT_TYPE_F32, masks),
+            .first = lt_view_1d(first, LT_TYPE_F32, masks),
+            .width = 4};
+        check_status(check, lt_route(i ? check->best : check->ref, check->exec, &args, &error),
+                     &error);
+    }
+    snprintf(check->what, sizeof check->what, "%lldx%lld %lld masks", (long long)count,
+             (long long)heads, (long long)masks);
+    check_same(check, out[0], out[1], (size_t)outs * sizeof(float), "f64 in one order differs");
+    check_same(check, out[1], out[2], (size_t)outs * sizeof(float), "not deterministic");
+}
+
 void check_blur(struct check *check)
 {
     const int64_t t = check_int(check, 1, 3), y = check_int(check, 4, 20),
