@@ -213,18 +213,17 @@ static void two_speakers_are_told_apart(void **state)
         }
         const struct lt_view queries = lt_view_3d(q, LT_TYPE_F32, LENGTH, 2, 128),
                              keys = lt_view_3d(k, LT_TYPE_F32, CELLS, 2, 128),
-                             mask = lt_view_2d((void *)masks, LT_TYPE_F32, 3, CELLS),
                              r = lt_view_3d(room, LT_TYPE_F32, LENGTH, 2, 128),
                              m = lt_view_2d(maps, LT_TYPE_F32, 3, LENGTH),
                              position = lt_view_1d(at, LT_TYPE_F32, LENGTH);
-        assert_ok(talk_route(&run.dit, &queries, &keys, &mask, &r, &m, &position, &error));
+        struct talk_context *context = listen(&run, 2, 0);
+        assert_ok(talk_route(context, &queries, &keys, &r, &m, &position, &error));
         near(maps[0], 0.089296829);
         near(maps[1], 0.007689906);
         near(maps[2], 0.226834673);
         near(maps[3 * LENGTH - 1], 0.128377900);
         for (size_t l = 0; l < LT_COUNT(person); l++)
             assert_int_equal(at[l] < 5 ? 0 : at[l] > 19 ? 1 : 2, person[l]);
-        struct talk_context *context = listen(&run, 2, 0);
         attend(&run, context, &position, out);
         near(out[0], -0.074410249);
         near(out[1], -0.411855579);

@@ -177,7 +177,9 @@ struct talk_context {
     struct dit *dit;
     int64_t speakers, frames;
     struct lt_view tokens;           /* [F·speakers·tokens, dim] */
-    struct lt_view masks;            /* [speakers + 1, S] of ones and zeros; several speakers */
+    struct lt_view masks;            /* several speakers: [S, 128], ones and zeros in speakers + 1
+                                        columns, zeros in the others */
+    struct lt_view classes;          /* [2, speakers + 1]: sizes of the masks, first positions */
     int64_t mask_rows, mask_columns; /* S = rows · columns */
     struct lt_view *keys;            /* per block: [F·speakers·tokens, 2d] */
     struct dit_cache cache;

@@ -179,17 +179,40 @@ static lt_status check_window(const struct dit_config *c, const struct talk_wind
     return LT_OK;
 }
 
-/* Ones and zeros, kept. */
+/* Values of RAM, kept. */
+static lt_status keep(struct talk_context *context, struct lt_view *slot,
+                      const struct lt_view *values, struct lt_error *error)
+{
+    LT_TRY(dit_cache_keep(&context->cache, slot, values->dim[0], values->dim[1], error));
+    return lt_exec_upload(context->cache.exec, slot->data, values->data,
+                          (size_t)lt_view_count(values) * sizeof(float), error);
+}
+
+/* Ones and zeros, a column of a head each: values that attention can gather. And of each mask how
+ * much it covers, and where its speaker's positions begin. */
 static lt_status keep_masks(struct talk_context *context, const struct lt_view *masks,
                             struct lt_error *error)
 {
-    const int64_t count = masks->dim[1] * masks->dim[2];
-    LT_TRY(dit_cache_keep(&context->cache, &context->masks, masks->dim[0], count, error));
+    struct net *net = &context->dit->net;
+    const int64_t count = masks->dim[1] * masks->dim[2], columns = masks->dim[0];
+    struct lt_view column, classes;
     context->mask_rows = masks->dim[1];
     context->mask_columns = masks->dim[2];
-    for (int64_t i = 0; i < masks->dim[0] * count; i++)
-        ((float *)context->masks.data)[i] = ((const float *)masks->data)[i] > 0 ? 1 : 0;
-    return LT_OK;
+    LT_TRY(net_host(net, &column, count, HEAD_WIDTH, error));
+    LT_TRY(net_host(net, &classes, 2, columns, error));
+    float *size = classes.data, *first = size + columns;
+    memset(column.data, 0, (size_t)(count * HEAD_WIDTH) * sizeof(float));
+    for (int64_t c = 0; c < columns; c++) {
+        size[c] = 0;
+        first[c] = (float)(c < context->speakers ? first_position(c, context->speakers) : NOBODY);
+        for (int64_t s = 0; s < count; s++) {
+            const bool covered = ((const float *)masks->data)[c * count + s] > 0;
+            ((float *)column.data)[s * HEAD_WIDTH + c] = covered;
+            size[c] += covered;
+        }
+    }
+    LT_TRY(keep(context, &context->masks, &column, error));
+    return keep(context, &context->classes, &classes, error);
 }
 
 static lt_status fill(struct talk_context *context, const struct talk_window *window,
@@ -242,6 +265,7 @@ void talk_context_destroy(struct talk_context **context)
         dit_cache_drop(&c->cache, &c->keys[n]);
     dit_cache_drop(&c->cache, &c->tokens);
     dit_cache_drop(&c->cache, &c->masks);
+    dit_cache_drop(&c->cache, &c->classes);
     free(c->keys);
     free(c);
     *context = NULL;
@@ -278,77 +302,27 @@ lt_status talk_begin(const struct pass *pass, struct lt_error *error)
 
 /* -- who is meant (dit.md 4.5) ----------------------------------------------------------------- */
 
-/* maps[c, l] = the mean over heads of what room[l, h, c] gathered, per token of the mask. */
-static void mean_of_heads(const struct lt_view *room, const struct lt_view *masks,
-                          const struct lt_view *maps)
+lt_status talk_route(struct talk_context *context, const struct lt_view *q, const struct lt_view *k,
+                     const struct lt_view *room, const struct lt_view *maps_out,
+                     const struct lt_view *position_out, struct lt_error *error)
 {
-    const int64_t heads = room->dim[1];
-    for (int64_t c = 0; c < masks->dim[0]; c++) {
-        double size = 0;
-        for (int64_t s = 0; s < masks->dim[1]; s++)
-            size += (double)((const float *)masks->data)[c * masks->dim[1] + s];
-        for (int64_t l = 0; l < room->dim[0]; l++) {
-            const float *row = (const float *)room->data + l * room->stride[0] + c;
-            double sum = 0;
-            for (int64_t h = 0; h < heads; h++)
-                sum += (double)row[h * room->stride[1]];
-            ((float *)maps->data)[c * maps->dim[1] + l] =
-                size > 0 ? (float)(sum / (double)heads / size) : 0;
-        }
-    }
-}
-
-/* The mask a token looks at most, and how much it does so among all tokens. */
-static void choose_positions(const struct lt_view *maps, const struct lt_view *position)
-{
-    const int64_t speakers = maps->dim[0] - 1, count = maps->dim[1];
-    const float *map = maps->data;
-    float low[TALK_SPEAKERS_MAX], high[TALK_SPEAKERS_MAX];
-    for (int64_t c = 0; c < speakers; c++) {
-        low[c] = high[c] = map[c * count];
-        for (int64_t l = 1; l < count; l++) {
-            low[c] = fminf(low[c], map[c * count + l]);
-            high[c] = fmaxf(high[c], map[c * count + l]);
-        }
-    }
-    for (int64_t l = 0; l < count; l++) {
-        int64_t best = 0;
-        for (int64_t c = 1; c <= speakers; c++)
-            if (map[c * count + l] > map[best * count + l])
-                best = c;
-        double at = NOBODY;
-        if (best < speakers)
-            at = first_position(best, speakers) + CLASS_WIDTH *
-                                                      ((double)map[best * count + l] - low[best]) /
-                                                      ((double)high[best] - low[best] + 1e-8);
-        ((float *)position->data)[l] = (float)at;
-    }
-}
-
-lt_status talk_route(struct dit *dit, const struct lt_view *q, const struct lt_view *k,
-                     const struct lt_view *masks, const struct lt_view *room,
-                     const struct lt_view *maps_out, const struct lt_view *position_out,
-                     struct lt_error *error)
-{
-    struct net *net = &dit->net;
-    const int64_t count = masks->dim[1];
-    struct lt_view column;
-    LT_TRY(net_take(net, &column, count, HEAD_WIDTH, error));
-    memset(column.data, 0, (size_t)(count * HEAD_WIDTH) * sizeof(float));
-    for (int64_t c = 0; c < masks->dim[0]; c++)
-        for (int64_t s = 0; s < count; s++)
-            ((float *)column.data)[s * HEAD_WIDTH + c] =
-                ((const float *)masks->data)[c * count + s];
+    struct net *net = &context->dit->net;
+    const struct lt_view *masks = &context->masks, *classes = &context->classes;
+    const int64_t count = context->speakers + 1;
+    const struct lt_view size = lt_view_rows(classes, 0, 1), first = lt_view_rows(classes, 1, 1);
+    struct lt_view range;
+    LT_TRY(net_take(net, &range, context->speakers, 2, error));
     /* Attention whose values are the masks, the same for all heads, gathers what each query gives
      * to each mask. */
-    struct lt_view v = lt_view_3d(column.data, LT_TYPE_F32, count, k->dim[1], HEAD_WIDTH);
+    struct lt_view v = lt_view_3d(masks->data, LT_TYPE_F32, masks->dim[0], k->dim[1], HEAD_WIDTH);
     v.stride[0] = HEAD_WIDTH;
     v.stride[1] = 0;
     LT_TRY(LT_OP(attention, net->kernels, net->exec, error, .out = *room, .q = *q, .k = *k, .v = v,
                  .scale = 1.0f / sqrtf(HEAD_WIDTH)));
-    mean_of_heads(room, masks, maps_out);
-    choose_positions(maps_out, position_out);
-    return LT_OK;
+    return LT_OP(route, net->kernels, net->exec, error, .position = *position_out,
+                 .maps = *maps_out, .range = range, .looks = *room,
+                 .size = lt_view_1d(size.data, LT_TYPE_F32, count),
+                 .first = lt_view_1d(first.data, LT_TYPE_F32, count), .width = CLASS_WIDTH);
 }
 
 /* Rows [first, first + count) of [L, d] or [L, 2d] from `column` on, as [count, H, 128]. */
@@ -363,7 +337,7 @@ static struct lt_view heads_at(const struct dit *dit, const struct lt_view *view
 
 lt_status talk_look(struct forward *f, const struct pass *pass, struct lt_error *error)
 {
-    const struct talk_context *context = pass->inputs->talk;
+    struct talk_context *context = pass->inputs->talk;
     if (!context || context->speakers < 2)
         return LT_OK;
     const struct lt_view q = heads_at(f->dit, &f->q, 0, pass->tokens, 0),
@@ -373,7 +347,7 @@ lt_status talk_look(struct forward *f, const struct pass *pass, struct lt_error 
     struct lt_view maps;
     const struct net_mark mark = net_mark(&f->dit->net);
     LT_TRY(net_take(&f->dit->net, &maps, context->speakers + 1, pass->tokens, error));
-    LT_TRY(talk_route(f->dit, &q, &k, &context->masks, &room, &maps, &position, error));
+    LT_TRY(talk_route(context, &q, &k, &room, &maps, &position, error));
     net_rewind(&f->dit->net, mark);
     return LT_OK;
 }

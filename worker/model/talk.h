@@ -35,12 +35,11 @@ uint64_t talk_context_computed(const struct talk_context *context);
 lt_status talk_project(struct dit *dit, const struct lt_view *audio, const struct lt_view *tokens,
                        struct lt_error *error);
 /* The speaker's position of each token (dit.md 4.5): from queries [L, H, 128] and the keys [S, H,
- * 128] of the first frame, masks [speakers + 1, S]. maps_out: [speakers + 1, L] f32, how much a
+ * 128] of the first frame and the context's masks. maps_out: [speakers + 1, L] f32, how much a
  * token looks at each mask; position_out [L]. `room` [L, H, 128] is overwritten. */
-lt_status talk_route(struct dit *dit, const struct lt_view *q, const struct lt_view *k,
-                     const struct lt_view *masks, const struct lt_view *room,
-                     const struct lt_view *maps_out, const struct lt_view *position_out,
-                     struct lt_error *error);
+lt_status talk_route(struct talk_context *context, const struct lt_view *q, const struct lt_view *k,
+                     const struct lt_view *room, const struct lt_view *maps_out,
+                     const struct lt_view *position_out, struct lt_error *error);
 /* out [L, d] = block n's audio attention of the normed tokens in [L, d], frame by frame, without
  * the residual; position [L] as routed, data NULL with one speaker. `in` and `room` are
  * overwritten. */
