@@ -353,6 +353,23 @@ static lt_status run_rotate(struct trial *t, struct lt_error *error)
     RUN(rotate, .out = out, .in = in, .position = position);
 }
 
+/* Two speakers and nobody. */
+static lt_status run_route(struct trial *t, struct lt_error *error)
+{
+    struct lt_view looks = VIEW(t->rows, t->width / HEAD, HEAD), maps = VIEW(3, t->rows),
+                   range = VIEW(2, 2), size = VIEW(3), first = VIEW(3), position = VIEW(t->rows);
+    LT_TRY(draw(t, &looks, 1, error));
+    LT_TRY(draw(t, &size, 1, error));
+    LT_TRY(draw(t, &first, 10, error));
+    LT_TRY(room(t, &maps, error));
+    LT_TRY(room(t, &range, error));
+    LT_TRY(room(t, &position, error));
+    /* three values of each head are a sector of 32 bytes */
+    t->bytes = (double)(8 * t->rows * looks.dim[1] + 6 * t->rows) * sizeof(float);
+    RUN(route, .position = position, .maps = maps, .range = range, .looks = looks, .size = size,
+        .first = first, .width = 4);
+}
+
 static lt_status run_blur(struct trial *t, struct lt_error *error)
 {
     const int64_t columns = t->rows / 8;
@@ -408,6 +425,7 @@ static const struct op_case {
     {"channel_norm", run_channel_norm, 1e-5, 0},
     {"nag", run_nag, 1e-5, 0},
     {"rotate", run_rotate, 1e-5, 0},
+    {"route", run_route, 1e-6, 0},
     {"blur", run_blur, 1e-6, 0},
     {"avg_down", run_avg_down, 1e-6, 0},
     {"dup_up", run_dup_up, 1e-6, 0},
