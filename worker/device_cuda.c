@@ -22,12 +22,12 @@ lt_status cuda_fail(struct cuda *cuda, const char *what, cudaError_t code, struc
 {
     cudaGetLastError(); /* one that does not stick is told once */
     if (code == cudaErrorMemoryAllocation)
-        return lt_fail(error, LT_NO_DEVICE_MEMORY, "device cuda:%d: %s: %s", cuda->index, what,
-                       cudaGetErrorString(code));
+        return lt_fail(error, LT_NO_DEVICE_MEMORY, "device cuda:%d: %.*s: %s", cuda->index,
+                       (int)strcspn(what, "("), what, cudaGetErrorString(code));
     pthread_mutex_lock(&cuda->lock);
     if (cuda->broken.code == LT_OK)
-        lt_fail(&cuda->broken, LT_DEVICE, "device cuda:%d: %s: %s (%s)", cuda->index, what,
-                cudaGetErrorString(code), cudaGetErrorName(code));
+        lt_fail(&cuda->broken, LT_DEVICE, "device cuda:%d: %.*s: %s (%s)", cuda->index,
+                (int)strcspn(what, "("), what, cudaGetErrorString(code), cudaGetErrorName(code));
     if (error)
         *error = cuda->broken;
     pthread_mutex_unlock(&cuda->lock);

@@ -248,7 +248,8 @@ static void tell_broken(struct engine *engine, struct engine_work *work, size_t 
 {
     for (size_t i = 0; i < count; i++) {
         struct lt_error broken;
-        if (work[i].status == LT_OK || device_bind(engine->device, &broken) != LT_DEVICE)
+        if (work[i].status == LT_OK || work[i].status == LT_DEVICE ||
+            device_bind(engine->device, &broken) != LT_DEVICE)
             continue;
         work[i].status = LT_DEVICE;
         work[i].error = broken;
