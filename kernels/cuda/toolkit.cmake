@@ -85,7 +85,7 @@ if(LT_CUDA)
     target_include_directories(lt_toolkit SYSTEM INTERFACE ${LT_CUDA_INCLUDE} ${LT_CUBLAS_INCLUDE} ${LT_NCCL_INCLUDE})
     target_link_libraries(lt_toolkit INTERFACE ${LT_NCCL} ${LT_CUBLAS} ${LT_CUDART})
     target_compile_options(lt_toolkit INTERFACE
-        "$<$<COMPILE_LANGUAGE:CUDA>:-gencode;arch=compute_80,code=[${code}];-fmad=false>"
+        "$<$<COMPILE_LANGUAGE:CUDA>:-gencode;arch=compute_80,code=[${code}];-fmad=false;-Xcompiler=-Wall,-Wextra>"
         "$<$<AND:$<COMPILE_LANGUAGE:CUDA>,$<BOOL:${LT_WERROR}>>:-Werror;all-warnings>")
     message(STATUS "CUDA: ${CMAKE_CUDA_COMPILER_VERSION} for ${code}; ${LT_CUBLAS}, ${LT_NCCL}")
 endif()

@@ -209,7 +209,7 @@ static void test_no_usable_device(void **)
     assert_int_equal(cudaGetDeviceCount(&count), cudaErrorNoDevice);
     assert_int_equal(count, 0);
     setenv("CUEMU_DEVICES", "2", 1);
-    setenv("CUEMU_DRIVER", "12040", 1);
+    setenv("CUEMU_DRIVER", "11080", 1);
     assert_int_equal(cudaGetDeviceCount(&count), cudaErrorInsufficientDriver);
     unsetenv("CUEMU_DRIVER");
     cudaGetLastError();

@@ -298,7 +298,7 @@ static void each_missing_card_has_its_line(void **state)
         {"cuda:2", "CUEMU_DEVICES", "2", LT_NOT_FOUND,
          "the last CUDA device of this machine is "
          "cuda:1"},
-        {"cuda:0", "CUEMU_DRIVER", "12020", LT_UNSUPPORTED, "the NVIDIA driver serves CUDA 12.2"},
+        {"cuda:0", "CUEMU_DRIVER", "11080", LT_UNSUPPORTED, "the NVIDIA driver serves CUDA 11.8"},
         {"cuda:0", "CUEMU_DRIVER", "0", LT_UNSUPPORTED, "no NVIDIA driver is installed"},
         {"cuda:0", "CUEMU_SM", "75", LT_UNSUPPORTED, "is sm_75, sm_80 (Ampere) or later"},
         {"cuda:0", "CUEMU_MEM_MB", "0", LT_NO_DEVICE_MEMORY, "0 B are free"},
