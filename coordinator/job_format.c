@@ -104,7 +104,8 @@ static json_t *field_value(const struct job *job, const struct job_field *field)
     return own_value(job, field);
 }
 
-/* Texts that may be absent, and a list that stands for "from the sampler". */
+/* Texts that may be absent, a list that stands for "from the sampler", and what says something only
+ * beside another key. */
 static bool is_absent(const struct job *job, const struct job_field *field)
 {
     const void *from = (const char *)job + field->offset;
@@ -116,7 +117,9 @@ static bool is_absent(const struct job *job, const struct job_field *field)
            (field->kind == JOB_FIELD_OWN && strcmp(field->key, "skip_layers") == 0 &&
             !job->guide.skip_layer) ||
            (field->kind == JOB_FIELD_OWN && strcmp(field->key, "lora") == 0 &&
-            job->lora_count == 0);
+            job->lora_count == 0) ||
+           (job->cache.kind == JOB_CACHE_NONE && strcmp(field->section, "cache") == 0) ||
+           (job->decode_tile == 0 && (from == &job->decode_tile || from == &job->decode_overlap));
 }
 
 static json_t *build_tree(const struct job *job)
@@ -124,8 +127,7 @@ static json_t *build_tree(const struct job *job)
     json_t *root = json_object();
     for (size_t i = 0; i < job_field_count && root; i++) {
         const struct job_field *field = &job_fields[i];
-        if (is_absent(job, field) ||
-            (job->cache.kind == JOB_CACHE_NONE && strcmp(field->section, "cache") == 0))
+        if (is_absent(job, field))
             continue;
         json_t *object = root;
         if (*field->section) {

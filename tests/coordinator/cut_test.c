@@ -133,6 +133,37 @@ static void the_first_frame_stays_clean(void **state)
     assert_int_equal(cell(cut_of(plan.predict_count, LT_BLOB_LATENTS), 0, 0).source, CUT_RESULT);
 }
 
+#define TILED(channels, more)                                                                      \
+    JOB("image-to-video", "9", channels, GIVEN("image", "[1, 32, 64, 3]"), more)
+
+/* In pixels by the job, in latents of its VAE by the task; only decodes have them. */
+static void tiles_are_cut_in_latents(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *job;
+        uint32_t tile, stride;
+    } cases[] = {
+        {TILED("16", ""), 0, 0},
+        {TILED("16", ", \"decode\": {\"tile\": 272, \"overlap\": 128}"), 34, 18},
+        {TILED("48", ", \"decode\": {\"tile\": 272, \"overlap\": 128}"), 17, 9},
+        {TILED("48", ", \"decode\": {\"tile\": 64}"), 4, 2},
+    };
+    for (size_t i = 0; i < LT_COUNT(cases); i++) {
+        uint32_t decodes = 0;
+        make(cases[i].job);
+        for (uint32_t t = 0; t < plan.task_count; t++) {
+            struct lt_task_spec spec = {0};
+            cut_spec(&job, &plan, t, &spec);
+            const bool decode = spec.kind == LT_TASK_VAE_DECODE;
+            assert_int_equal(spec.tile, decode ? cases[i].tile : 0);
+            assert_int_equal(spec.tile_stride, decode ? cases[i].stride : 0);
+            decodes += decode;
+        }
+        assert_int_equal(decodes, plan.segment_count);
+    }
+}
+
 /* -- animate ----------------------------------------------------------------------------------- */
 
 #define ANIMATE                                                                                    \
@@ -399,6 +430,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(every_window_starts_with_the_image, begin, end),
         cmocka_unit_test_setup_teardown(the_first_frame_stays_clean, begin, end),
+        cmocka_unit_test_setup_teardown(tiles_are_cut_in_latents, begin, end),
         cmocka_unit_test_setup_teardown(pose_and_face_follow_each_slot, begin, end),
         cmocka_unit_test_setup_teardown(a_clip_starts_on_what_was_handed_on, begin, end),
         cmocka_unit_test_setup_teardown(a_background_is_kept_where_the_mask_says, begin, end),

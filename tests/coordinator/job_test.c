@@ -200,6 +200,37 @@ static void a_cache_is_read(void **state)
     lt_arena_fini(&arena);
 }
 
+/* Off unless asked for, and a job without tiles is named as it was before there were any. */
+static void tiles_are_read(void **state)
+{
+    (void)state;
+    struct lt_error error;
+    struct lt_arena arena;
+    char *text;
+    lt_arena_init(&arena, 0);
+    struct job job;
+    struct lt_digest none, off, on, other;
+    assert_ok(parse("{" REST "}", &arena, &job, &error));
+    assert_int_equal(job.decode_tile, 0);
+    assert_ok(job_digest(&job, &none, &error));
+    assert_ok(job_format(&job, &arena, &text, &error));
+    assert_null(strstr(text, "tile"));
+    assert_ok(parse("{" REST ",\"decode\":{\"tile\":0}}", &arena, &job, &error));
+    assert_ok(job_digest(&job, &off, &error));
+    assert_true(lt_digest_equal(&none, &off));
+    assert_ok(parse("{" REST ",\"decode\":{\"tile\":272}}", &arena, &job, &error));
+    assert_int_equal(job.decode_overlap, 128); /* half, down to a latent of either VAE */
+    assert_ok(job_digest(&job, &on, &error));
+    assert_false(lt_digest_equal(&none, &on));
+    check_round_trip(&job);
+    assert_ok(parse("{" REST ",\"decode\":{\"tile\":272,\"overlap\":0}}", &arena, &job, &error));
+    assert_int_equal(job.decode_overlap, 0);
+    assert_ok(job_digest(&job, &other, &error));
+    assert_false(lt_digest_equal(&other, &on));
+    check_round_trip(&job);
+    lt_arena_fini(&arena);
+}
+
 /* clang-format off */
 static const struct {
     const char *text, *part;
@@ -298,6 +329,14 @@ static const struct {
     {"{" REST ",\"guide\":{\"riflex\":23}}", "/guide/riflex: expected 0 to 22, found 23",
      LT_BAD_INPUT},
     {"{" REST ",\"decode\":{\"warmup\":0}}", "/decode/warmup: at least 1", LT_BAD_INPUT},
+    {"{" REST ",\"decode\":{\"tile\":48}}", "/decode/tile: expected 0 or a multiple of 16 from 64 on, found 48",
+     LT_BAD_INPUT},
+    {"{" REST ",\"decode\":{\"tile\":264}}", "/decode/tile: expected 0 or a multiple of 16", LT_BAD_INPUT},
+    {"{" REST ",\"decode\":{\"tile\":16384}}", "/decode/tile: expected 0 to 8192", LT_BAD_INPUT},
+    {"{" REST ",\"decode\":{\"tile\":64,\"overlap\":64}}",
+     "/decode/overlap: expected a multiple of 16 below /decode/tile, which is 64, found 64", LT_BAD_INPUT},
+    {"{" REST ",\"decode\":{\"tile\":64,\"overlap\":8}}", "/decode/overlap: expected a multiple of 16", LT_BAD_INPUT},
+    {"{" REST ",\"decode\":{\"overlap\":16}}", "/decode/overlap: of tiles, and /decode/tile is 0", LT_BAD_INPUT},
     {"{" REST ",\"sampler\":{\"name\":\"ddim\"}}", "/sampler/name: expected one of euler",
      LT_BAD_INPUT},
     {"{" REST ",\"sampler\":{\"name\":\"ddim/beta\"}}", "lcm, flowmatch_distill", LT_BAD_INPUT},
@@ -432,6 +471,7 @@ int main(void)
         cmocka_unit_test(values_are_converted_as_documented),
         cmocka_unit_test(what_leads_predictions_is_read),
         cmocka_unit_test(a_cache_is_read),
+        cmocka_unit_test(tiles_are_read),
         cmocka_unit_test(what_is_wrong_is_named),
         cmocka_unit_test(size_and_depth_are_bounded),
         cmocka_unit_test(damaged_jobs_are_refused),

@@ -9,6 +9,7 @@
 #include "worker/synth.h"
 
 #include <fcntl.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -400,13 +401,14 @@ static void g2_3_all_bytes_are_verified_on_request(void **state)
 
 enum { SIDE = 12, PICTURE_FRAMES = 5 };
 
+static float picture[16 * 2 * SIDE * SIDE];
+
 /* side x side latents over two frames; the u8 result is the caller's. Tells what of the device was
  * planned. */
 static uint64_t decode(struct engine *engine, uint32_t side, uint32_t tile, uint8_t **rgb_out)
 {
-    static float latents[16 * 2 * SIDE * SIDE];
-    for (size_t i = 0; i < LT_COUNT(latents); i++)
-        latents[i] = 0.1f * (float)(i * 7 % 23) - 1;
+    for (size_t i = 0; i < LT_COUNT(picture); i++)
+        picture[i] = 0.1f * (float)(i * 7 % 23) - 1;
     const size_t count = 16 * 2 * side * side;
     const struct lt_task_spec spec = {.kind = LT_TASK_VAE_DECODE,
                                       .model = {.name = "vae.safetensors"},
@@ -417,7 +419,7 @@ static uint64_t decode(struct engine *engine, uint32_t side, uint32_t tile, uint
                                       .result_bytes = PICTURE_FRAMES * 3 * 64 * side * side};
     struct engine_work work = {.task = 1,
                                .spec = &spec,
-                               .blob = {{LT_BLOB_LATENTS, latents, count * sizeof(float)}},
+                               .blob = {{LT_BLOB_LATENTS, picture, count * sizeof(float)}},
                                .blob_count = 1};
     struct engine_progress progress = {0};
     engine_run(engine, &work, 1, &progress);
@@ -427,6 +429,33 @@ static uint64_t decode(struct engine *engine, uint32_t side, uint32_t tile, uint
     assert_int_equal(atomic_load(&progress.done), 2 * tiles);
     *rgb_out = work.result;
     return engine->slot[ENGINE_VAE_DECODER].planned_bytes;
+}
+
+/* As eval's: what vae_decode_tiled gives, in u8. */
+static lt_status compare_frame(void *context, int64_t index, const float *rgb,
+                               struct lt_error *error)
+{
+    const uint8_t *want = (const uint8_t *)context + index * 3 * 64 * SIDE * SIDE;
+    (void)error;
+    for (size_t i = 0; i < 3 * 64 * SIDE * SIDE; i++)
+        assert_int_equal(want[i], lrintf((rgb[i] + 1.0f) * 127.5f));
+    return LT_OK;
+}
+
+static void a_task_has_the_tiles_of_eval(void **state)
+{
+    (void)state;
+    struct lt_error error;
+    struct engine *engine = make_engine(&resident);
+    const struct vae_tiling tiling = {8, 8, 4, 4};
+    uint8_t *rgb;
+    decode(engine, SIDE, 8, &rgb);
+    lt_exec_set_cancel(engine->exec[LT_PRECISION_F32], NULL); /* that task's is gone */
+    const struct lt_view latents = lt_view_4d(picture, LT_TYPE_F32, 16, 2, SIDE, SIDE);
+    assert_ok(vae_decode_tiled(engine->slot[ENGINE_VAE_DECODER].vae, &tiling, &latents,
+                               compare_frame, rgb, NULL, &error));
+    free(rgb);
+    engine_destroy(&engine);
 }
 
 static uint64_t decode_alone(uint32_t side, uint32_t tile, uint8_t **rgb_out)
@@ -461,8 +490,8 @@ static void a_larger_picture_is_planned_anew(void **state)
     engine_destroy(&engine);
 }
 
-/* For who asks: less memory, another picture (vae_test holds it to the wrapper's), the same each
- * time. */
+/* For who asks: less memory, another picture (vae_memory_test holds it to the wrapper's), the same
+ * each time. */
 static void tiles_take_less_memory(void **state)
 {
     (void)state;
@@ -626,6 +655,7 @@ int main(void)
         cmocka_unit_test(g2_3_all_bytes_are_verified_on_request),
         cmocka_unit_test(a_larger_picture_is_planned_anew),
         cmocka_unit_test(tiles_take_less_memory),
+        cmocka_unit_test(a_task_has_the_tiles_of_eval),
         cmocka_unit_test(one_wrong_task_does_not_spoil_its_batch),
         cmocka_unit_test(options_of_a_task_have_their_effect),
         cmocka_unit_test(what_does_not_fit_is_refused_with_the_sum),
