@@ -114,6 +114,8 @@ static void ask_for(struct search *s, size_t task_count, size_t context_bytes)
     const size_t inputs = s->size->input_count * task_count;
     s->request.activation_bytes =
         dit_activation_bytes(s->config, s->size->tokens, inputs) + s->lora_bytes;
+    if (!s->request.device_is_ram)
+        s->request.activation_bytes += dit_card_bytes(s->config, s->size->tokens, inputs);
     s->request.cache_bytes = s->size->input_count * (uint64_t)context_bytes;
     s->request.latent_bytes = s->task->engine->blob_bytes + inputs * s->task->spec->result_bytes;
     if (s->size->keeps) {

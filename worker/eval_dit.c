@@ -139,6 +139,8 @@ static lt_status tell_memory(struct eval *eval, const struct dit_config *config,
         used.face = (struct face_config){0};
     LT_TRY(dit_scratch(&used, lt_exec_precision(eval->exec), tokens, &scratch, error));
     uint64_t bytes = dit_activation_bytes(&used, tokens, 1);
+    if (!device_is_ram(eval->device))
+        bytes += dit_card_bytes(&used, tokens, 1);
     if (eval->lora) {
         bytes += lora_set_use_bytes(eval->lora);
         LT_TRY(
@@ -202,7 +204,8 @@ const struct eval_component eval_dit = {
     .keys = (const char *const[]){"text_len", "nag_scale", "nag_tau", "nag_alpha", "riflex_index",
                                   "riflex_frames", "memory_frames", "rope_negative_offset",
                                   "skip_layers", "pose_strength", "face_strength", "audio_scale",
-                                  "lora_expert", "lora_peft", "lora_step", "lora_stream", "repeat", NULL},
+                                  "lora_expert", "lora_peft", "lora_step", "lora_stream", "repeat",
+                                  NULL},
     .model_min = 1,
     .model_max = 2,
     .takes_lora = true,

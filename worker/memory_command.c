@@ -103,6 +103,8 @@ static lt_status describe_work(const struct settings *s, const struct subject *s
     request->scratch_bytes =
         subject->device ? device_scratch_bytes(subject->device, &scratch, threads) : scratch.cuda;
     request->activation_bytes = dit_activation_bytes(config, tokens, inputs);
+    if (!request->device_is_ram)
+        request->activation_bytes += dit_card_bytes(config, tokens, inputs);
     request->cache_bytes = inputs * (uint64_t)(config->layer_count * 2 * config->dim) *
                            (uint64_t)(s->text_tokens + 1) * sizeof(float);
     request->latent_bytes = (1 + inputs) * sizeof(float) * (uint64_t)config->out_channels *

@@ -102,8 +102,9 @@ lt_status dit_compare_times(struct dit *dit, const double *timestep, size_t coun
                             float *distance_out, struct lt_error *error);
 
 /* What a forward of `count` inputs of `tokens` tokens takes, told before it runs: of its arena
- * (small change not counted; with DIT_REUSE_KEEP tokens · dim f32 more for each), and of an exec's
- * scratch on the host. */
+ * (small change not counted; with DIT_REUSE_KEEP tokens · dim f32 more for each), on a card of its
+ * memory for inputs, outputs and small change, and of an exec's scratch. */
 size_t dit_activation_bytes(const struct dit_config *config, int64_t tokens, size_t count);
+size_t dit_card_bytes(const struct dit_config *config, int64_t tokens, size_t count);
 lt_status dit_scratch(const struct dit_config *config, enum lt_precision precision, int64_t tokens,
                       struct lt_scratch *scratch_out, struct lt_error *error);

@@ -17,6 +17,13 @@ size_t dit_activation_bytes(const struct dit_config *config, int64_t tokens, siz
     return blocks + (config->face.size > 0 ? motion_bytes(&config->face) : 0);
 }
 
+size_t dit_card_bytes(const struct dit_config *config, int64_t tokens, size_t count)
+{
+    enum { CHUNK_BYTES = 64 << 10, CHUNKS = 4 }; /* tables, vectors, ends of an arena's chunks */
+    const int64_t values = 4 * tokens * (config->in_channels + config->out_channels);
+    return count * (size_t)values * sizeof(float) + (size_t)CHUNKS * CHUNK_BYTES;
+}
+
 lt_status dit_scratch(const struct dit_config *config, enum lt_precision precision, int64_t tokens,
                       struct lt_scratch *scratch_out, struct lt_error *error)
 {
