@@ -3,9 +3,10 @@ set -euo pipefail
 build=$1
 work=$(mktemp -d)
 cleanup() {
-    local pids
-    pids=$(jobs -p)
-    [[ -z $pids ]] || kill -KILL $pids 2>/dev/null || true
+    local pid
+    for pid in $(jobs -p); do # `timeout` leads a group: killed alone, it would leave what it runs behind
+        kill -KILL -- "-$pid" 2>/dev/null || kill -KILL "$pid" 2>/dev/null || true
+    done
     wait 2>/dev/null || true
     rm -rf "$work"
 }
