@@ -6,8 +6,8 @@
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 floor=95
-if ! command -v gcov >/dev/null || [[ ! -f /usr/local/cuda/include/cuda_runtime.h && -z ${CUDA_HOME:-} ]]; then
-    echo "skipped: the emulator needs CUDA's headers, and the count gcov"
+if ! command -v gcov >/dev/null; then
+    echo "skipped: no gcov on this machine"
     exit 77
 fi
 work=$(mktemp -d)
