@@ -71,10 +71,12 @@ size_t lt_cuda_scratch_linear(bool bf16, const struct lt_linear_args *args)
     return cut.weight_bytes + cut.input_bytes;
 }
 
-/* cuBLAS counts columns first: out[L,N] is its [N,L], so weights come first, transposed. */
+/* cuBLAS counts columns first: out[L,N] is its [N,L], so weights come first, transposed. `out` and
+ * its stride as those of `in`. */
 static lt_status multiply(const struct lt_exec_cuda *cuda, const char *op, const struct cut *cut,
                           const struct lt_linear_args *args, int64_t rows, const void *weight,
-                          const void *in, int64_t in_stride, float *out, struct lt_error *error)
+                          const void *in, int64_t in_stride, float *out, int64_t out_stride,
+                          struct lt_error *error)
 {
     const cudaDataType_t type = cut->bf16 ? CUDA_R_16BF : CUDA_R_32F;
     const int n = (int)args->weight.dim[0], k = (int)args->weight.dim[1];
@@ -82,11 +84,27 @@ static lt_status multiply(const struct lt_exec_cuda *cuda, const char *op, const
                *beta = cuda->zero_one + (args->accumulate ? 1 : 0);
     const cublasStatus_t code =
         cublasGemmEx(cuda->blas, CUBLAS_OP_T, CUBLAS_OP_N, n, (int)rows, k, alpha, weight, type, k,
-                     in, type, (int)in_stride, beta, out, CUDA_R_32F, (int)args->out.stride[0],
+                     in, type, (int)in_stride, beta, out, CUDA_R_32F, (int)out_stride,
                      CUBLAS_COMPUTE_32F, CUBLAS_GEMM_DEFAULT);
     if (code != CUBLAS_STATUS_SUCCESS)
         return lt_fail(error, LT_DEVICE, "op %s: cuBLAS: %s for %lldx%dx%d", op,
                        cublasGetStatusString(code), (long long)rows, n, k);
+    return LT_OK;
+}
+
+/* The product of rows as they lie. Rows that overlap (a convolution over time: the next window
+ * begins before the last one ends) are no matrix to cuBLAS, but every `apart`-th of them are. */
+static lt_status multiply_rows(const struct lt_exec_cuda *cuda, const char *op,
+                               const struct cut *cut, const struct lt_linear_args *args,
+                               const void *weight, struct rows in, float *out,
+                               struct lt_error *error)
+{
+    const int64_t k = args->weight.dim[1], rows = args->in.dim[0], to = args->out.stride[0];
+    const int64_t apart = in.stride > 0 && in.stride < k ? (k + in.stride - 1) / in.stride : 1;
+    for (int64_t i = 0; i < apart && i < rows; i++)
+        LT_TRY(multiply(cuda, op, cut, args, (rows - i + apart - 1) / apart, weight,
+                        in.data + i * in.stride, apart * in.stride, out + i * to, apart * to,
+                        error));
     return LT_OK;
 }
 
@@ -124,9 +142,9 @@ lt_status linear_queue(const struct lt_exec_cuda *cuda, const char *op,
             TRY_CUDA(error, op,
                      launch(round_rows, dim3((unsigned)(rows * pieces)), dim3(BLOCK), 0,
                             cuda->stream, rounded, in, (int)k, (int)pieces));
-        LT_TRY(multiply(cuda, op, &cut, args, rows, weight,
-                        cut.bf16 ? (const void *)rounded : in.data, cut.bf16 ? k : in.stride, out,
-                        error));
+        LT_TRY(cut.bf16 ? multiply(cuda, op, &cut, args, rows, weight, rounded, k, out,
+                                   args->out.stride[0], error)
+                        : multiply_rows(cuda, op, &cut, args, weight, in, out, error));
         LT_TRY(finish(cuda, op, args, rows, out, error));
     }
     return LT_OK;

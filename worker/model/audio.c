@@ -82,20 +82,23 @@ static lt_status prepare_position(struct audio *audio, struct lt_error *error)
     struct net *net = &audio->net;
     const int64_t d = c->width, taps = c->position_taps, in = d / c->position_groups;
     struct lt_view stored_g, stored_v, g, v;
-    float *to = lt_arena_take_array(&audio->prepared, (size_t)(d * taps * in), sizeof *to);
-    if (!to)
-        return lt_fail(error, LT_NO_MEMORY, "no memory for the positional convolution");
-    audio->position = lt_view_2d(to, LT_TYPE_F32, d, taps * in);
+    const float *g_values, *v_values;
+    float *to;
+    LT_TRY(audio_prepared(&audio->prepared, &audio->position, d, taps * in, error));
     LT_TRY(net_tensor(net, &stored_g, 1, &taps, error, "encoder.pos_conv_embed.conv.weight_g"));
     LT_TRY(net_tensor(net, &stored_v, 3, (int64_t[]){d, in, taps}, error,
                       "encoder.pos_conv_embed.conv.weight_v"));
-    const struct lt_mark mark = lt_arena_mark(&net->arena);
+    const struct net_mark mark = net_mark(net);
     LT_TRY(net_take(net, &g, 1, taps, error));
     LT_TRY(net_take(net, &v, d, in * taps, error));
     LT_TRY(LT_OP(convert, net->kernels, net->exec, error, .out = g, .in = stored_g));
     LT_TRY(LT_OP(convert, net->kernels, net->exec, error, .out = v, .in = stored_v));
-    normalise_taps(g.data, v.data, d, taps, in, to);
-    lt_arena_rewind(&net->arena, mark);
+    LT_TRY(net_values(net, &g, &g_values, error));
+    LT_TRY(net_values(net, &v, &v_values, error));
+    LT_TRY(net_open(net, &audio->position, &to, error));
+    normalise_taps(g_values, v_values, d, taps, in, to);
+    LT_TRY(net_close(net, &audio->position, to, error));
+    net_rewind(net, mark);
     return LT_OK;
 }
 
@@ -130,14 +133,16 @@ lt_status audio_create(const struct audio_config *config, struct store *store,
         return lt_fail(error, LT_NO_MEMORY, "no memory for an audio encoder");
     audio->config = *config;
     audio->net = (struct net){.store = store, .kernels = kernels, .exec = exec};
-    lt_arena_init(&audio->net.arena, 0);
-    lt_arena_init(&audio->prepared, 0);
+    net_init(&audio->net);
+    lt_exec_arena_init(exec, &audio->prepared);
+    lt_arena_init(&audio->read, 0);
     const lt_status status = prepare(audio, error);
     if (status != LT_OK) {
         audio_destroy(&audio);
         return status;
     }
-    lt_arena_fini(&audio->net.arena); /* what preparing took is not needed again */
+    net_fini(&audio->net); /* what preparing took is not needed again */
+    net_init(&audio->net);
     *audio_out = audio;
     return LT_OK;
 }
@@ -146,8 +151,9 @@ void audio_destroy(struct audio **audio)
 {
     if (!*audio)
         return;
-    lt_arena_fini(&(*audio)->net.arena);
+    net_fini(&(*audio)->net);
     lt_arena_fini(&(*audio)->prepared);
+    lt_arena_fini(&(*audio)->read);
     free(*audio);
     *audio = NULL;
 }
@@ -190,14 +196,16 @@ static struct lt_view columns(const struct lt_view *view, int64_t first, int64_t
     return part;
 }
 
-/* The channels of one group, between the zeros that the convolution sees beyond the clip. */
-static void pad_group(const struct lt_view *h, int64_t group, int64_t in, int64_t before,
-                      int64_t rows, float *to)
+/* The channels of one group, between the zeros that the convolution sees beyond the clip: 0 + h is
+ * h. */
+static lt_status pad_group(struct audio *audio, const struct lt_view *h, int64_t group,
+                           int64_t before, const struct lt_view *padded, struct lt_error *error)
 {
-    memset(to, 0, (size_t)(rows * in) * sizeof *to);
-    for (int64_t f = 0; f < h->dim[0]; f++)
-        memcpy(to + (before + f) * in, (const float *)h->data + f * h->stride[0] + group * in,
-               (size_t)in * sizeof *to);
+    const int64_t in = padded->dim[1];
+    const struct lt_view rows = lt_view_rows(padded, before, h->dim[0]),
+                         part = columns(h, group * in, in);
+    LT_TRY(net_zero(&audio->net, padded, error));
+    return sum(audio, &rows, &rows, &part, error);
 }
 
 /* h = LN(h + gelu(conv(h))): groups of channels, taps around each frame; of an even number of taps
@@ -215,7 +223,7 @@ static lt_status add_position(struct audio *audio, const struct lt_view *h, stru
     LT_TRY(net_take(net, &position, frames, d, error));
     LT_TRY(net_take(net, &padded, frames + taps - 1, in, error));
     for (int64_t group = 0; group < c->position_groups; group++) {
-        pad_group(h, group, in, taps / 2, frames + taps - 1, padded.data);
+        LT_TRY(pad_group(audio, h, group, taps / 2, &padded, error));
         struct lt_view windows = lt_view_2d(padded.data, LT_TYPE_F32, frames, taps * in);
         windows.stride[0] = in; /* rows overlap: the next one begins a frame later */
         const struct linear conv = {.weight = lt_view_rows(&audio->position, group * in, in),
@@ -300,18 +308,37 @@ static struct lt_view slot(const struct lt_view *out, int64_t n)
     return rows;
 }
 
+/* Brings a layer's result to its slot. */
+static lt_status give_layer(struct audio *audio, const struct lt_view *result,
+                            const struct lt_view *slot, struct lt_error *error)
+{
+    struct net *net = &audio->net;
+    const struct net_mark mark = net_mark(net);
+    const float *values;
+    LT_TRY(net_values(net, result, &values, error));
+    for (int64_t f = 0; f < slot->dim[0]; f++)
+        memcpy((float *)slot->data + f * slot->stride[0], values + f * slot->dim[1],
+               (size_t)slot->dim[1] * sizeof *values);
+    net_rewind(net, mark);
+    return LT_OK;
+}
+
+/* On a device a layer's result takes the place of its input. */
 static lt_status run_layers(struct audio *audio, const struct lt_view *h, struct lt_view *out,
                             struct lt_error *error)
 {
+    const bool host = lt_exec_is_host(audio->net.exec);
     struct buffers b;
     struct lt_view in = *h;
     LT_TRY(take_buffers(audio, h->dim[0], &b, error));
     for (int64_t n = 0; n < audio->config.layer_count; n++) {
-        const struct lt_view to = slot(out, n);
+        const struct lt_view place = slot(out, n), to = host ? place : *h;
         LT_TRY(store_acquire(audio->net.store, (size_t)n, error));
         const lt_status status = run_layer(audio, (size_t)n, &in, &b, &to, error);
         store_release(audio->net.store, (size_t)n);
         LT_TRY(status);
+        if (!host)
+            LT_TRY(give_layer(audio, &to, &place, error));
         in = to;
     }
     return LT_OK;
@@ -389,11 +416,11 @@ static lt_status encode(struct audio *audio, const struct audio_inputs *inputs, 
 {
     struct lt_view h;
     LT_TRY(net_take(&audio->net, &h, out->dim[0], audio->config.width, error));
-    const struct lt_mark mark = lt_arena_mark(&audio->net.arena);
+    const struct net_mark mark = net_mark(&audio->net);
     LT_TRY(project(audio, inputs, &h, error));
-    lt_arena_rewind(&audio->net.arena, mark);
+    net_rewind(&audio->net, mark);
     LT_TRY(add_position(audio, &h, error));
-    lt_arena_rewind(&audio->net.arena, mark);
+    net_rewind(&audio->net, mark);
     return run_layers(audio, &h, out, error);
 }
 
@@ -401,9 +428,9 @@ lt_status audio_encode(struct audio *audio, const struct audio_inputs *inputs, s
                        struct lt_error *error)
 {
     LT_TRY(check_inputs(audio, inputs, out, error));
-    const struct lt_mark mark = lt_arena_mark(&audio->net.arena);
+    const struct net_mark mark = net_mark(&audio->net);
     const lt_status status = encode(audio, inputs, out, error);
-    lt_arena_rewind(&audio->net.arena, mark);
+    net_rewind(&audio->net, mark);
     return status;
 }
 

@@ -37,14 +37,14 @@ int64_t audio_feature_count(const struct audio_config *config, int64_t count)
 
 /* -- weights ----------------------------------------------------------------------------------- */
 
-static lt_status take_prepared(struct audio *audio, struct lt_view *view, int64_t rows,
-                               int64_t columns, struct lt_error *error)
+lt_status audio_prepared(struct lt_arena *arena, struct lt_view *view_out, int64_t rows,
+                         int64_t columns, struct lt_error *error)
 {
-    float *data = lt_arena_take_array(&audio->prepared, (size_t)(rows * columns), sizeof *data);
+    float *data = lt_arena_take_array(arena, (size_t)(rows * columns), sizeof *data);
     if (!data)
         return lt_fail(error, LT_NO_MEMORY, "no memory for [%lld, %lld] weights", (long long)rows,
                        (long long)columns);
-    *view = lt_view_2d(data, LT_TYPE_F32, rows, columns);
+    *view_out = lt_view_2d(data, LT_TYPE_F32, rows, columns);
     return LT_OK;
 }
 
@@ -54,32 +54,61 @@ static lt_status prepare_vector(struct audio *audio, const char *name, int64_t c
 {
     struct lt_view stored;
     LT_TRY(net_tensor(&audio->net, &stored, 1, &count, error, "%s", name));
-    LT_TRY(take_prepared(audio, view, 1, count, error));
-    return LT_OP(convert, audio->net.kernels, audio->net.exec, error, .out = *view, .in = stored);
+    LT_TRY(audio_prepared(&audio->prepared, view, 1, count, error));
+    return net_copy(&audio->net, view, &stored, error);
 }
 
-/* [out, in, taps] as stored to [out, taps, in] f32. */
+/* The same for this code to read. */
+static lt_status read_vector(struct audio *audio, const char *name, int64_t count,
+                             struct lt_view *view, struct lt_error *error)
+{
+    struct net *net = &audio->net;
+    const struct net_mark mark = net_mark(net);
+    struct lt_view stored, plain;
+    LT_TRY(net_tensor(net, &stored, 1, &count, error, "%s", name));
+    LT_TRY(audio_prepared(&audio->read, view, 1, count, error));
+    LT_TRY(net_take(net, &plain, 1, count, error));
+    LT_TRY(net_copy(net, &plain, &stored, error));
+    LT_TRY(net_get(net, &plain, view->data, error));
+    net_rewind(net, mark);
+    return LT_OK;
+}
+
+/* [out, in, taps] to [out, taps, in]. */
+static void turn_taps(const float *from, int64_t out, int64_t in, int64_t taps, float *to)
+{
+    for (int64_t o = 0; o < out; o++, from += in * taps)
+        for (int64_t k = 0; k < taps; k++)
+            for (int64_t i = 0; i < in; i++)
+                *to++ = from[i * taps + k];
+}
+
+/* As stored to f32 with the channel fastest. */
 static lt_status prepare_conv(struct audio *audio, int conv, struct lt_error *error)
 {
     const struct audio_config *c = &audio->config;
     struct net *net = &audio->net;
     const int64_t out = c->conv_width[conv], taps = c->conv_taps[conv],
                   in = conv > 0 ? c->conv_width[conv - 1] : 1;
-    struct lt_view stored, plain;
+    struct lt_view stored, plain, *view = &audio->conv[conv];
+    const float *from;
+    float *to;
     char name[80];
     LT_TRY(net_tensor(net, &stored, 3, (int64_t[]){out, in, taps}, error,
                       "feature_extractor.conv_layers.%d.conv.weight", conv));
-    LT_TRY(take_prepared(audio, &audio->conv[conv], out, taps * in, error));
-    const struct lt_mark mark = lt_arena_mark(&net->arena);
+    LT_TRY(audio_prepared(conv ? &audio->prepared : &audio->read, view, out, taps * in, error));
+    const struct net_mark mark = net_mark(net);
     LT_TRY(net_take(net, &plain, out, in * taps, error));
-    LT_TRY(LT_OP(convert, net->kernels, net->exec, error, .out = plain, .in = stored));
-    const float *from = plain.data;
-    float *to = audio->conv[conv].data;
-    for (int64_t o = 0; o < out; o++, from += in * taps)
-        for (int64_t k = 0; k < taps; k++)
-            for (int64_t i = 0; i < in; i++)
-                *to++ = from[i * taps + k];
-    lt_arena_rewind(&net->arena, mark);
+    LT_TRY(net_copy(net, &plain, &stored, error));
+    LT_TRY(net_values(net, &plain, &from, error));
+    if (conv == 0) {
+        turn_taps(from, out, in, taps, view->data);
+    } else {
+        LT_TRY(net_open(net, view, &to, error));
+        turn_taps(from, out, in, taps, to);
+        LT_TRY(net_close(net, view, to, error));
+    }
+    net_rewind(net, mark);
     snprintf(name, sizeof name, "feature_extractor.conv_layers.%d.conv.bias", conv);
     return store_has(net->store, name)
                ? prepare_vector(audio, name, out, &audio->conv_bias[conv], error)
@@ -96,9 +125,9 @@ lt_status audio_prepare_features(struct audio *audio, struct lt_error *error)
     for (int conv = 0; conv < AUDIO_CONVS; conv++)
         LT_TRY(prepare_conv(audio, conv, error));
     snprintf(name, sizeof name, "%sweight", norm);
-    LT_TRY(prepare_vector(audio, name, audio->config.conv_width[0], &audio->norm_weight, error));
+    LT_TRY(read_vector(audio, name, audio->config.conv_width[0], &audio->norm_weight, error));
     snprintf(name, sizeof name, "%sbias", norm);
-    return prepare_vector(audio, name, audio->config.conv_width[0], &audio->norm_bias, error);
+    return read_vector(audio, name, audio->config.conv_width[0], &audio->norm_bias, error);
 }
 
 /* -- the norm over the clip -------------------------------------------------------------------- */
@@ -137,13 +166,14 @@ static lt_status measure(struct audio *audio, const struct audio_inputs *inputs,
 
 /* norm(w·x + bias) = (w·s)·x + (b - w·E[x]·s), s = gamma / √(variance + eps): a bias of the
  * convolution itself goes out with the mean. */
-static void fold_norm(const struct audio *audio, const struct moments *m, struct linear *folded)
+static void fold_norm(const struct audio *audio, const struct moments *m, float *weight,
+                      float *bias)
 {
     const int64_t taps = audio->config.conv_taps[0];
     const float *gamma = audio->norm_weight.data, *beta = audio->norm_bias.data;
     for (int64_t o = 0; o < audio->config.conv_width[0]; o++) {
         const float *w = (const float *)audio->conv[0].data + o * taps;
-        float *to = (float *)folded->weight.data + o * taps;
+        float *to = weight + o * taps;
         double mean = 0, variance = 0;
         for (int64_t i = 0; i < taps; i++) {
             mean += (double)w[i] * m->mean[i];
@@ -153,8 +183,23 @@ static void fold_norm(const struct audio *audio, const struct moments *m, struct
         const double scale = gamma[o] / sqrt(fmax(variance, 0) + EPSILON);
         for (int64_t i = 0; i < taps; i++)
             to[i] = (float)(w[i] * scale);
-        ((float *)folded->bias.data)[o] = (float)(beta[o] - mean * scale);
+        bias[o] = (float)(beta[o] - mean * scale);
     }
+}
+
+static lt_status make_first(struct audio *audio, const struct moments *m, struct linear *folded,
+                            struct lt_error *error)
+{
+    const struct audio_config *c = &audio->config;
+    struct net *net = &audio->net;
+    float *weight, *bias;
+    LT_TRY(net_take(net, &folded->weight, c->conv_width[0], c->conv_taps[0], error));
+    LT_TRY(net_take(net, &folded->bias, 1, c->conv_width[0], error));
+    LT_TRY(net_open(net, &folded->weight, &weight, error));
+    LT_TRY(net_open(net, &folded->bias, &bias, error));
+    fold_norm(audio, m, weight, bias);
+    LT_TRY(net_close(net, &folded->weight, weight, error));
+    return net_close(net, &folded->bias, bias, error);
 }
 
 /* -- pieces ------------------------------------------------------------------------------------ */
@@ -194,10 +239,12 @@ static lt_status run_piece(struct audio *audio, const struct audio_inputs *input
 {
     const struct audio_config *c = &audio->config;
     struct lt_view at;
+    float *samples;
     LT_TRY(net_take(&audio->net, &at, p->count[0], 1, error));
+    LT_TRY(net_open(&audio->net, &at, &samples, error));
     for (int64_t i = 0; i < p->count[0]; i++)
-        ((float *)at.data)[i] =
-            (float)(level.gain * inputs->samples[p->first[0] + i] + level.offset);
+        samples[i] = (float)(level.gain * inputs->samples[p->first[0] + i] + level.offset);
+    LT_TRY(net_close(&audio->net, &at, samples, error));
     for (int i = 0; i < AUDIO_CONVS; i++) {
         const struct lt_view in = windows(c, i, at.data, at.dim[1], p->count[i + 1]);
         const struct linear conv = {.weight = audio->conv[i], .bias = audio->conv_bias[i]};
@@ -238,7 +285,7 @@ static void mix(const float *low, const float *high, float weight, float *to, in
 /* Piece after piece; each begins at the first feature that the next frame needs. */
 static lt_status run_pieces(struct audio *audio, const struct audio_inputs *inputs,
                             struct audio_level level, const struct linear *first,
-                            const struct lt_view *features, struct lt_error *error)
+                            const struct lt_view *features, float *to, struct lt_error *error)
 {
     const int64_t total = audio_feature_count(&audio->config, inputs->count),
                   frames = features->dim[0], width = features->dim[1];
@@ -246,18 +293,19 @@ static lt_status run_pieces(struct audio *audio, const struct audio_inputs *inpu
         const int64_t begin = lerp_at(frame, total, frames).low;
         const int64_t count = total - begin < PIECE_FEATURES ? total - begin : PIECE_FEATURES;
         const struct piece piece = piece_of(&audio->config, begin, count);
-        const struct lt_mark mark = lt_arena_mark(&audio->net.arena);
+        const struct net_mark mark = net_mark(&audio->net);
         struct lt_view made;
+        const float *from;
         LT_TRY(run_piece(audio, inputs, level, first, &piece, &made, error));
+        LT_TRY(net_values(&audio->net, &made, &from, error));
         for (; frame < frames; frame++) {
             const struct lerp at = lerp_at(frame, total, frames);
             if (at.high >= begin + count)
                 break;
-            mix((const float *)made.data + (at.low - begin) * width,
-                (const float *)made.data + (at.high - begin) * width, at.weight,
-                (float *)features->data + frame * width, width);
+            mix(from + (at.low - begin) * width, from + (at.high - begin) * width, at.weight,
+                to + frame * width, width);
         }
-        lt_arena_rewind(&audio->net.arena, mark);
+        net_rewind(&audio->net, mark);
     }
     return LT_OK;
 }
@@ -266,14 +314,14 @@ lt_status audio_features(struct audio *audio, const struct audio_inputs *inputs,
                          struct audio_level level, const struct lt_view *features,
                          struct lt_error *error)
 {
-    const struct audio_config *c = &audio->config;
     struct moments moments;
     struct linear first = {0};
+    float *values;
     LT_TRY(measure(audio, inputs, level, &moments, error));
-    LT_TRY(net_take(&audio->net, &first.weight, c->conv_width[0], c->conv_taps[0], error));
-    LT_TRY(net_take(&audio->net, &first.bias, 1, c->conv_width[0], error));
-    fold_norm(audio, &moments, &first);
-    return run_pieces(audio, inputs, level, &first, features, error);
+    LT_TRY(make_first(audio, &moments, &first, error));
+    LT_TRY(net_open(&audio->net, features, &values, error));
+    LT_TRY(run_pieces(audio, inputs, level, &first, features, values, error));
+    return net_close(&audio->net, features, values, error);
 }
 
 size_t audio_features_bytes(const struct audio_config *config, int64_t count)

@@ -6,12 +6,14 @@
 
 struct audio {
     struct audio_config config;
-    struct net net;           /* its arena: activations */
-    struct lt_arena prepared; /* what follows */
-    /* [out, taps · in] f32, the channel fastest: a window of consecutive steps is one row. */
+    struct net net;           /* its arenas: activations */
+    struct lt_arena prepared; /* what follows, of the exec's memory */
+    struct lt_arena read;     /* of RAM: what this code folds into the first convolution */
+    /* [out, taps · in] f32, the channel fastest: a window of consecutive steps is one row. The
+     * first is of `read`. */
     struct lt_view conv[AUDIO_CONVS];
-    struct lt_view conv_bias[AUDIO_CONVS]; /* data NULL: none */
-    struct lt_view norm_weight, norm_bias; /* of the first convolution, f32 [out] */
+    struct lt_view conv_bias[AUDIO_CONVS]; /* data NULL: none; nobody reads the first */
+    struct lt_view norm_weight, norm_bias; /* of the first convolution, f32 [out], of `read` */
     struct lt_view position;               /* [width, taps · width / groups] f32 */
 };
 
@@ -25,6 +27,9 @@ int64_t audio_conv_steps(const struct audio_config *config, int conv, int64_t co
 /* Steps at 50 a second that all convolutions give. */
 int64_t audio_feature_count(const struct audio_config *config, int64_t count);
 
+/* [rows, columns] f32 of `prepared` or `read`. */
+lt_status audio_prepared(struct lt_arena *arena, struct lt_view *view_out, int64_t rows,
+                         int64_t columns, struct lt_error *error);
 /* Reorders the weights of the convolutions and finds their norm. */
 lt_status audio_prepare_features(struct audio *audio, struct lt_error *error);
 /* features: [frames, conv_width of the last], at the video's frames. */

@@ -9,32 +9,47 @@
  * holds is what is out. */
 enum { MAPPED_BYTES = 1 << 20 };
 
-struct frame_block { /* stands before the data */
-    _Alignas(64) struct frame_block *before, *after;
-    size_t bytes, taken_bytes;
+struct frame_block {
+    struct frame_block *before, *after;
+    void *data;
+    void *staged; /* RAM for this code to look at; NULL: none, or on the host */
+    size_t bytes;
 };
 
-static struct frame_block *take_block(size_t bytes)
+static lt_status take_data(const struct frames *frames, struct frame_block *block,
+                           struct lt_error *error)
 {
-    struct frame_block *block;
-    const size_t taken = sizeof *block + bytes;
-    if (taken < MAPPED_BYTES) {
-        block = aligned_alloc(64, taken);
-    } else {
-        block = mmap(NULL, taken, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-        block = block == MAP_FAILED ? NULL : block;
+    if (frames->hollow) {
+        block->data = block;
+        return LT_OK;
     }
-    if (block)
-        *block = (struct frame_block){.taken_bytes = taken};
-    return block;
+    if (!lt_exec_is_host(frames->exec) || block->bytes < MAPPED_BYTES)
+        return lt_exec_take(frames->exec, block->bytes, &block->data, error);
+    block->data =
+        mmap(NULL, block->bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    return block->data != MAP_FAILED
+               ? LT_OK
+               : lt_fail(error, LT_NO_MEMORY, "no memory for a frame of %zu bytes", block->bytes);
 }
 
-static void give_block(struct frame_block *block)
+static void give_data(const struct frames *frames, struct frame_block *block)
 {
-    if (block->taken_bytes < MAPPED_BYTES)
-        free(block);
+    if (frames->hollow)
+        return;
+    if (!lt_exec_is_host(frames->exec) || block->bytes < MAPPED_BYTES)
+        lt_exec_give(frames->exec, block->data, block->bytes);
     else
-        munmap(block, block->taken_bytes);
+        munmap(block->data, block->bytes);
+}
+
+/* Of a frame that is out; these are some tens. */
+static struct frame_block *block_of(const struct frames *frames, const struct lt_view *frame)
+{
+    struct frame_block *block = frames->first;
+    while (block && block->data != frame->data)
+        block = block->after;
+    lt_assert(block);
+    return block;
 }
 
 lt_status frames_take(struct frames *frames, enum lt_type type, int64_t rows, int64_t columns,
@@ -45,22 +60,25 @@ lt_status frames_take(struct frames *frames, enum lt_type type, int64_t rows, in
     struct frame_block *block = NULL;
     if (!__builtin_mul_overflow(rows, columns, &values) &&
         !__builtin_mul_overflow(values, channels, &values) && values >= 0 &&
-        lt_type_bytes(type, (uint64_t)values, &bytes) && bytes < SIZE_MAX / 2) {
-        bytes = (bytes + 63) / 64 * 64;
-        block = take_block(frames->hollow ? 64 : (size_t)bytes);
-    }
+        lt_type_bytes(type, (uint64_t)values, &bytes) && bytes < SIZE_MAX / 2)
+        block = calloc(1, sizeof *block);
     if (!block)
         return lt_fail(error, LT_NO_MEMORY, "no memory for a [%lld, %lld, %lld] frame",
                        (long long)rows, (long long)columns, (long long)channels);
+    block->bytes = ((size_t)bytes + 63) / 64 * 64;
+    const lt_status status = take_data(frames, block, error);
+    if (status != LT_OK) {
+        free(block);
+        return status;
+    }
     block->after = frames->first;
-    block->bytes = (size_t)bytes;
     if (frames->first)
         frames->first->before = block;
     frames->first = block;
     frames->used_bytes += block->bytes;
     if (frames->used_bytes > frames->peak_bytes)
         frames->peak_bytes = frames->used_bytes;
-    *frame_out = lt_view_4d(block + 1, type, 1, rows, columns, channels);
+    *frame_out = lt_view_4d(block->data, type, 1, rows, columns, channels);
     return LT_OK;
 }
 
@@ -68,7 +86,7 @@ void frames_give(struct frames *frames, struct lt_view *frame)
 {
     if (!frame->data)
         return;
-    struct frame_block *block = (struct frame_block *)frame->data - 1;
+    struct frame_block *block = block_of(frames, frame);
     if (block->before)
         block->before->after = block->after;
     else
@@ -76,16 +94,55 @@ void frames_give(struct frames *frames, struct lt_view *frame)
     if (block->after)
         block->after->before = block->before;
     frames->used_bytes -= block->bytes;
-    give_block(block);
+    give_data(frames, block);
+    free(block->staged);
+    free(block);
     frame->data = NULL;
 }
 
 void frames_give_all(struct frames *frames)
 {
     while (frames->first) {
-        struct lt_view frame = {.data = frames->first + 1};
+        struct lt_view frame = {.data = frames->first->data};
         frames_give(frames, &frame);
     }
+}
+
+/* -- this code's look at them ------------------------------------------------------------------ */
+
+lt_status frames_open(const struct frames *frames, const struct lt_view *frame,
+                      struct lt_view *values_out, struct lt_error *error)
+{
+    struct frame_block *block = block_of(frames, frame);
+    *values_out = *frame;
+    if (lt_exec_is_host(frames->exec))
+        return LT_OK;
+    if (!block->staged)
+        block->staged = malloc(block->bytes);
+    if (!block->staged)
+        return lt_fail(error, LT_NO_MEMORY, "no memory to look at a frame of %zu bytes",
+                       block->bytes);
+    values_out->data = block->staged;
+    return LT_OK;
+}
+
+lt_status frames_close(const struct frames *frames, const struct lt_view *frame,
+                       struct lt_error *error)
+{
+    const struct frame_block *block = block_of(frames, frame);
+    if (!block->staged)
+        return LT_OK;
+    return lt_exec_upload(frames->exec, block->data, block->staged, block->bytes, error);
+}
+
+lt_status frames_values(const struct frames *frames, const struct lt_view *frame,
+                        struct lt_view *values_out, struct lt_error *error)
+{
+    const struct frame_block *block = block_of(frames, frame);
+    LT_TRY(frames_open(frames, frame, values_out, error));
+    if (!block->staged)
+        return LT_OK;
+    return lt_exec_download(frames->exec, block->staged, block->data, block->bytes, error);
 }
 
 static int64_t value_bytes(const struct lt_view *frame)

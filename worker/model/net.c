@@ -74,6 +74,27 @@ lt_status net_values(struct net *net, const struct lt_view *view, const float **
     return net_get(net, view, copy.data, error);
 }
 
+lt_status net_open(struct net *net, const struct lt_view *view, float **values_out,
+                   struct lt_error *error)
+{
+    struct lt_view room;
+    lt_assert(lt_view_is_contiguous(view) && view->type == LT_TYPE_F32);
+    *values_out = view->data;
+    if (lt_exec_is_host(net->exec))
+        return LT_OK;
+    LT_TRY(net_host(net, &room, 1, lt_view_count(view), error));
+    *values_out = room.data;
+    return LT_OK;
+}
+
+lt_status net_close(struct net *net, const struct lt_view *view, const float *values,
+                    struct lt_error *error)
+{
+    if (view->data == values)
+        return LT_OK;
+    return lt_exec_upload(net->exec, view->data, values, bytes_of(view), error);
+}
+
 lt_status net_put(struct net *net, struct lt_view *view_out, int64_t rows, int64_t columns,
                   const float *values, struct lt_error *error)
 {

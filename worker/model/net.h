@@ -67,6 +67,12 @@ lt_status net_host(struct net *net, struct lt_view *view_out, int64_t rows, int6
  * net.host as net_get makes it. */
 lt_status net_values(struct net *net, const struct lt_view *view, const float **values_out,
                      struct lt_error *error);
+/* Room for this code to fill a contiguous f32 view, and its way there: the view itself on the host,
+ * else of net.host. */
+lt_status net_open(struct net *net, const struct lt_view *view, float **values_out,
+                   struct lt_error *error);
+lt_status net_close(struct net *net, const struct lt_view *view, const float *values,
+                    struct lt_error *error);
 /* Contiguous values of RAM, of any type, as ops take them: themselves on the host, else a copy in
  * the arena. data NULL stays so. */
 lt_status net_input(struct net *net, const struct lt_view *values, struct lt_view *view_out,

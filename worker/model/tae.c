@@ -29,7 +29,8 @@ struct layer {
     struct conv first, second, third;
     bool relu, doubles;
     int64_t grown;
-    void *made; /* rearranged weights, ours */
+    void *made; /* rearranged weights, ours, in the exec's memory */
+    size_t made_bytes;
     struct lt_view before;
 };
 
@@ -86,27 +87,39 @@ static lt_status find_conv(const struct tae *tae, struct conv *conv, const char 
 
 /* The block's first convolution sees [x, x before] side by side as 2n channels: the same as a
  * convolution over two frames, [n, n, 2, 3, 3] with the earlier frame first. */
-static lt_status make_memory(struct layer *layer, int64_t n, struct lt_error *error)
+static void sort_memory(const char *from, int64_t n, size_t plane, char *to)
 {
-    const struct lt_view *from = &layer->first.weight;
-    const struct lt_type_info *type = lt_type_info(from->type);
-    const int64_t area = 9;
+    for (int64_t out = 0; out < n; out++)
+        for (int64_t in = 0; in < n; in++)
+            for (int64_t tap = 0; tap < 2; tap++, to += plane)
+                memcpy(to, from + (size_t)(out * 2 * n + in + (tap == 0 ? n : 0)) * plane, plane);
+}
+
+static lt_status make_memory(const struct tae *tae, struct layer *layer, int64_t n,
+                             struct lt_error *error)
+{
+    const struct lt_view *weight = &layer->first.weight;
+    const struct lt_type_info *type = lt_type_info(weight->type);
     if (type->block_values != 1)
         return lt_fail(error, LT_UNSUPPORTED, "a preview decoder in %s: float types only",
                        type->name);
-    const size_t bytes = (size_t)area * type->block_bytes;
-    char *to = layer->made = malloc((size_t)(n * n * 2) * bytes);
-    if (!to)
-        return lt_fail(error, LT_NO_MEMORY, "no memory for a preview decoder");
-    for (int64_t out = 0; out < n; out++)
-        for (int64_t in = 0; in < n; in++)
-            for (int64_t tap = 0; tap < 2; tap++, to += bytes)
-                memcpy(to,
-                       (const char *)from->data +
-                           (size_t)(out * 2 * n + in + (tap == 0 ? n : 0)) * bytes,
-                       bytes);
-    layer->first.weight = lt_view_make(layer->made, from->type, 5, (int64_t[]){n, n, 2, 3, 3});
-    return LT_OK;
+    const size_t plane = 9 * type->block_bytes, bytes = (size_t)(n * n * 2) * plane;
+    char *from = malloc(bytes), *to = malloc(bytes);
+    lt_status status = LT_NO_MEMORY;
+    if (!from || !to) {
+        lt_fail(error, LT_NO_MEMORY, "no memory for a preview decoder");
+        goto out;
+    }
+    LT_TRY_OR(lt_exec_download(tae->exec, from, weight->data, bytes, error), out);
+    sort_memory(from, n, plane, to);
+    layer->made_bytes = bytes;
+    LT_TRY_OR(lt_exec_take(tae->exec, bytes, &layer->made, error), out);
+    LT_TRY_OR(lt_exec_upload(tae->exec, layer->made, to, bytes, error), out);
+    layer->first.weight = lt_view_make(layer->made, weight->type, 5, (int64_t[]){n, n, 2, 3, 3});
+out:
+    free(from);
+    free(to);
+    return status;
 }
 
 static lt_status add_memory(struct tae *tae, int index, int64_t n, struct lt_error *error)
@@ -120,7 +133,7 @@ static lt_status add_memory(struct tae *tae, int index, int64_t n, struct lt_err
     LT_TRY(find_conv(tae, &layer->second, name, n, &n, 3, true, error));
     snprintf(name, sizeof name, "decoder.%d.conv.4", index);
     LT_TRY(find_conv(tae, &layer->third, name, n, &n, 3, true, error));
-    return make_memory(layer, n, error);
+    return make_memory(tae, layer, n, error);
 }
 
 static lt_status add_conv(struct tae *tae, int index, int64_t *width, bool has_bias, bool relu,
@@ -188,7 +201,7 @@ lt_status tae_create(const struct store *store, const struct lt_kernels *kernels
         return lt_fail(error, LT_NO_MEMORY, "no memory for a preview decoder");
     tae->store = store;
     tae->kernels = kernels;
-    tae->exec = exec;
+    tae->exec = tae->frames.exec = exec;
     tae->type = lt_exec_precision(exec) == LT_PRECISION_BF16 ? LT_TYPE_BF16 : LT_TYPE_F32;
     const lt_status status = build(tae, error);
     if (status != LT_OK) {
@@ -212,7 +225,7 @@ void tae_destroy(struct tae **tae)
         return;
     forget(*tae);
     for (int i = 0; i < (*tae)->layer_count; i++)
-        free((*tae)->layer[i].made);
+        lt_exec_give((*tae)->exec, (*tae)->layer[i].made, (*tae)->layer[i].made_bytes);
     free(*tae);
     *tae = NULL;
 }
@@ -282,14 +295,16 @@ static lt_status give(struct tae *tae, struct sink *sink, const struct lt_view *
                       struct lt_error *error)
 {
     const int64_t fold = tae->fold, columns = fold * frame->dim[2], channels = frame->dim[3];
+    struct lt_view values;
     if (sink->index++ < sink->drop)
         return LT_OK;
+    LT_TRY(frames_values(&tae->frames, frame, &values, error));
     for (int64_t y = 0; y < fold * frame->dim[1]; y++)
         for (int64_t x = 0; x < columns; x++)
             for (int64_t c = 0; c < 3; c++) { /* the row of a block is slower than the column */
                 const int64_t pixel = y / fold * frame->dim[2] + x / fold;
                 const int64_t channel = (c * fold + y % fold) * fold + x % fold;
-                const float value = frame_get(frame, pixel * channels + channel);
+                const float value = frame_get(&values, pixel * channels + channel);
                 sink->rgb[(y * columns + x) * 3 + c] = 2 * (value < 0   ? 0
                                                             : value > 1 ? 1
                                                                         : value) -
@@ -339,14 +354,18 @@ static lt_status push(struct tae *tae, int index, struct lt_view *frame, struct 
 /* -- decode ------------------------------------------------------------------------------------ */
 
 /* Latents softly clamped to ±3. */
-static void load_frame(const struct lt_view *from, int64_t t, const struct lt_view *frame)
+static lt_status load_frame(const struct tae *tae, const struct lt_view *from, int64_t t,
+                            const struct lt_view *frame, struct lt_error *error)
 {
+    struct lt_view values;
+    LT_TRY(frames_open(&tae->frames, frame, &values, error));
     const int64_t channels = from->dim[0], area = from->dim[2] * from->dim[3];
     for (int64_t c = 0; c < channels; c++) {
         const float *plane = (const float *)from->data + (c * from->dim[1] + t) * area;
         for (int64_t i = 0; i < area; i++)
-            frame_put(frame, i * channels + c, 3 * tanhf(plane[i] / 3));
+            frame_put(&values, i * channels + c, 3 * tanhf(plane[i] / 3));
     }
+    return frames_close(&tae->frames, frame, error);
 }
 
 lt_status tae_decode(struct tae *tae, const struct lt_view *latents, vae_frame *on_frame,
@@ -371,8 +390,9 @@ lt_status tae_decode(struct tae *tae, const struct lt_view *latents, vae_frame *
                              latents->dim[0], &frame, error);
         if (status != LT_OK)
             break;
-        load_frame(latents, t, &frame);
-        status = push(tae, 0, &frame, &sink, error);
+        status = load_frame(tae, latents, t, &frame, error);
+        if (status == LT_OK)
+            status = push(tae, 0, &frame, &sink, error);
     }
     forget(tae);
     free(sink.rgb);

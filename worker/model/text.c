@@ -156,7 +156,7 @@ lt_status text_create(const struct text_config *config, struct store *store,
     if (!*text_out)
         return lt_fail(error, LT_NO_MEMORY, "no memory for a text encoder");
     **text_out = text;
-    lt_arena_init(&(*text_out)->net.arena, 0);
+    net_init(&(*text_out)->net);
     return LT_OK;
 }
 
@@ -164,7 +164,7 @@ void text_destroy(struct text **text)
 {
     if (!*text)
         return;
-    lt_arena_fini(&(*text)->net.arena);
+    net_fini(&(*text)->net);
     free(*text);
     *text = NULL;
 }
@@ -299,20 +299,32 @@ static int64_t bucket_of(int64_t distance, int64_t buckets)
     return base + (bucket < half ? bucket : half - 1);
 }
 
-static lt_status spread_bias(struct encode *e, const struct lt_view *distance,
-                             struct lt_error *error)
+static void fill_bias(const struct encode *e, const float *table, float *bias)
 {
     const struct text_config *c = &e->text->config;
-    LT_TRY(LT_OP(convert, e->text->net.kernels, e->text->net.exec, error, .out = e->table,
-                 .in = *distance));
-    const float *table = e->table.data;
     for (int64_t i = 0; i < 2 * e->tokens - 1; i++) {
         const int64_t bucket = bucket_of(i - (e->tokens - 1), c->bucket_count);
         for (int64_t h = 0; h < c->head_count; h++)
-            ((float *)e->bias.data)[h * (2 * e->tokens - 1) + i] =
-                table[bucket * c->head_count + h];
+            bias[h * (2 * e->tokens - 1) + i] = table[bucket * c->head_count + h];
     }
-    return LT_OK;
+}
+
+static lt_status spread_bias(struct encode *e, const struct lt_view *distance,
+                             struct lt_error *error)
+{
+    struct net *net = &e->text->net;
+    const struct net_mark mark = net_mark(net);
+    const float *table;
+    float *bias;
+    lt_status status;
+    LT_TRY_OR(net_copy(net, &e->table, distance, error), out);
+    LT_TRY_OR(net_values(net, &e->table, &table, error), out);
+    LT_TRY_OR(net_open(net, &e->bias, &bias, error), out);
+    fill_bias(e, table, bias);
+    LT_TRY_OR(net_close(net, &e->bias, bias, error), out);
+out:
+    net_rewind(net, mark);
+    return status;
 }
 
 /* -- blocks ------------------------------------------------------------------------------------ */
@@ -397,13 +409,15 @@ lt_status text_encode(struct text *text, const int32_t *tokens, size_t count,
     lt_assert(features->type == LT_TYPE_F32 && features->rank == 2 &&
               features->dim[0] == e.tokens && features->dim[1] == text->config.dim &&
               lt_view_is_contiguous(features));
-    const struct lt_mark mark = lt_arena_mark(&text->net.arena);
+    const struct net_mark mark = net_mark(&text->net);
     LT_TRY_OR(find_rest(text, &embedding, &last, error), out);
     LT_TRY_OR(take_buffers(&e, error), out);
     LT_TRY_OR(embed(&e, tokens, &embedding, error), out);
     LT_TRY_OR(run_blocks(&e, error), out);
-    LT_TRY_OR(norm(&e, &last, features, error), out);
+    const struct lt_view *to = lt_exec_is_host(text->net.exec) ? features : &e.a;
+    LT_TRY_OR(norm(&e, &last, to, error), out);
+    LT_TRY_OR(net_get(&text->net, to, features->data, error), out);
 out:
-    lt_arena_rewind(&text->net.arena, mark);
+    net_rewind(&text->net, mark);
     return status;
 }

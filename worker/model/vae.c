@@ -33,6 +33,7 @@ lt_status vae_create_from(enum vae_part part, const struct vae_source *source,
     vae->exec = exec;
     vae->type = lt_exec_precision(exec) == LT_PRECISION_BF16 ? LT_TYPE_BF16 : LT_TYPE_F32;
     vae->band_pixels = BAND_PIXELS;
+    vae->frames.exec = exec;
     vae->frames.hollow = source->store == NULL;
     const lt_status status = vae_build(vae, source, error);
     if (status != LT_OK) {
@@ -285,8 +286,9 @@ lt_status vae_stream(struct vae *vae, const struct lt_view *from, int64_t frames
         if (status != LT_OK)
             break;
         if (from->data)
-            vae_load_frame(vae, from, t, &frame);
-        status = push(vae, 0, &frame, sink, error);
+            status = vae_load_frame(vae, from, t, &frame, error);
+        if (status == LT_OK)
+            status = push(vae, 0, &frame, sink, error);
         if (done)
             atomic_fetch_add(done, 1);
     }

@@ -117,32 +117,58 @@ static lt_status add_conv(struct builder *b, const char *name, int64_t time, int
     return LT_OK;
 }
 
+/* to[tap, row] = from[row, tap], planes of `area`. */
+static void sort_taps(const float *from, int64_t rows, int64_t taps, int64_t area, float *to)
+{
+    for (int64_t row = 0; row < rows; row++)
+        for (int64_t tap = 0; tap < taps; tap++)
+            memcpy(to + (tap * rows + row) * area, from + (row * taps + tap) * area,
+                   (size_t)area * sizeof *to);
+}
+
+/* The weight's values with the tap slowest, in the exec's memory. */
+static lt_status make_taps(struct lt_exec *exec, const struct lt_view *weight, void **taps_out,
+                           struct lt_error *error)
+{
+    const int64_t count = lt_view_count(weight);
+    const size_t bytes = (size_t)count * sizeof(float);
+    uint64_t stored_bytes = 0;
+    lt_type_bytes(weight->type, (uint64_t)count, &stored_bytes);
+    void *stored = malloc((size_t)stored_bytes), *taps = NULL;
+    float *plain = malloc(bytes), *cut = malloc(bytes);
+    lt_status status = LT_NO_MEMORY;
+    if (!stored || !plain || !cut) {
+        lt_fail(error, LT_NO_MEMORY, "no memory for the head of a VAE");
+        goto out;
+    }
+    LT_TRY_OR(lt_exec_download(exec, stored, weight->data, (size_t)stored_bytes, error), out);
+    lt_dequantize_row(weight->type, stored, plain, count);
+    sort_taps(plain, weight->dim[0] * weight->dim[1], weight->dim[2],
+              weight->dim[3] * weight->dim[4], cut);
+    LT_TRY_OR(lt_exec_take(exec, bytes, &taps, error), out);
+    LT_TRY_OR(lt_exec_upload(exec, taps, cut, bytes, error), out);
+    *taps_out = taps;
+    taps = NULL;
+out:
+    lt_exec_give(exec, taps, bytes);
+    free(stored);
+    free(plain);
+    free(cut);
+    return status;
+}
+
 /* The head's weight tap by tap, [Co, Ci, ky, kx] each. */
 static lt_status cut_taps(const struct builder *b, struct vae_layer *layer, struct lt_error *error)
 {
     const struct lt_view *weight = &layer->first.weight;
-    const int64_t taps = weight->dim[2], area = weight->dim[3] * weight->dim[4];
-    const int64_t count = lt_view_count(weight), rows = weight->dim[0] * weight->dim[1];
+    const int64_t taps = weight->dim[2], count = lt_view_count(weight) / taps;
+    void *cut = NULL;
     lt_assert(taps == (int64_t)LT_COUNT(layer->tap));
-    float *plain = NULL, *cut = NULL;
-    if (b->source->store) {
-        plain = malloc((size_t)count * sizeof *plain);
-        cut = malloc((size_t)count * sizeof *cut);
-        if (!plain || !cut) {
-            free(plain);
-            free(cut);
-            return lt_fail(error, LT_NO_MEMORY, "no memory for the head of a VAE");
-        }
-        lt_dequantize_row(weight->type, weight->data, plain, count);
-        for (int64_t row = 0; row < rows; row++)
-            for (int64_t tap = 0; tap < taps; tap++)
-                memcpy(cut + (tap * rows + row) * area, plain + (row * taps + tap) * area,
-                       (size_t)area * sizeof *cut);
-        free(plain);
-    }
+    if (b->source->store)
+        LT_TRY(make_taps(b->vae->exec, weight, &cut, error));
     for (int64_t tap = 0; tap < taps; tap++)
         layer->tap[tap] =
-            lt_view_4d(cut ? (void *)(cut + tap * rows * area) : hollow_data, LT_TYPE_F32,
+            lt_view_4d(cut ? (void *)((float *)cut + tap * count) : hollow_data, LT_TYPE_F32,
                        weight->dim[0], weight->dim[1], weight->dim[3], weight->dim[4]);
     return LT_OK;
 }
@@ -379,7 +405,11 @@ lt_status vae_build(struct vae *vae, const struct vae_source *source, struct lt_
 
 void vae_build_undo(struct vae *vae)
 {
-    for (int i = 0; i < vae->layer_count; i++)
-        if (vae->layer[i].tap[0].data != hollow_data)
-            free(vae->layer[i].tap[0].data);
+    for (int i = 0; i < vae->layer_count; i++) {
+        const struct lt_view *tap = vae->layer[i].tap;
+        if (tap[0].data != hollow_data)
+            lt_exec_give(vae->exec, tap[0].data,
+                         LT_COUNT(vae->layer[i].tap) * (size_t)lt_view_count(&tap[0]) *
+                             sizeof(float));
+    }
 }

@@ -76,10 +76,14 @@ static void load_pixels(const struct vae *vae, const struct lt_view *from, int64
         }
 }
 
-void vae_load_frame(const struct vae *vae, const struct lt_view *from, int64_t t,
-                    const struct lt_view *frame)
+lt_status vae_load_frame(const struct vae *vae, const struct lt_view *from, int64_t t,
+                         const struct lt_view *frame, struct lt_error *error)
 {
-    vae->part == VAE_DECODER ? load_latents(vae, from, t, frame) : load_pixels(vae, from, t, frame);
+    struct lt_view values;
+    LT_TRY(frames_open(&vae->frames, frame, &values, error));
+    vae->part == VAE_DECODER ? load_latents(vae, from, t, &values)
+                             : load_pixels(vae, from, t, &values);
+    return frames_close(&vae->frames, frame, error);
 }
 
 /* -- out --------------------------------------------------------------------------------------- */
@@ -96,41 +100,51 @@ static void unfold(const struct lt_view *frame, const struct lt_view *rgb)
                     in[(y / 2 * frame->dim[2] + x / 2) * 12 + (c * 2 + x % 2) * 2 + y % 2];
 }
 
+static lt_status give_pixels(struct vae *vae, struct vae_sink *sink, const struct lt_view *frame,
+                             const struct lt_view *rgb, struct lt_error *error)
+{
+    struct lt_view pixels;
+    LT_TRY(frames_values(&vae->frames, frame, &pixels, error));
+    if (vae->grouped) {
+        const struct lt_view folded = pixels;
+        LT_TRY(frames_open(&vae->frames, rgb, &pixels, error));
+        unfold(&folded, &pixels);
+    }
+    float *values = pixels.data;
+    for (int64_t i = 0; i < lt_view_count(&pixels) && !sink->raw; i++)
+        values[i] = values[i] < -1 ? -1 : values[i] > 1 ? 1 : values[i];
+    return sink->on_frame(sink->context, vae->given, values, error);
+}
+
 /* The head gives f32, so a frame that is not folded is already what the caller gets. */
 lt_status vae_take_pixels(struct vae *vae, struct vae_sink *sink, const struct lt_view *frame,
                           struct lt_error *error)
 {
-    struct lt_view rgb = *frame;
+    struct lt_view rgb = {0};
     if (vae->grouped)
         LT_TRY(frames_take(&vae->frames, LT_TYPE_F32, 2 * frame->dim[1], 2 * frame->dim[2], 3, &rgb,
                            error));
-    if (!vae->frames.hollow) {
-        float *values = rgb.data;
-        if (vae->grouped)
-            unfold(frame, &rgb);
-        for (int64_t i = 0; i < lt_view_count(&rgb) && !sink->raw; i++)
-            values[i] = values[i] < -1 ? -1 : values[i] > 1 ? 1 : values[i];
-        LT_TRY(sink->on_frame(sink->context, vae->given, values, error));
-    }
-    if (vae->grouped)
-        frames_give(&vae->frames, &rgb);
+    if (!vae->frames.hollow)
+        LT_TRY(give_pixels(vae, sink, frame, &rgb, error));
+    frames_give(&vae->frames, &rgb);
     return LT_OK;
 }
 
 lt_status vae_take_latent(struct vae *vae, struct vae_sink *sink, const struct lt_view *frame,
                           struct lt_error *error)
 {
-    (void)error;
     const struct statistics s = statistics_of(vae);
     const struct lt_view *to = &sink->latents;
+    struct lt_view values;
     const int64_t z = to->dim[0], t = vae->given - sink->first;
     lt_assert(t < to->dim[1] && lt_view_count(frame) == 2 * z * to->dim[2] * to->dim[3]);
+    LT_TRY(frames_values(&vae->frames, frame, &values, error));
     for (int64_t c = 0; c < z; c++)
         for (int64_t y = 0; y < to->dim[2]; y++) {
             float *row =
                 (float *)to->data + c * to->stride[0] + t * to->stride[1] + y * to->stride[2];
             for (int64_t x = 0; x < to->dim[3]; x++) {
-                const float mean = frame_get(frame, (y * to->dim[3] + x) * 2 * z + c);
+                const float mean = frame_get(&values, (y * to->dim[3] + x) * 2 * z + c);
                 row[x] = s.channels ? (mean - s.mean[c]) * (1.0f / s.std[c]) : mean;
             }
         }

@@ -96,8 +96,8 @@ struct lt_view vae_past_rows(const struct vae_conv *conv, int64_t first, int64_t
 /* Frames of pixels or latents on the way into the chain, frames [1, Y, X, C] that come out of it.
  */
 int64_t vae_input_channels(const struct vae *vae);
-void vae_load_frame(const struct vae *vae, const struct lt_view *from, int64_t t,
-                    const struct lt_view *frame);
+lt_status vae_load_frame(const struct vae *vae, const struct lt_view *from, int64_t t,
+                         const struct lt_view *frame, struct lt_error *error);
 lt_status vae_take_pixels(struct vae *vae, struct vae_sink *sink, const struct lt_view *frame,
                           struct lt_error *error);
 lt_status vae_take_latent(struct vae *vae, struct vae_sink *sink, const struct lt_view *frame,

@@ -133,7 +133,7 @@ lt_status vision_create(const struct vision_config *config, struct store *store,
     if (!vision)
         return lt_fail(error, LT_NO_MEMORY, "no memory for an image encoder");
     *vision = made;
-    lt_arena_init(&vision->net.arena, 0);
+    net_init(&vision->net);
     *vision_out = vision;
     return LT_OK;
 }
@@ -142,7 +142,7 @@ void vision_destroy(struct vision **vision)
 {
     if (!*vision)
         return;
-    lt_arena_fini(&(*vision)->net.arena);
+    net_fini(&(*vision)->net);
     free(*vision);
     *vision = NULL;
 }
@@ -185,16 +185,19 @@ static lt_status embed(struct vision *vision, const struct lt_view *pixels, cons
     const struct lt_view first = lt_view_rows(x, 0, 1), others = lt_view_rows(x, 1, patches);
     struct embedding e;
     struct lt_view rows, positions;
+    float *cut;
     LT_TRY(find_embedding(vision, &e, error));
-    const struct lt_mark mark = lt_arena_mark(&net->arena);
+    const struct net_mark mark = net_mark(net);
     LT_TRY(net_take(net, &rows, patches, 3 * c->patch * c->patch, error));
     LT_TRY(net_take(net, &positions, patches + 1, c->width, error));
-    cut_patches(c, pixels->data, rows.data);
+    LT_TRY(net_open(net, &rows, &cut, error));
+    cut_patches(c, pixels->data, cut);
+    LT_TRY(net_close(net, &rows, cut, error));
     LT_TRY(LT_OP(convert, net->kernels, net->exec, error, .out = first, .in = e.class_token));
     LT_TRY(net_apply(net, &e.patch, &rows, &others, LT_ACTIVATION_NONE, true, error));
     LT_TRY(LT_OP(convert, net->kernels, net->exec, error, .out = positions, .in = e.positions));
     LT_TRY(add(vision, x, &positions, error));
-    lt_arena_rewind(&net->arena, mark);
+    net_rewind(net, mark);
     return apply_norm(vision, &e.norm, x, x, error);
 }
 
@@ -269,12 +272,12 @@ lt_status vision_encode(struct vision *vision, const struct lt_view *pixels, str
                        (long long)size, (long long)size, (long long)pixels->dim[0],
                        (long long)pixels->dim[1], (long long)pixels->dim[2]);
     lt_assert(clip->rank == 2 && clip->dim[0] == tokens && clip->dim[1] == c->width);
-    const struct lt_mark mark = lt_arena_mark(&vision->net.arena);
+    const struct net_mark mark = net_mark(&vision->net);
     LT_TRY_OR(net_take(&vision->net, &x, tokens, c->width, error), out);
     LT_TRY_OR(encode(vision, pixels, &x, error), out);
-    memcpy(clip->data, x.data, (size_t)(tokens * c->width) * sizeof(float));
+    LT_TRY_OR(net_get(&vision->net, &x, clip->data, error), out);
 out:
-    lt_arena_rewind(&vision->net.arena, mark);
+    net_rewind(&vision->net, mark);
     return status;
 }
 
