@@ -12,6 +12,10 @@ static lt_status decode(struct eval *eval, struct tae *tae, const struct lt_view
     if (latents->dim[1] < 1)
         return lt_fail(error, LT_BAD_INPUT, "%s: tensor 'latents': at least one frame",
                        eval_inputs_path(eval));
+    struct lt_scratch scratch;
+    LT_TRY(tae_scratch(tae, latents->dim[2], latents->dim[3], &scratch, error));
+    eval_tell(eval, 0, &scratch);
+    LT_TRY(device_set_scratch(eval->device, eval->scratch_bytes, error));
     const int64_t dim[] = {3, tae_frames(tae, latents->dim[1]), scale * latents->dim[2],
                            scale * latents->dim[3]};
     LT_TRY(eval_output(eval, "pixels", LT_TYPE_F32, 4, dim, &pixels, error));

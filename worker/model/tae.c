@@ -250,6 +250,62 @@ size_t tae_peak_bytes(const struct tae *tae)
     return tae->frames.peak_bytes;
 }
 
+/* -- scratch ----------------------------------------------------------------------------------- */
+
+static lt_status join_conv(const struct tae *tae, const struct lt_view *weight, bool has_bias,
+                           bool has_past, bool has_add, int64_t rows, int64_t columns, int up,
+                           struct lt_scratch *most, struct lt_error *error)
+{
+    static char hollow[1]; /* only whether there is data counts */
+    const int64_t co = weight->dim[0], ci = weight->dim[1];
+    const int pad = (int)(weight->dim[weight->rank - 1] - 1) / 2;
+    const struct lt_view in = lt_view_4d(hollow, tae->type, 1, rows, columns, ci),
+                         out = lt_view_4d(hollow, tae->type, 1, up * rows, up * columns, co),
+                         bias = lt_view_1d(hollow, LT_TYPE_F32, co), none = {0};
+    const struct lt_conv_args args = {.out = out,
+                                      .in = in,
+                                      .past = has_past ? in : none,
+                                      .weight = *weight,
+                                      .bias = has_bias ? bias : none,
+                                      .add = has_add ? out : none,
+                                      .stride_time = 1,
+                                      .stride_space = 1,
+                                      .pad_top = pad,
+                                      .pad_bottom = pad,
+                                      .pad_left = pad,
+                                      .pad_right = pad,
+                                      .upsample = up == 2};
+    struct lt_scratch one;
+    LT_TRY(lt_scratch_conv_of(lt_exec_precision(tae->exec), &args, &one, error));
+    lt_scratch_join(most, &one);
+    return LT_OK;
+}
+
+lt_status tae_scratch(const struct tae *tae, int64_t rows, int64_t columns,
+                      struct lt_scratch *scratch_out, struct lt_error *error)
+{
+    struct lt_scratch most = {0};
+    for (int i = 0; i < tae->layer_count; i++) {
+        const struct layer *layer = &tae->layer[i];
+        struct lt_view first = layer->first.weight;
+        const int up = layer->doubles ? 2 : 1;
+        if (layer->kind == GROW) /* a frame at a time */
+            first = lt_view_rows(&first, 0, first.dim[1]);
+        LT_TRY(join_conv(tae, &first, layer->first.bias.data != NULL, layer->kind == MEMORY, false,
+                         rows, columns, up, &most, error));
+        if (layer->kind == MEMORY) {
+            LT_TRY(join_conv(tae, &layer->second.weight, true, false, false, rows, columns, 1,
+                             &most, error));
+            LT_TRY(join_conv(tae, &layer->third.weight, true, false, true, rows, columns, 1, &most,
+                             error));
+        }
+        rows *= up;
+        columns *= up;
+    }
+    *scratch_out = most;
+    return LT_OK;
+}
+
 /* -- one frame --------------------------------------------------------------------------------- */
 
 static lt_status run_conv(struct tae *tae, const struct conv *conv, const struct lt_view *in,

@@ -23,6 +23,10 @@ int64_t tae_frames(const struct tae *tae, int64_t latent_frames);
 /* Highest bytes of activations and memory of the last call. */
 size_t tae_peak_bytes(const struct tae *tae);
 
+/* What its ops take of an exec's scratch for latents of rows x columns. */
+lt_status tae_scratch(const struct tae *tae, int64_t rows, int64_t columns,
+                      struct lt_scratch *scratch_out, struct lt_error *error);
+
 /* latents: f32 [z, T, h, w], normalised as the transformer sees them. Frames as the VAE gives them:
  * f32 [H, W, 3] in [-1, 1]. */
 lt_status tae_decode(struct tae *tae, const struct lt_view *latents, vae_frame *on_frame,
