@@ -33,8 +33,8 @@ struct lt_convert_args {
 
 /* out[L,N] = activation(in[L,K] · (weight[N,K] · weight_scale)ᵀ + bias[N] [+ out, with
  * accumulate]). exec precision f32: weights are dequantised to f32. bf16: weights and inputs are
- * rounded to bf16 once, sums in f32. `in` and `out` may have a row stride; `out` may not overlap
- * `in`. */
+ * rounded to bf16 once, sums in f32. `in` and `out` may have a row stride, and rows of `in`
+ * may overlap each other; `out` may not overlap `in`. */
 struct lt_linear_args {
     struct lt_view out;          /* [L, N] f32 */
     struct lt_view in;           /* [L, K] f32 */

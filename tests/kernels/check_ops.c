@@ -104,14 +104,15 @@ void check_linear(struct check *check)
         .exact = check_int(check, 0, 3) == 0,
         .weight_scale = lt_view_1d(check_int(check, 0, 3) ? NULL : scale, LT_TYPE_F32, 1),
     };
-    args.in.stride[0] = k + pad;
+    const bool overlapping = check_int(check, 0, 4) == 0; /* windows of a convolution over time */
+    args.in.stride[0] = overlapping ? check_int(check, 1, k) : k + pad;
     if (check_int(check, 0, 2) == 0) {
         args.accumulate = true;
         same_start(check, want, got, again, rows * n);
     }
-    snprintf(check->what, sizeof check->what, "%s %lldx%lldx%lld activation %d%s",
+    snprintf(check->what, sizeof check->what, "%s %lldx%lldx%lld activation %d%s%s",
              lt_type_info(type)->name, (long long)rows, (long long)n, (long long)k, args.activation,
-             args.accumulate ? " accumulated" : "");
+             args.accumulate ? " accumulated" : "", overlapping ? " of overlapping rows" : "");
     const struct check_bound bound = {1e-10, 2e-5, 2e-5,
                                       "f32 sums of up to 512 products, inputs rounded alike"};
     RUN(linear, args, out, want, got, again, rows * n, bound);

@@ -127,7 +127,6 @@ lt_status audio_create(const struct audio_config *config, struct store *store,
         return lt_fail(error, LT_BAD_INPUT, "%lld layers of width %lld with %lld heads",
                        (long long)config->layer_count, (long long)config->width,
                        (long long)config->head_count);
-    LT_TRY(net_need_host(exec, "the voice encoder", error));
     struct audio *audio = calloc(1, sizeof *audio);
     if (!audio)
         return lt_fail(error, LT_NO_MEMORY, "no memory for an audio encoder");

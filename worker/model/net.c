@@ -142,14 +142,6 @@ lt_status net_output(struct net *net, const struct lt_view *values, struct lt_vi
     return LT_OK;
 }
 
-lt_status net_need_host(const struct lt_exec *exec, const char *what, struct lt_error *error)
-{
-    return lt_exec_is_host(exec)
-               ? LT_OK
-               : lt_fail(error, LT_UNSUPPORTED, "%s does not run on a card yet: use --device host",
-                         what);
-}
-
 /* -- LoRA -------------------------------------------------------------------------------------- */
 
 /* A streamed set reads its terms into RAM. */

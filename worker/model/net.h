@@ -82,9 +82,6 @@ lt_status net_input(struct net *net, const struct lt_view *values, struct lt_vie
 lt_status net_output(struct net *net, const struct lt_view *values, struct lt_view *view_out,
                      struct lt_error *error);
 
-/* For a model that looks at its activations: LT_UNSUPPORTED unless ops work on main memory. */
-lt_status net_need_host(const struct lt_exec *exec, const char *what, struct lt_error *error);
-
 /* out[L, out] = activation(linear(in[L, in])): every product with weights of the store goes through
  * here. `exact`: f32 inputs whatever the precision. */
 lt_status net_apply(struct net *net, const struct linear *linear, const struct lt_view *in,

@@ -5,7 +5,6 @@
 #include "worker/model/tae.h"
 
 #include "worker/model/frames.h"
-#include "worker/model/net.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -195,7 +194,6 @@ static lt_status build(struct tae *tae, struct lt_error *error)
 lt_status tae_create(const struct store *store, const struct lt_kernels *kernels,
                      struct lt_exec *exec, struct tae **tae_out, struct lt_error *error)
 {
-    LT_TRY(net_need_host(exec, "the preview decoder", error));
     struct tae *tae = calloc(1, sizeof *tae);
     if (!tae)
         return lt_fail(error, LT_NO_MEMORY, "no memory for a preview decoder");

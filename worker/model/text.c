@@ -151,7 +151,6 @@ lt_status text_create(const struct text_config *config, struct store *store,
         struct block block;
         LT_TRY(find_block(&text, n, &block, error));
     }
-    LT_TRY(net_need_host(exec, "the text encoder", error));
     *text_out = malloc(sizeof text);
     if (!*text_out)
         return lt_fail(error, LT_NO_MEMORY, "no memory for a text encoder");

@@ -5,7 +5,6 @@
  *   up    the first frame passes, every later one gives two            (encoders.md 1.4, rule 2)
  *   down  the first frame passes, every second later one gives one                       (rule 3)
  */
-#include "worker/model/net.h"
 #include "worker/model/vae_parts.h"
 
 #include <stdlib.h>
@@ -17,7 +16,6 @@ lt_status vae_create(enum vae_part part, struct store *store, const struct lt_ke
                      struct lt_exec *exec, struct vae **vae_out, struct lt_error *error)
 {
     const struct vae_source source = {.store = store};
-    LT_TRY(net_need_host(exec, "the VAE", error));
     return vae_create_from(part, &source, kernels, exec, vae_out, error);
 }
 

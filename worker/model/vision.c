@@ -126,7 +126,6 @@ lt_status vision_create(const struct vision_config *config, struct store *store,
                         const struct lt_kernels *kernels, struct lt_exec *exec,
                         struct vision **vision_out, struct lt_error *error)
 {
-    LT_TRY(net_need_host(exec, "the picture encoder", error));
     const struct vision made = {*config, {.store = store, .kernels = kernels, .exec = exec}};
     LT_TRY(check(&made, error));
     struct vision *vision = malloc(sizeof *vision);
