@@ -175,6 +175,39 @@ static void test_g4_3_placement_changes_no_output(void **state)
     free(first);
 }
 
+/* What stays is read once, however often it is used: the measure of a cold start. */
+static void a_forward_again_reads_nothing(void **state)
+{
+    (void)state;
+    size_t bytes;
+    write_inputs(5);
+    assert_int_equal(worker("synth --variant t2v-1.3b --dim 256 --ffn 512 --layers 4 --text-dim 48 "
+                            "--quant q8_0 --seed 5 --output four.gguf"),
+                     0);
+    char *out[2];
+    for (int i = 0; i < 2; i++) {
+        char line[512];
+        snprintf(line, sizeof line,
+                 "eval dit --model four.gguf --inputs inputs.safetensors --output v.safetensors "
+                 "--set text_len=8 --set repeat=%d --threads 1 --report report.json",
+                 2 * i + 1);
+        assert_int_equal(worker(line), 0);
+        char *report = file_of("report.json", &bytes), *end;
+        assert_int_equal(reported(report, "read_bytes"), reported(report, "host_weight_bytes"));
+        const char *at = strstr(report, "\"forward_seconds\": [");
+        assert_non_null(at);
+        int count = 0;
+        for (at = strchr(at, '['); *at != ']'; at = end, count++)
+            assert_true(strtod(at + 1, &end) > 0);
+        assert_int_equal(count, 2 * i + 1);
+        free(report);
+        out[i] = file_of("v.safetensors", &bytes);
+    }
+    assert_memory_equal(out[0], out[1], bytes);
+    free(out[0]);
+    free(out[1]);
+}
+
 struct drawn {
     struct lt_named_view tensor[8];
     size_t count;
@@ -595,6 +628,7 @@ int main(void)
         cmocka_unit_test(loras_on_the_command_line),
         cmocka_unit_test(an_add_on_speaks),
         cmocka_unit_test(test_g4_3_placement_changes_no_output),
+        cmocka_unit_test(a_forward_again_reads_nothing),
         cmocka_unit_test(reduced_files_of_every_kind_run),
         cmocka_unit_test(mistakes_have_their_exit_codes),
         cmocka_unit_test(a_transformer_in_8_bits),
