@@ -296,7 +296,6 @@ lt_status core_create(const struct core_params *params, int64_t now_us, struct c
     if (!core)
         return lt_fail(error, LT_NO_MEMORY, "no memory for the coordinator");
     core->params = *params;
-    core->grace_end_us = now_us + params->grace_us;
     lease_table_init(&core->leases);
     lt_arena_init(&core->arena, 0);
     core->chunk = malloc(LT_CHUNK_BYTES_MAX);
@@ -306,6 +305,8 @@ lt_status core_create(const struct core_params *params, int64_t now_us, struct c
     for (size_t i = 0; i < core->job_count && status == LT_OK; i++)
         if (!job_state_is_terminal(core->job[i]->state))
             status = recover_job(core, core->job[i], now_us);
+    if (core->leases.count > 0) /* their workers have yet to hear that we are back */
+        core->grace_end_us = now_us + params->grace_us;
     if (status != LT_OK) {
         core_destroy(&core);
         return status;

@@ -10,6 +10,7 @@
 #include "proto/link_zmq.h"
 #include "worker/core.h"
 #include "worker/engine.h"
+#include "worker/processes.h"
 
 #include <errno.h>
 #include <pthread.h>
@@ -39,7 +40,9 @@ static const struct lt_option options[] = {
               .help = "hash all of a model file whenever it is loaded, and refuse one whose bytes "
                       "changed; otherwise size, time, inode and 64 samples tell"),
     LT_OPTION(struct settings, device, TEXT, "NAME", "host",
-              .help = "where to compute: host, or cuda:N"),
+              .help =
+                  "where to compute: host, cuda:N, or several: cuda:0,1,2,3 starts a process for "
+                  "each, which share --ram"),
     LT_OPTION(struct settings, threads, INT, "N", "0", .min = 0, .max = 1024,
               .help = "0: every processor"),
     LT_OPTION(struct settings, name, TEXT, "NAME", NULL,
@@ -318,7 +321,7 @@ static uint64_t default_cache(uint64_t ram, unsigned share, uint64_t gigabytes)
     return ram / share < most ? ram / share : most;
 }
 
-static lt_status begin(struct worker *w, struct worker_params *params, char *name,
+static lt_status begin(struct worker *w, struct worker_params *params, const char *name,
                        struct lt_error *error)
 {
     const struct settings *s = w->settings;
@@ -384,23 +387,12 @@ static void end(struct worker *w)
     pthread_mutex_destroy(&w->lock);
 }
 
-static lt_status run(const struct settings *settings, struct lt_error *error)
+static lt_status run(const struct settings *settings, const char *name, struct lt_error *error)
 {
     struct worker w = {.settings = settings};
     struct worker_params params;
-    enum lt_log_level level;
-    char name[256];
-    LT_TRY(check_settings(settings, error));
-    if (lt_log_level_parse(settings->log_level, &level))
-        lt_log_set_level(level);
-    if (settings->exit_with_parent)
-        prctl(PR_SET_PDEATHSIG, SIGKILL);
     signal(SIGINT, on_signal);
     signal(SIGTERM, on_signal);
-    if (settings->name)
-        snprintf(name, sizeof name, "%s", settings->name);
-    else
-        default_name(name, sizeof name);
     pthread_mutex_init(&w.lock, NULL);
     pthread_cond_init(&w.work_ready, NULL);
     lt_status status = begin(&w, &params, name, error);
@@ -410,12 +402,49 @@ static lt_status run(const struct settings *settings, struct lt_error *error)
     return status;
 }
 
+struct crew {
+    const struct settings *settings;
+    const struct process_devices *devices;
+    char name[256];
+};
+
+/* Its own device and its share of main memory. */
+static lt_status run_one_of(void *context, size_t index, struct lt_error *error)
+{
+    const struct crew *crew = context;
+    struct settings own = *crew->settings;
+    char name[300];
+    own.device = crew->devices->name[index];
+    own.memory.ram = (own.memory.ram ? own.memory.ram : lt_memory_limit()) / crew->devices->count;
+    snprintf(name, sizeof name, "%s-%zu", crew->name, index);
+    return run(&own, name, error);
+}
+
+static lt_status run_all(const struct settings *settings, struct lt_error *error)
+{
+    struct process_devices devices;
+    struct crew crew = {.settings = settings, .devices = &devices};
+    enum lt_log_level level;
+    LT_TRY(check_settings(settings, error));
+    LT_TRY(process_devices_parse(settings->device, &devices, error));
+    if (lt_log_level_parse(settings->log_level, &level))
+        lt_log_set_level(level);
+    if (settings->exit_with_parent)
+        prctl(PR_SET_PDEATHSIG, SIGKILL);
+    if (settings->name)
+        snprintf(crew.name, sizeof crew.name, "%s", settings->name);
+    else
+        default_name(crew.name, sizeof crew.name);
+    return devices.count == 1 ? run(settings, crew.name, error)
+                              : processes_run(&devices, run_one_of, &crew, error);
+}
+
 static lt_status start(void *context, const void *settings, const struct lt_operands *operands,
                        struct lt_error *error)
 {
     (void)context;
     (void)operands;
-    return run(settings, error);
+    return run_all(settings, error);
 }
 
 int worker_run(int argc, char **argv)

@@ -11,6 +11,10 @@ busy() { # LOG: that worker runs a task now, not its first
     ((${started:-0} >= 2 && started > ended))
 }
 
+deep_in() { # LOG: that worker runs a task, and results of its earlier ones must have arrived
+    busy "$1" && (($(grep -c task.end "$1") >= 4))
+}
+
 render_pid() { # SHELL-PID: render runs under the shell's timeout
     pgrep -P "$(pgrep -P "$1")"
 }
@@ -56,7 +60,7 @@ same stopped
 count stopped leases_lost 1
 
 render restarted --workers 3 &
-wait_for 60 busy restarted.mp4.longtake/worker-2.log
+wait_for 60 deep_in restarted.mp4.longtake/worker-2.log
 kill -KILL "$(render_pid $!)"
 wait $! 2>/dev/null && fail "the coordinator survived SIGKILL"
 [[ ! -e restarted.mp4 ]] || fail "a take of a killed coordinator"
