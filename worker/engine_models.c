@@ -110,8 +110,6 @@ static void log_plan(const struct engine_plan *plan)
            (unsigned long long)memory->ram_bytes, plan->batch_max, plan->context_bytes);
 }
 
-/* With blocks on disk, or where nothing fits, the slots of the ring would hold the pairs of all
- * LoRAs at once: then they are streamed. */
 static lt_status plan_with_lora(const struct engine_task *task, struct tensor_file *file,
                                 const struct dit_config *config, struct resident *resident,
                                 struct engine_plan *plan, struct lt_error *error)
@@ -120,9 +118,7 @@ static lt_status plan_with_lora(const struct engine_task *task, struct tensor_fi
         LT_TRY(engine_open_lora(task, file, &resident->lora, error));
     const lt_status status =
         engine_plan_dit(task, file, config, &resident->size, resident->lora, plan, error);
-    const bool fits = status == LT_OK && plan->memory.store.disk_blocks == 0;
-    const bool full = status == LT_NO_MEMORY || status == LT_NO_DEVICE_MEMORY;
-    if (!resident->lora || fits || (status != LT_OK && !full))
+    if (!resident->lora || !memory_plan_pairs_are_too_much(status, &plan->memory))
         return status;
     lora_set_stream(resident->lora);
     return engine_plan_dit(task, file, config, &resident->size, resident->lora, plan, error);

@@ -41,21 +41,13 @@ static lt_status plan_model(struct eval *eval, size_t index, store_filter *wante
     return status;
 }
 
-/* With blocks on disk the slots of the ring would hold the pairs of all LoRAs at once: they are
- * streamed instead. */
-static bool pairs_are_too_much(lt_status status, const struct memory_plan *plan)
-{
-    return status == LT_NO_MEMORY || status == LT_NO_DEVICE_MEMORY ||
-           (status == LT_OK && plan->store.disk_blocks > 0);
-}
-
 lt_status eval_load(struct eval *eval, size_t index, store_filter *wanted, void *context,
                     struct lt_error *error)
 {
     struct memory_plan plan;
     lt_assert(index < EVAL_MODELS_MAX && eval->file[index] && !eval->store[index]);
     lt_status status = plan_model(eval, index, wanted, context, &plan, error);
-    if (eval->extras[index] && eval->lora && pairs_are_too_much(status, &plan)) {
+    if (eval->extras[index] && eval->lora && memory_plan_pairs_are_too_much(status, &plan)) {
         eval->activation_bytes -= lora_set_use_bytes(eval->lora);
         lora_set_stream(eval->lora);
         eval->extras[index] = NULL;

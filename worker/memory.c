@@ -228,6 +228,12 @@ static void print_sum(const char *text, uint64_t bytes, uint64_t limit, FILE *to
     fputc('\n', to);
 }
 
+bool memory_plan_pairs_are_too_much(lt_status status, const struct memory_plan *plan)
+{
+    return status == LT_NO_MEMORY || status == LT_NO_DEVICE_MEMORY ||
+           (status == LT_OK && plan->store.disk_blocks > 0);
+}
+
 void memory_plan_print(const struct memory_plan *plan, const struct memory_request *request,
                        FILE *to)
 {

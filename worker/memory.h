@@ -62,6 +62,10 @@ struct memory_plan {
 lt_status memory_plan_make(const struct memory_request *request, struct memory_plan *plan_out,
                            struct lt_error *error);
 
+/* What came of a plan with LoRA pairs in the slabs: whether they are to be streamed instead, as the
+ * slots of a ring over blocks on disk would hold the pairs of all LoRAs at once. */
+bool memory_plan_pairs_are_too_much(lt_status status, const struct memory_plan *plan);
+
 /* The program before it has loaded anything (call it then), and what libraries will take of their
  * own when they first work: code that oneDNN makes, its lists of primitives, stacks. */
 uint64_t memory_program_bytes(void);

@@ -115,9 +115,9 @@ static lt_status describe_work(const struct settings *s, const struct subject *s
 static lt_status open_loras(const struct settings *s, struct subject *subject,
                             struct lt_error *error)
 {
-    static const enum lora_expert experts[] = {
-        ['a'] = LORA_EXPERT_ANY, ['h'] = LORA_EXPERT_HIGH, ['l'] = LORA_EXPERT_LOW};
-    const struct lora_source choice = {.expert = experts[(int)s->lora_expert[0]]};
+    const struct lora_source choice = {.expert = s->lora_expert[0] == 'h'   ? LORA_EXPERT_HIGH
+                                                 : s->lora_expert[0] == 'l' ? LORA_EXPERT_LOW
+                                                                            : LORA_EXPERT_ANY};
     struct lora_option option;
     LT_TRY(lora_option_parse(&s->lora, &choice, &option, error));
     const struct lora_params params = {.source = option.source,
@@ -201,8 +201,7 @@ static lt_status plan(const struct settings *s, struct subject *subject, struct 
     }
     LT_TRY(describe_work(s, subject, &request, error));
     lt_status status = make_plan(subject, request, &made, error);
-    /* slots would hold the pairs of all LoRAs at once (engine_models.c) */
-    if (subject->lora && (status != LT_OK || made.store.disk_blocks > 0)) {
+    if (subject->lora && memory_plan_pairs_are_too_much(status, &made)) {
         lora_set_stream(subject->lora);
         status = make_plan(subject, request, &made, error);
     }

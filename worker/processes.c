@@ -24,16 +24,16 @@ lt_status process_devices_parse(const char *text, struct process_devices *device
     to->count = 0;
     for (const char *at = text;; at++) {
         const size_t length = strcspn(at, ",");
-        char item[PROCESS_DEVICE_BYTES];
+        char item[PROCESS_DEVICE_BYTES - 5]; /* "cuda:" may come before it */
         if (to->count == PROCESS_DEVICES_MAX)
             return lt_fail(error, LT_USAGE, "--device %s: at most %d devices", text,
                            PROCESS_DEVICES_MAX);
-        if (length == 0 || length >= sizeof item - 5)
+        if (length == 0 || length >= sizeof item)
             return lt_fail(error, LT_USAGE, "--device %s: expected host, cuda:N or a list of them",
                            text);
         snprintf(item, sizeof item, "%.*s", (int)length, at);
         const bool more = to->count > 0 && strncmp(to->name[to->count - 1], "cuda:", 5) == 0;
-        snprintf(to->name[to->count], sizeof to->name[0], "%s%.26s",
+        snprintf(to->name[to->count], sizeof to->name[0], "%s%s",
                  more && is_number(item) ? "cuda:" : "", item);
         for (size_t i = 0; i < to->count && strcmp(to->name[to->count], "host") != 0; i++)
             if (strcmp(to->name[i], to->name[to->count]) == 0)
@@ -93,7 +93,7 @@ static lt_status wait_for_all(const struct process_devices *devices, struct lt_e
         if (pid < 0)
             return lt_fail(error, LT_INTERNAL, "the workers are lost: %s", strerror(errno));
         const size_t i = index_of(pid);
-        if (i == PROCESS_DEVICES_MAX) /* inherited by whoever started us by exec */
+        if (i == PROCESS_DEVICES_MAX) /* not ours: of the program that became this one by exec */
             continue;
         child[i] = 0;
         left--;
@@ -115,6 +115,11 @@ lt_status processes_run(const struct process_devices *devices,
 {
     const pid_t parent = getpid();
     const struct sigaction action = {.sa_handler = hand_on};
+    sigset_t stops, before;
+    sigemptyset(&stops);
+    sigaddset(&stops, SIGTERM);
+    sigaddset(&stops, SIGINT);
+    sigprocmask(SIG_BLOCK, &stops, &before); /* one that comes now waits until all can hear it */
     sigaction(SIGTERM, &action, NULL);
     sigaction(SIGINT, &action, NULL);
     fflush(NULL); /* or each would say it again */
@@ -122,7 +127,10 @@ lt_status processes_run(const struct process_devices *devices,
         const pid_t pid = fork();
         if (pid == 0) {
             for (size_t j = 0; j < i; j++)
-                child[j] = 0; /* not its own */
+                child[j] = 0;         /* not its own */
+            signal(SIGTERM, SIG_DFL); /* until `work` has its own way of leaving */
+            signal(SIGINT, SIG_DFL);
+            sigprocmask(SIG_SETMASK, &before, NULL);
             setpgid(0, 0); /* Ctrl-C comes once, through us */
             prctl(PR_SET_PDEATHSIG, SIGTERM);
             if (getppid() != parent) /* it went before that was said */
@@ -130,11 +138,13 @@ lt_status processes_run(const struct process_devices *devices,
             return work(context, i, error);
         }
         if (pid < 0) {
+            sigprocmask(SIG_SETMASK, &before, NULL);
             hand_on(SIGTERM);
             return lt_fail(error, LT_NO_MEMORY, "cannot start a worker for %s: %s",
                            devices->name[i], strerror(errno));
         }
         child[i] = pid;
     }
+    sigprocmask(SIG_SETMASK, &before, NULL);
     return wait_for_all(devices, error);
 }
